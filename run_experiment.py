@@ -1,0 +1,60 @@
+r"""Run one experiment: parse → check → data → train → merge → calibrate → predict → score → record.
+
+Example, offline and without a GPU:
+
+    python run_experiment.py @configs/pocket.txt --experiment_name summaries --dataset pocket_dialogs \
+        --stored_model_name summaries --do_train --do_predict
+"""
+
+from __future__ import annotations
+
+import sys
+
+from src.arguments import parse_arguments
+from src.errors import UserError
+from src.logs import log_to_screen
+from src.plan import make_plan
+
+
+def run(argv: list[str]) -> None:
+    """Run the experiment that a command line asks for; raises UserError for the user's mistakes, before anything is written."""
+    arguments, mistakes = parse_arguments(argv)
+    plan = make_plan(arguments, mistakes)
+
+    from src.loading import load_data
+    from src.processes import is_main_process
+    from src.session import is_done, open_experiment
+    from src.summary import show_results
+
+    data = load_data(plan)
+    if is_done(plan, data):
+        show_results(plan, note="done already; --overwrite runs it again")
+        return
+    with open_experiment(plan, data) as experiment:
+        experiment.train()
+        experiment.merge()
+        experiment.calibrate()
+        if not is_main_process():
+            return
+        experiment.predict()
+        experiment.score()
+        experiment.record()
+    show_results(plan)
+
+
+def main() -> int:
+    log_to_screen()
+    try:
+        run(sys.argv[1:])
+    except UserError as error:
+        for mistake in error.mistakes:
+            print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

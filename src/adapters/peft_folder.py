@@ -1,0 +1,130 @@
+"""PEFT's folder format: adapter_config.json and adapter_model.safetensors."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.adapters.lora import LoraAdapter, LoraFactors, module_type
+from src.errors import UserError
+from src.files import hash_of_files, read_json, write_json
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_KEY = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight$")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What adapter_config.json says of an adapter."""
+
+    base_model: str
+    r: int
+    lora_alpha: float
+    use_rslora: bool
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+
+    def scaling(self, module_path: str, rank: int) -> float:
+        """alpha / rank, or alpha / √rank for rsLoRA, with the module's own alpha where a pattern gives one."""
+        alpha = next((value for key, value in self.alpha_pattern.items() if _matches(key, module_path)), self.lora_alpha)
+        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+
+def _matches(pattern: str, module_path: str) -> bool:
+    """PEFT's rule: a pattern is a regular expression for a path or for the end of one."""
+    return re.match(rf"(?:.*\.)?({pattern})$", module_path) is not None
+
+
+def read_config(folder: Path) -> AdapterConfig:
+    """Read adapter_config.json without any heavy import; raises UserError when it is no plain LoRA adapter."""
+    path = folder / CONFIG_FILE
+    if not path.is_file() or not (folder / WEIGHTS_FILE).is_file():
+        raise UserError(f"{folder} holds no adapter: {CONFIG_FILE} and {WEIGHTS_FILE} are expected there")
+    config = read_json(path)
+    kind = config.get("peft_type")
+    if kind != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none" or config.get("modules_to_save"):
+        raise UserError(f"{path}: only plain LoRA adapters (no DoRA, bias or fully trained modules) can be used, this is {kind}")
+    return AdapterConfig(
+        base_model=config.get("base_model_name_or_path") or "",
+        r=config["r"],
+        lora_alpha=config["lora_alpha"],
+        use_rslora=bool(config.get("use_rslora")),
+        rank_pattern=config.get("rank_pattern") or {},
+        alpha_pattern=config.get("alpha_pattern") or {},
+    )
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
+    """(d_out, d_in) of each module that the adapter updates, from the file's header alone."""
+    with open(folder / WEIGHTS_FILE, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    shapes: dict[str, dict[str, list[int]]] = {}
+    for key, entry in header.items():
+        if match := _KEY.match(key):
+            shapes.setdefault(match["path"], {})[match["factor"]] = entry["shape"]
+    return {path: (factors["B"][0], factors["A"][1]) for path, factors in shapes.items()}
+
+
+def read_adapter(folder: Path) -> LoraAdapter:
+    """Read an adapter's tensors; raises UserError for tensors that belong to no LoRA factor."""
+    from safetensors.torch import load_file
+
+    config = read_config(folder)
+    pairs: dict[str, dict[str, Any]] = {}
+    for key, tensor in load_file(folder / WEIGHTS_FILE).items():
+        match = _KEY.match(key)
+        if not match:
+            raise UserError(f"{folder / WEIGHTS_FILE}: {key} is not a factor of a plain LoRA adapter")
+        pairs.setdefault(match["path"], {})[match["factor"]] = tensor
+    factors = {
+        path: LoraFactors(pair["A"], pair["B"], config.scaling(path, pair["A"].shape[0])) for path, pair in sorted(pairs.items())
+    }
+    return LoraAdapter(folder.name, config.base_model, factors, config.use_rslora)
+
+
+def write_adapter(folder: Path, adapter: LoraAdapter, dtype: str) -> None:
+    """Write an adapter that PEFT and vLLM load as it is: one rank and one alpha for all modules, no patterns.
+
+    Smaller ranks are filled up with zeros. Unequal scalings are folded into B, and alpha is then the rank.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rank = max(factors.rank for factors in adapter.factors.values())
+    scalings = {factors.scaling for factors in adapter.factors.values()}
+    common_scaling = scalings.pop() if len(scalings) == 1 else 1.0
+    kind = getattr(torch, dtype)
+    tensors = {}
+    for path, factors in adapter.factors.items():
+        missing = rank - factors.rank
+        A = torch.nn.functional.pad(factors.A.float(), (0, 0, 0, missing))
+        B = torch.nn.functional.pad(factors.B.float() * (factors.scaling / common_scaling), (0, missing))
+        tensors[f"base_model.model.{path}.lora_A.weight"] = A.to(kind).contiguous()
+        tensors[f"base_model.model.{path}.lora_B.weight"] = B.to(kind).contiguous()
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    alpha = common_scaling * rank
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": adapter.base_model,
+        "r": rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "target_modules": sorted({module_type(path) for path in adapter.factors}),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    write_json(folder / CONFIG_FILE, config)
+
+
+def hash_of_adapter(folder: Path) -> str:
+    """SHA-256 of an adapter's configuration, weights and calibration (where it has one)."""
+    names = [CONFIG_FILE, WEIGHTS_FILE, "calibration.safetensors"]
+    return hash_of_files([folder / name for name in names if (folder / name).is_file()])

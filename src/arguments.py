@@ -1,0 +1,204 @@
+"""The flags of `run_experiment.py`, each declared once: type, default, help, and where the default comes from.
+
+The certainty of a default says how surely it is the paper's: "read" in an authors' source, "arith" by arithmetic on
+published numbers, "sibling" in a later code base of overlapping authors, "ours" otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from src.errors import UserError, nearest
+
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def flag(default: Any, group: str, help: str, certainty: str = "ours", choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field that is a command-line flag."""
+    metadata = {"group": group, "help": help, "certainty": certainty, "choices": choices}
+    if isinstance(default, list | tuple):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass
+class Arguments:
+    """Everything a user can ask of one experiment. Groups: what the settings of a run are recorded and compared by."""
+
+    experiment_name: str | None = flag(None, "experiment", "name of the experiment and of its folders (required)")
+    dataset: str | None = flag(None, "experiment", "data set of the main task, or of the only task (required)")
+    model_name_or_path: str | None = flag(
+        None, "experiment", "base model: hub id, folder, or 'pocket'; default: the one that the named adapters were trained on"
+    )
+    stored_model_name: str | None = flag(None, "experiment", "adapter that training writes and that prediction reads")
+    do_train: bool = flag(False, "do", "train a LoRA adapter and store it")
+    do_valid: bool = flag(False, "do", "predict and score the validation split")
+    do_predict: bool = flag(False, "do", "predict and score the test split")
+    overwrite: bool = flag(False, "do", "throw away what an earlier run of this experiment made")
+
+    secondary_task: str | None = flag(
+        None, "experiment", "auxiliary task that is composed with the main one", choices=("translation", "tone_adjustment")
+    )
+    secondary_task_dataset: str | None = flag(
+        None, "experiment", "compositional data set: the main task's inputs, targets after both tasks"
+    )
+    tgt_lang: str | None = flag(None, "experiment", "target language of the translation: es, fr or de")
+    tgt_tone: str | None = flag(None, "experiment", "tone to adjust to: professional, casual, witty or paraphrase")
+
+    zero_shot: bool = flag(False, "method", "use the base model without any adapter")
+    multi_task_train_targets: bool = flag(False, "method", "joint-expert LoRA: train on the compositional targets")
+    secondary_stored_model_name: str | None = flag(None, "method", "adapter of the second step of --multi_step_prompts")
+    multi_step_prompts: bool = flag(
+        False, "method", "multi-step LoRA usage: a pass for the main task, then a pass for the auxiliary one"
+    )
+    prompt_style: str = flag(
+        "compositional",
+        "method",
+        "what the main task's prompt says of the secondary task: all of it, or nothing",
+        choices=("compositional", "empty"),
+    )
+    lora_merge_strategy: str | None = flag(None, "method", "how the adapters of --lora_merge_modules become one")
+    lora_merge_modules: list[str] = flag((), "method", "stored adapters to merge")
+    lora_merge_weights: list[float] = flag((), "method", "a weight per adapter; default: equal weights that add up to 1", "sibling")
+
+    for_each_component: bool = flag(
+        False, "calibration", "one calibration per module type (q, k, v, o, gate, up, down) instead of one per module shape", "read"
+    )
+    merge_datasets: list[str] = flag((), "calibration", "compositional data sets whose training splits calibrate the merge")
+    num_examples_merge: int = flag(10000, "calibration", "training examples that the calibration sees", "read")
+    calibration_rank: int = flag(4, "calibration", "rank of LC++", "arith")
+    calibration_learning_rate: float | None = flag(None, "calibration", "default: 1e-2 for LC, 1e-3 for LC++")
+    calibration_epochs: float = flag(1.0, "calibration", "passes over the calibration examples")
+
+    lora_rank: int = flag(32, "training", "LoRA rank", "arith")
+    lora_alpha: int = flag(16, "training", "LoRA alpha; the update is scaled by alpha / rank", "sibling")
+    lora_dropout: float = flag(0.05, "training", "dropout on the LoRA input", "sibling")
+    lora_target_modules: list[str] = flag(LORA_MODULES, "training", "linear modules that get a LoRA", "arith")
+    learning_rate: float = flag(5e-5, "training", "peak learning rate of LoRA training", "sibling")
+    num_train_epochs: float = flag(1.0, "training", "passes over the training examples", "sibling")
+    max_train_examples: int | None = flag(None, "training", "train on a seeded sample of this many examples")
+
+    batch_size: int = flag(3, "optimization", "examples per accumulated batch; times the next flag: examples per update", "sibling")
+    gradient_accumulation_steps: int = flag(
+        64, "optimization", "accumulated batches per update; the paper uses 4 for tone", "sibling"
+    )
+    lr_scheduler_type: str = flag("cosine", "optimization", "learning-rate schedule of transformers", "sibling")
+    warmup_steps: int = flag(10, "optimization", "updates of linear warm-up", "sibling")
+    max_length: int = flag(
+        512, "optimization", "longest sequence in tokens; longer inputs are cut at their end, and counted", "sibling"
+    )
+    train_on_source: bool = flag(False, "optimization", "put the prompt into the loss, too")
+    bf16: bool = flag(False, "optimization", "train in bfloat16 mixed precision")
+    seed: int = flag(0, "optimization", "seed of weights, dropout and sampling", "sibling")
+    data_seed: int = flag(42, "optimization", "seed of the order of the training examples", "sibling")
+    trainer: list[str] = flag((), "optimization", "KEY=VALUE ...: any other setting of transformers' TrainingArguments")
+
+    max_valid_examples: int | None = flag(None, "prediction", "predict a seeded sample of the validation split")
+    max_test_examples: int | None = flag(None, "prediction", "predict a seeded sample of the test split")
+    max_new_tokens: int = flag(128, "prediction", "tokens generated at most", "sibling")
+    max_prompt_length: int | None = flag(None, "prediction", "longest prompt in tokens; default: --max_length")
+    prediction_dtype: str = flag(
+        "auto",
+        "prediction",
+        "precision of the model while it predicts; auto: bfloat16 on a GPU, float32 otherwise",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    rouge_tokenizer: str = flag(
+        "auto",
+        "scoring",
+        "tokenizer of the headline ROUGE; auto: the paper's for English references, unicode for others; both are recorded",
+        choices=("auto", "paper", "unicode"),
+    )
+    bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples behind each 95 %% interval")
+
+    adapter_dtype: str = flag(
+        "float16", "storage", "precision in which adapters are stored", "arith", choices=("float32", "float16", "bfloat16")
+    )
+
+    device_batch_size: int | None = flag(
+        None,
+        "machine",
+        "examples on the device at a time; changes speed and memory, not the result; default: up to 16 on a CPU, 8 on a GPU",
+    )
+    prediction_batch_size: int = flag(64, "machine", "prompts generated for at a time")
+    gradient_checkpointing: bool = flag(False, "machine", "recompute activations in the backward pass, to save memory")
+    save_steps: int = flag(20, "machine", "updates between two checkpoints that an interrupted training resumes from")
+    report_to: list[str] = flag(("tensorboard",), "machine", "trackers of transformers' Trainer: tensorboard, wandb, none")
+    raw_data_dir: str | None = flag(None, "machine", "folder with the publishers' own files; default: the hub")
+    workspace: str = flag(".", "machine", "folder that holds data, output, predictions, stored_models and logs")
+
+
+def fields_of(*groups: str) -> list[str]:
+    """Names of the flags in some groups."""
+    return [field.name for field in dataclasses.fields(Arguments) if field.metadata["group"] in groups]
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse parser whose mistakes are UserErrors and whose unknown flags are answered with the nearest known ones."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(message)
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        return arg_line.split("#", 1)[0].split()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `run_experiment.py`, made from the fields of `Arguments`."""
+    parser = _Parser(
+        prog="run_experiment.py",
+        description="Train LoRA adapters, merge and calibrate them, predict, and score: one experiment.",
+        epilog="@FILE stands for the flags in a file, for example @configs/pocket.txt.",
+        fromfile_prefix_chars="@",
+        allow_abbrev=False,
+    )
+    types = typing.get_type_hints(Arguments)
+    groups = dict.fromkeys(field.metadata["group"] for field in dataclasses.fields(Arguments))
+    sections = {group: parser.add_argument_group(group) for group in groups}
+    for field in dataclasses.fields(Arguments):
+        kind = _without_none(types[field.name])
+        options: dict[str, Any] = {"help": field.metadata["help"], "default": argparse.SUPPRESS}
+        if kind is bool:
+            options["action"] = "store_true"
+        elif typing.get_origin(kind) is list:
+            options |= {"nargs": "+", "type": typing.get_args(kind)[0], "metavar": "X"}
+        else:
+            options |= {"type": kind, "choices": field.metadata["choices"]}
+            options |= {} if field.metadata["choices"] else {"metavar": kind.__name__.upper()}
+        if kind is not bool and not _is_empty(default_of(field)):
+            shown = default_of(field)
+            options["help"] += f" (default: {' '.join(map(str, shown)) if isinstance(shown, list) else shown})"
+        sections[field.metadata["group"]].add_argument(f"--{field.name}", **options)
+    return parser
+
+
+def _without_none(kind: Any) -> Any:
+    members = [member for member in typing.get_args(kind) if member is not type(None)]
+    return kind if typing.get_origin(kind) is list or not members else members[0]
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == []
+
+
+def parse_arguments(argv: list[str]) -> tuple[Arguments, list[str]]:
+    """Parse a command line. The second value lists unknown flags, with the nearest known ones, for the check to report.
+
+    Raises UserError when a known flag's value is none of its kind, so that nothing more can be said.
+    """
+    mistakes = []
+    namespace, unknown = build_parser().parse_known_args(argv)
+    known = [f"--{field.name}" for field in dataclasses.fields(Arguments)]
+    flags = [word.split("=", 1)[0] for word in unknown if word.startswith("-")]
+    mistakes += [f"unknown flag {name}: {nearest(name, known)}" for name in flags if name not in known]
+    if not flags and unknown:
+        mistakes.append(f"unexpected words, which belong to no flag: {' '.join(unknown)}")
+    return Arguments(**vars(namespace)), mistakes

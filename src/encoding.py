@@ -1,0 +1,119 @@
+"""From text to token ids: chat prompts, targets, and cuts that are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from src.data import Example
+from src.errors import UserError
+from src.prompts import TEMPLATE_DATE, user_turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of a prompt that ends where the answer starts; `truncated` when the text had to be cut."""
+
+    ids: list[int]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class TrainingSequence:
+    """Token ids of prompt and target, and labels of equal length with IGNORED where there is no loss."""
+
+    ids: list[int]
+    labels: list[int]
+    truncated: bool
+
+    @property
+    def target_length(self) -> int:
+        """Tokens from the first label to the end."""
+        return len(self.labels) - next(index for index, label in enumerate(self.labels) if label != IGNORED)
+
+
+class ChatEncoder:
+    """Encodes prompts and targets by a tokenizer's chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.end_tokens = _end_tokens(tokenizer)
+        self._question = [{"role": "user", "content": "?"}]
+        self._asked = self._render(self._question, add_generation_prompt=True)
+
+    def prompt(self, instruction: str, text: str, max_length: int) -> Prompt:
+        """A chat prompt of at most `max_length` tokens. A longer one loses the end of its text, never the instruction or template.
+
+        Raises UserError when instruction and template alone don't fit.
+        """
+        ids = self._chat_ids(instruction, text)
+        if len(ids) <= max_length:
+            return Prompt(ids, truncated=False)
+        overhead = len(self._chat_ids(instruction, ""))
+        if overhead >= max_length:
+            raise UserError(
+                f"a prompt without any text has {overhead} tokens, more than the {max_length} allowed: raise the maximum length"
+            )
+        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        kept = min(len(offsets), max_length - overhead)
+        while len(ids) > max_length:
+            ids = self._chat_ids(instruction, text[: offsets[kept - 1][1]] if kept > 0 else "")
+            kept -= max(1, len(ids) - max_length)
+        return Prompt(ids, truncated=True)
+
+    def training_sequence(self, instruction: str, example: Example, max_length: int, train_on_source: bool) -> TrainingSequence:
+        """Prompt and target, together at most `max_length` tokens: the text is cut first, then a target longer than half of it."""
+        target = self.target(example.reference)
+        room = max_length - len(self._chat_ids(instruction, example.input))
+        kept_target = target[: max(room, max_length // 2)]
+        prompt = self.prompt(instruction, example.input, max_length - len(kept_target))
+        labels = (list(prompt.ids) if train_on_source else [IGNORED] * len(prompt.ids)) + kept_target
+        return TrainingSequence(prompt.ids + kept_target, labels, prompt.truncated or len(kept_target) < len(target))
+
+    def target(self, text: str) -> list[int]:
+        """The target's tokens as the chat template writes an assistant's turn, up to and with the token that ends the turn."""
+        answered = self._render([*self._question, {"role": "assistant", "content": text}], add_generation_prompt=False)
+        if not answered.startswith(self._asked):
+            # Some templates rewrite the last turn (strip it, add a thought); the end-of-text token then ends it.
+            return [*self._ids(text), self.tokenizer.eos_token_id]
+        ids = self._ids(answered[len(self._asked) :])
+        ends = [index for index, token in enumerate(ids) if token in self.end_tokens]
+        return ids[: ends[-1] + 1] if ends else [*ids, self.tokenizer.eos_token_id]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _chat_ids(self, instruction: str, text: str) -> list[int]:
+        return self._ids(self._render([{"role": "user", "content": user_turn(instruction, text)}], add_generation_prompt=True))
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=TEMPLATE_DATE
+        )
+
+
+def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Token ids that end an answer: the end of text and, where the vocabulary has one, the end of a turn."""
+    vocabulary = tokenizer.get_vocab()
+    turn_ends = {vocabulary[mark] for mark in ("<|im_end|>", "<|eot_id|>") if mark in vocabulary}
+    return frozenset({tokenizer.eos_token_id} | turn_ends)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise UserError for a tokenizer without a chat template or an end-of-text token, without which nothing can be asked."""
+    if not tokenizer.chat_template:
+        raise UserError(f"the tokenizer of {name} has no chat template: use an instruction-tuned model")
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {name} has no end-of-text token")
+
+
+def left_padded(sequences: Sequence[Sequence[int]], fill: int) -> list[list[int]]:
+    """Sequences of equal length, filled up at the front."""
+    longest = max(map(len, sequences))
+    return [[fill] * (longest - len(sequence)) + list(sequence) for sequence in sequences]

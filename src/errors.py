@@ -1,0 +1,23 @@
+"""The one exception for a user's mistake: shown as one line per mistake, exit code 2, never as a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """One or more mistakes in what the user asked for, each a line that says what is wrong, where, and what to do."""
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names closest to a misspelt one, as the end of a message: "did you mean ...?"."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(known)}" if len(known) <= 12 else f"{len(known)} are known, such as {', '.join(known[:6])}"

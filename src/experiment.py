@@ -1,0 +1,260 @@
+"""One experiment: its stages in order, each of which is skipped when an earlier run has finished it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from src.adapters.peft_folder import WEIGHTS_FILE
+from src.calibration import DEFAULT_LEARNING_RATES, CalibrationSpec
+from src.errors import UserError
+from src.files import folder_in_the_making, read_json, write_json
+from src.loading import Examples, ExperimentData
+from src.methods import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
+from src.plan import Plan
+from src.prediction import Prediction, PredictionSettings
+from src.processes import is_main_process
+from src.prompts import instruction
+from src.records import RECORD_FILE, Cost, Journal, results_record
+from src.scoring.score import Scores
+from src.training import LoraSettings, OptimizationSettings, TrainingFolders
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Experiment:
+    """An experiment under way: what it is to do, with which data, and what it has found."""
+
+    plan: Plan
+    data: ExperimentData
+    settings: dict[str, Any]
+    journal: Journal
+    predictions: dict[str, list[Prediction]] = field(default_factory=dict)
+    scores: dict[str, Scores] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.plan.arguments.experiment_name
+
+    @property
+    def adapter_folder(self) -> Path | None:
+        """The adapter that predictions are made with; None for the base model alone."""
+        if self.plan.method == ZERO_SHOT:
+            return None
+        return self.plan.workspace.stored_model(self.plan.written_adapter or self.plan.arguments.stored_model_name)
+
+    def train(self) -> None:
+        """Train the LoRA adapter (a joint expert's included) and store it."""
+        if not self.plan.arguments.do_train or self._is_stored():
+            return
+        from src.training.lora import train_lora
+
+        arguments = self.plan.arguments
+        lora = LoraSettings(arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout, arguments.lora_target_modules)
+        settings = self._optimization(arguments.learning_rate, arguments.num_train_epochs)
+        with self.journal.timed("train"):
+            model, tokenizer, sequences = self._model_and_sequences(self.data.training)
+            adapter, report = train_lora(
+                model,
+                self.plan.base.name,
+                sequences,
+                tokenizer.pad_token_id,
+                lora,
+                settings,
+                self._training_folders(),
+                f"{self.name}: train",
+            )
+            if is_main_process():
+                self._store(adapter, asdict(report) | self._truncation(sequences) | {"extra_parameters": adapter.num_parameters})
+
+    def merge(self) -> None:
+        """Merge the stored adapters by a strategy and store the result."""
+        if self.plan.method != MERGE or self._is_stored() or not is_main_process():
+            return
+        with self.journal.timed("merge"):
+            self._store(self._merged(self.plan.arguments.lora_merge_strategy), {"extra_parameters": 0})
+
+    def calibrate(self) -> None:
+        """Merge the stored adapters linearly, learn a calibration of the merge, and store both as one."""
+        if self.plan.method != CALIBRATION or self._is_stored():
+            return
+        from src.training.calibration import train_calibration
+
+        arguments = self.plan.arguments
+        spec = CalibrationSpec(arguments.lora_merge_strategy, arguments.for_each_component, arguments.calibration_rank)
+        rate = arguments.calibration_learning_rate or DEFAULT_LEARNING_RATES[spec.method]
+        settings = self._optimization(rate, arguments.calibration_epochs)
+        with self.journal.timed("calibrate"):
+            merged = self._merged("linear")
+            model, tokenizer, sequences = self._model_and_sequences(self.data.training)
+            calibration, report = train_calibration(
+                model,
+                merged,
+                spec,
+                sequences,
+                tokenizer.pad_token_id,
+                settings,
+                self._training_folders(),
+                f"{self.name}: calibrate",
+            )
+            if is_main_process():
+                record = asdict(report) | self._truncation(sequences) | {"extra_parameters": calibration.num_parameters}
+                self._store(calibration.fold_into(merged), record, calibration)
+
+    def predict(self) -> None:
+        """Predict each asked split, in one pass, or in two for multi-step usage."""
+        for stage, examples in self.data.stages.items():
+            with self.journal.timed(f"predict_{stage}"):
+                if self.plan.method == MULTI_STEP:
+                    self.predictions[stage] = self._predict_in_two_steps(stage, examples)
+                else:
+                    asked = instruction(examples.dataset.tasks, self.plan.arguments.prompt_style)
+                    path = self.plan.workspace.predictions(self.name, stage)
+                    self.predictions[stage] = self._predict(path, examples.chosen, asked, self.adapter_folder, stage)
+
+    def score(self) -> None:
+        """Score the predictions of each split."""
+        from src.scoring.score import choose_tokenizer, score
+
+        arguments = self.plan.arguments
+        for stage, predictions in self.predictions.items():
+            tokenizer = choose_tokenizer(arguments.rouge_tokenizer, self.plan.task_set.language)
+            headline = self.plan.task_set.main_task.headline_metric
+            self.scores[stage] = score(predictions, headline, tokenizer, arguments.bootstrap_resamples, arguments.seed)
+
+    def record(self) -> dict[str, Any]:
+        """Write results.json, the last thing an experiment does."""
+        training = None
+        if self.plan.written_adapter:
+            training = read_json(self.plan.workspace.stored_model(self.plan.written_adapter) / RECORD_FILE)["report"]
+        method = self.plan.arguments.lora_merge_strategy or self.plan.method
+        results = results_record(self.name, method, self.journal, self._cost(training), self.scores, self.predictions, training)
+        path = self.plan.workspace.results(self.name)
+        if path.is_file():
+            earlier = read_json(path)
+            results["stages"] = earlier["stages"] | results["stages"]
+        write_json(path, results)
+        return results
+
+    def _predict_in_two_steps(self, stage: str, examples: Examples) -> list[Prediction]:
+        """The main task's adapter answers first; its answers are the auxiliary task's inputs."""
+        from src.prediction.predict import join_steps, read_predictions
+
+        path = self.plan.workspace.predictions(self.name, stage)
+        if path.is_file():
+            return read_predictions(path)
+        arguments, tasks = self.plan.arguments, examples.dataset.tasks
+        step_paths = [path.with_name(f"{stage}.step{number}.jsonl") for number in (1, 2)]
+        folders = [
+            self.plan.workspace.stored_model(n) for n in (arguments.stored_model_name, arguments.secondary_stored_model_name)
+        ]
+        first = self._predict(step_paths[0], examples.chosen, instruction(tasks[:1]), folders[0], f"{stage}, step 1")
+        between = [replace(example, input=one.output) for example, one in zip(examples.chosen, first, strict=True)]
+        second = self._predict(step_paths[1], between, instruction(tasks[1:]), folders[1], f"{stage}, step 2")
+        return join_steps(path, examples.chosen, first, second)
+
+    def _predict(self, path: Path, examples: list, asked: str, adapter: Path | None, description: str) -> list[Prediction]:
+        from src.prediction.predict import predict_split
+
+        arguments, base = self.plan.arguments, self.plan.base
+        settings = PredictionSettings(
+            arguments.max_new_tokens,
+            arguments.max_prompt_length or arguments.max_length,
+            arguments.prediction_batch_size,
+            arguments.prediction_dtype,
+        )
+
+        def make_generator() -> Any:
+            from src.prediction.transformers_backend import TransformersGenerator
+
+            return TransformersGenerator(base, adapter, settings)
+
+        return predict_split(path, examples, asked, base, settings, make_generator, f"{self.name}: {description}")
+
+    def _model_and_sequences(self, training: Examples) -> tuple[Any, Any, list]:
+        import torch
+        from tqdm import tqdm
+
+        from src.encoding import ChatEncoder
+
+        arguments, tokenizer = self.plan.arguments, self.plan.base.tokenizer()
+        asked = instruction(training.dataset.tasks)
+        encoder = ChatEncoder(tokenizer)
+        sequences = [
+            encoder.training_sequence(asked, example, arguments.max_length, arguments.train_on_source)
+            for example in tqdm(training.chosen, desc=f"{self.name}: tokens", delay=2)
+        ]
+        return self.plan.base.load(torch.float32), tokenizer, sequences
+
+    def _merged(self, strategy: str) -> Any:
+        from src.adapters.peft_folder import read_adapter
+        from src.merging import merge
+
+        adapters = [read_adapter(self.plan.workspace.stored_model(name)) for name in self.plan.adapters]
+        return merge(strategy, adapters, self.plan.arguments.lora_merge_weights)
+
+    def _optimization(self, learning_rate: float, epochs: float) -> OptimizationSettings:
+        arguments = self.plan.arguments
+        return OptimizationSettings(
+            learning_rate=learning_rate,
+            epochs=epochs,
+            effective_batch_size=arguments.batch_size * arguments.gradient_accumulation_steps,
+            device_batch_size=arguments.device_batch_size,
+            lr_scheduler_type=arguments.lr_scheduler_type,
+            warmup_steps=arguments.warmup_steps,
+            bf16=arguments.bf16,
+            gradient_checkpointing=arguments.gradient_checkpointing,
+            seed=arguments.seed,
+            data_seed=arguments.data_seed,
+            save_steps=arguments.save_steps,
+            report_to=arguments.report_to,
+            trainer=self.plan.trainer_options,
+        )
+
+    def _training_folders(self) -> TrainingFolders:
+        checkpoints = self.plan.workspace.training(self.plan.written_adapter)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        return TrainingFolders(checkpoints, self.plan.workspace.logs(self.name))
+
+    def _truncation(self, sequences: list) -> dict[str, int]:
+        return {"truncated_training_examples": sum(sequence.truncated for sequence in sequences)}
+
+    def _is_stored(self) -> bool:
+        """Whether an earlier run of this experiment has stored the adapter."""
+        folder = self.plan.workspace.stored_model(self.plan.written_adapter)
+        if stored := (folder / RECORD_FILE).is_file():
+            logger.info("%s is stored already", folder)
+        return stored
+
+    def _store(self, adapter: Any, report: dict[str, Any], calibration: Any = None) -> None:
+        """Write the adapter's folder as a whole, then drop the checkpoints."""
+        from src.adapters.peft_folder import write_adapter
+
+        dtype, name = self.plan.arguments.adapter_dtype, self.plan.written_adapter
+        with folder_in_the_making(self.plan.workspace.stored_model(name)) as folder:
+            write_adapter(folder, adapter, dtype)
+            size = (folder / WEIGHTS_FILE).stat().st_size
+            if calibration is not None:
+                size = calibration.write(folder, dtype).stat().st_size
+            report |= {"extra_bytes": 0 if self.plan.method == MERGE else size}
+            write_json(folder / RECORD_FILE, {"experiment": self.name, "settings": self.settings, "report": report})
+        shutil.rmtree(self.plan.workspace.training(name), ignore_errors=True)
+
+    def _cost(self, training: dict[str, Any] | None) -> Cost:
+        """What the method needs on a device beyond the base model and one adapter per single task."""
+        if self.plan.method == MULTI_STEP:
+            return Cost(inferences_per_example=2)
+        if self.plan.method in (JOINT_EXPERT, CALIBRATION):
+            source = training or self._stored_report()
+            return Cost(extra_parameters=source["extra_parameters"], extra_bytes=source["extra_bytes"])
+        return Cost()
+
+    def _stored_report(self) -> dict[str, Any]:
+        path = self.adapter_folder / RECORD_FILE
+        if not path.is_file():
+            raise UserError(f"{path} is missing: it says how large the joint expert is")
+        return read_json(path)["report"]

@@ -1,0 +1,24 @@
+"""Reading one split of a data set on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from src.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def load_hub_split(hub_id: str, split: str) -> Dataset:
+    """A split by `datasets.load_dataset`; raises UserError when the hub can't be reached or lacks it."""
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(hub_id, split=split)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"data set {hub_id} ({split}) could not be loaded from the hub ({reason}); "
+            "without a network, name the publishers' files with --raw_data_dir"
+        ) from error

@@ -1,0 +1,91 @@
+"""Values that flags may take."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from src.arguments import Arguments
+from src.errors import UserError, nearest
+
+_AT_LEAST_ONE = (
+    *("num_examples_merge", "calibration_rank", "lora_rank", "lora_alpha", "batch_size", "gradient_accumulation_steps"),
+    *("max_train_examples", "max_valid_examples", "max_test_examples", "max_length", "max_prompt_length", "max_new_tokens"),
+    *("device_batch_size", "prediction_batch_size", "save_steps", "bootstrap_resamples"),
+)
+_ABOVE_ZERO = ("learning_rate", "calibration_learning_rate", "calibration_epochs", "num_train_epochs")
+_OWN_FLAGS = {
+    "learning_rate": "--learning_rate",
+    "num_train_epochs": "--num_train_epochs",
+    "per_device_train_batch_size": "--batch_size or --device_batch_size",
+    "gradient_accumulation_steps": "--gradient_accumulation_steps",
+    "lr_scheduler_type": "--lr_scheduler_type",
+    "warmup_steps": "--warmup_steps",
+    "bf16": "--bf16",
+    "gradient_checkpointing": "--gradient_checkpointing",
+    "seed": "--seed",
+    "data_seed": "--data_seed",
+    "save_steps": "--save_steps",
+    "report_to": "--report_to",
+    "output_dir": "--workspace",
+    "remove_unused_columns": "nothing: it has to be off",
+}
+
+
+def check_numbers(arguments: Arguments) -> None:
+    """Raise UserError for numbers out of their range, all of them at once."""
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
+    mistakes = [
+        f"--{name} {values[name]}: must be at least 1" for name in _AT_LEAST_ONE if values[name] is not None and values[name] < 1
+    ]
+    mistakes += [
+        f"--{name} {values[name]}: must be above 0" for name in _ABOVE_ZERO if values[name] is not None and not values[name] > 0
+    ]
+    if not 0 <= arguments.lora_dropout < 1:
+        mistakes.append(f"--lora_dropout {arguments.lora_dropout}: must be at least 0 and below 1")
+    if arguments.warmup_steps < 0:
+        mistakes.append(f"--warmup_steps {arguments.warmup_steps}: must be at least 0")
+    trackers = ("tensorboard", "wandb", "none")
+    mistakes += [f"--report_to {name}: {nearest(name, trackers)}" for name in arguments.report_to if name not in trackers]
+    if mistakes:
+        raise UserError(*mistakes)
+
+
+def check_trainer_options(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs as settings of transformers' TrainingArguments; raises UserError for unknown keys and for ours.
+
+    The known keys are read from transformers' source, which takes no import of it.
+    """
+    options, mistakes = {}, []
+    known = _training_argument_names() if pairs else set()
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            mistakes.append(f"--trainer {pair}: expected KEY=VALUE")
+        elif key in _OWN_FLAGS:
+            mistakes.append(f"--trainer {key}: use {_OWN_FLAGS[key]}")
+        elif key not in known:
+            mistakes.append(f"--trainer {key}: TrainingArguments has no such setting; {nearest(key, known)}")
+        else:
+            options[key] = _value(value)
+    if mistakes:
+        raise UserError(*mistakes)
+    return options
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
+
+
+def _training_argument_names() -> set[str]:
+    folder = Path(importlib.util.find_spec("transformers").origin).parent
+    tree = ast.parse((folder / "training_args.py").read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"]
+    return {node.target.id for node in classes[0].body if isinstance(node, ast.AnnAssign)}

@@ -1,0 +1,73 @@
+"""The examples that a plan needs, read before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from src.data import Dataset, Example
+from src.errors import UserError
+from src.files import hash_of_json
+from src.methods import CALIBRATION
+from src.plan import Plan
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples of one split, the number there were before sampling, and the hash of those chosen."""
+
+    dataset: Dataset
+    chosen: list[Example]
+    available: int
+    hash: str
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """What is trained on (by an adapter or a calibration), and what is predicted, by stage."""
+
+    training: Examples | None = None
+    stages: dict[str, Examples] = field(default_factory=dict)
+
+    def hashes(self) -> dict[str, str]:
+        found = {stage: examples.hash for stage, examples in self.stages.items()}
+        return found | ({"train": self.training.hash} if self.training else {})
+
+
+def load_data(plan: Plan) -> ExperimentData:
+    """Read and sample the splits; raises UserError for missing, broken or empty data, all of it at once."""
+    arguments = plan.arguments
+    training = None
+    mistakes: list[str] = []
+    wanted = {
+        stage: (plan.task_set, split, arguments.max_valid_examples if stage == "valid" else arguments.max_test_examples)
+        for stage, split in plan.splits.items()
+    }
+    if arguments.do_train:
+        wanted["train"] = (plan.training_set, "train", arguments.max_train_examples)
+    if plan.method == CALIBRATION:
+        wanted["train"] = (plan.merge_sets[0], "train", arguments.num_examples_merge)
+    loaded = {}
+    for name, (dataset, split, limit) in wanted.items():
+        try:
+            loaded[name] = _read(dataset, split, limit, arguments.data_seed)
+        except UserError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise UserError(*dict.fromkeys(mistakes))
+    training = loaded.pop("train", None)
+    return ExperimentData(training, loaded)
+
+
+def _read(dataset: Dataset, split: str, limit: int | None, seed: int) -> Examples:
+    examples = dataset.read(split)
+    if not examples:
+        raise UserError(f"the {split} split of {dataset.name} has no examples")
+    ids = {example.id for example in examples}
+    if len(ids) < len(examples):
+        raise UserError(f"the {split} split of {dataset.name} has {len(examples) - len(ids)} examples whose id stands there twice")
+    chosen = examples
+    if limit and limit < len(examples):
+        indices = sorted(Random(f"{seed}/{dataset.name}/{split}").sample(range(len(examples)), limit))
+        chosen = [examples[index] for index in indices]
+    return Examples(dataset, chosen, len(examples), hash_of_json([[e.id, e.input, e.reference] for e in chosen]))

@@ -1,0 +1,52 @@
+"""Where messages go: the experiment's log file, and the screen for what a user waits for."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def log_to_screen() -> None:
+    """Our own messages as plain lines, other libraries' only from warnings on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(lambda record: record.name.startswith(("src", "__main__")) or record.levelno >= logging.ERROR)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+
+
+@contextmanager
+def log_to_file(folder: Path) -> Iterator[None]:
+    """Everything, warnings and the traceback of a failure included, into run.log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    except Exception:
+        handler.handle(logging.LogRecord("run", logging.ERROR, __file__, 0, "failed", None, sys.exc_info()))
+        raise
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.close()
+
+
+def quieten_libraries() -> None:
+    """No bars of transformers' weight loading, and its and its kin's messages through our log."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_default_handler()
+    transformers.utils.logging.enable_propagation()
+    for name in ("httpx", "httpx2", "huggingface_hub", "fsspec", "absl", "urllib3", "filelock"):
+        logging.getLogger(name).setLevel(logging.WARNING)

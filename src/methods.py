@@ -1,0 +1,8 @@
+"""The ways to answer a compositional request, by how the command line asks for them."""
+
+ZERO_SHOT = "zero_shot"
+LORA = "lora"
+JOINT_EXPERT = "joint_expert"
+MULTI_STEP = "multi_step"
+MERGE = "merge"
+CALIBRATION = "calibration"

@@ -1,0 +1,117 @@
+"""Base models and tokenizers: Pocket's own, a local folder, or the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.errors import UserError
+from src.files import hash_of_files
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+POCKET = "pocket"
+POCKET_FOLDER = Path(__file__).parent / "pocket" / "base_model"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model by the name that adapters record, and where it is loaded from."""
+
+    name: str
+
+    @property
+    def location(self) -> str:
+        return str(POCKET_FOLDER) if self.name == POCKET else self.name
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.location).is_dir()
+
+    def check_exists(self) -> None:
+        """Raise UserError for a name that looks like a folder and is none. A hub's name is asked for when it is loaded."""
+        looks_local = self.name.startswith((".", "/", "~")) or self.name.count("/") > 1
+        if looks_local and not self.is_local:
+            raise UserError(f"--model_name_or_path {self.name}: there is no such folder")
+        if self.is_local and not (Path(self.location) / "config.json").is_file():
+            raise UserError(f"--model_name_or_path {self.name}: the folder has no config.json, so it holds no model")
+
+    def config(self) -> Any:
+        """The model's configuration; raises UserError when it can't be had."""
+        from transformers import AutoConfig
+
+        with _load_errors(self.name):
+            return AutoConfig.from_pretrained(self.location)
+
+    def identity(self) -> str:
+        """What the weights are: the hub's commit, or a hash of a local folder's configuration and weights."""
+        if self.is_local:
+            folder = Path(self.location)
+            return hash_of_files([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
+        return str(self.config()._commit_hash)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        from src.encoding import check_tokenizer
+
+        with _load_errors(self.name):
+            tokenizer = AutoTokenizer.from_pretrained(self.location)
+        check_tokenizer(tokenizer, self.name)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    def load(self, dtype: torch.dtype) -> PreTrainedModel:
+        """The model on the GPU if there is one, its weights frozen."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with _load_errors(self.name):
+            # On a CPU the plain implementation is faster than SDPA at every size tried.
+            attention = "sdpa" if torch.cuda.is_available() else "eager"
+            model = AutoModelForCausalLM.from_pretrained(self.location, dtype=dtype, attn_implementation=attention)
+        model.requires_grad_(False)
+        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(d_out, d_in) of each linear module by path, from the configuration alone."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config())
+        return {
+            path: (module.out_features, module.in_features)
+            for path, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+
+
+class _load_errors:
+    """Turns a hub's or folder's refusal into a UserError."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, OSError | ValueError) and not isinstance(error, UserError):
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"base model {self.name} could not be loaded: {reason}") from error
+
+
+def check_adapter_fits(base: BaseModel, adapter: str, shapes: dict[str, tuple[int, int]]) -> None:
+    """Raise UserError when an adapter's modules are not those of the base model in path and shape."""
+    expected = base.linear_shapes()
+    for path, shape in shapes.items():
+        if path not in expected:
+            raise UserError(f"adapter {adapter} does not fit {base.name}: the model has no linear module {path}")
+        if expected[path] != shape:
+            theirs, ours = " × ".join(map(str, shape)), " × ".join(map(str, expected[path]))
+            raise UserError(f"adapter {adapter} does not fit {base.name}: {path} is {theirs} in the adapter, {ours} in the model")

@@ -1,0 +1,55 @@
+"""Results of experiments as a table to read, or to paste into a paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+METRIC_LABELS = {"rougeL": "ROUGE-L", "weighted_rouge": "weighted ROUGE"}
+HEADER = ("inferences", "extra parameters", "extra bytes", "seconds")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's name in a table, and its results.json."""
+
+    label: str
+    results: dict[str, Any]
+
+
+def markdown_table(rows: list[Row], stage: str = "test") -> str:
+    """Headline metric in percent with its 95 % interval, exact match, cost and seconds, a line per row.
+
+    Rows of one table share a headline metric.
+    """
+    scored = [row.results["stages"][stage] for row in rows]
+    metric = scored[0]["headline_metric"]
+    label = METRIC_LABELS.get(metric, metric)
+    lines = [("method", f"{label} % [95 %]", "exact match %", *HEADER)]
+    for row, scores in zip(rows, scored, strict=True):
+        cost = row.results["cost"]
+        lines.append(
+            (
+                row.label,
+                percent(scores["metrics"][metric]),
+                f"{100 * scores['metrics']['exact_match']['mean']:.1f}",
+                f"{cost['inferences_per_example']}×",
+                f"{cost['extra_parameters']:,}",
+                f"{cost['extra_bytes']:,}",
+                f"{row.results['seconds']['total']:.0f}",
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    written = [_line(line, widths) for line in lines]
+    rule = "|" + "|".join("-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)) + "|"
+    return "\n".join([written[0], rule, *written[1:]]) + "\n"
+
+
+def percent(interval: dict[str, float]) -> str:
+    """A mean and its interval, such as `97.1 [96.0, 98.1]`."""
+    return f"{100 * interval['mean']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+
+
+def _line(cells: tuple[str, ...], widths: list[int]) -> str:
+    first, *others = zip(cells, widths, strict=True)
+    return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"

@@ -1,0 +1,7 @@
+"""Suggesting a reply, a main task. The instruction is the paper's."""
+
+from src.tasks import Task
+
+
+def tasks() -> list[Task]:
+    return [Task("reply", "main", "Suggest a reply for the following text", headline_metric="weighted_rouge")]

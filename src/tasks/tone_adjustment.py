@@ -1,0 +1,28 @@
+"""Tone adjustment, an auxiliary task with a variant per tone; a paraphrase counts as a tone, as in the paper."""
+
+from src.tasks import Task
+
+TONES = ("professional", "casual", "witty")
+
+
+def tasks() -> list[Task]:
+    toned = [
+        Task(
+            "tone_adjustment",
+            "auxiliary",
+            f"Rewrite the following text in a {tone} tone",
+            variant=tone,
+            continuation=f"then rewrite it in a {tone} tone",
+            headline_metric="rougeL",
+        )
+        for tone in TONES
+    ]
+    paraphrase = Task(
+        "tone_adjustment",
+        "auxiliary",
+        "Paraphrase the following text",
+        variant="paraphrase",
+        continuation="then paraphrase it",
+        headline_metric="rougeL",
+    )
+    return [*toned, paraphrase]

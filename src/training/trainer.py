@@ -1,0 +1,149 @@
+"""One way to train: transformers' Trainer on our batches, with the loss on targets, resuming from the last whole checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import set_seed
+
+from src.encoding import IGNORED, TrainingSequence
+from src.processes import process_count
+from src.training import OptimizationSettings, TrainingFolders, TrainingReport
+from src.training.batching import Collator, EffectiveBatchSampler, accumulation
+
+
+def train_parameters(
+    model: nn.Module,
+    sequences: list[TrainingSequence],
+    pad_token_id: int,
+    settings: OptimizationSettings,
+    folders: TrainingFolders,
+    description: str,
+) -> TrainingReport:
+    """Train what requires a gradient in `model`, in place; goes on from the last whole checkpoint if there is one."""
+    start = time.monotonic()
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.logs)
+    trainer = TargetLossTrainer(
+        model=model,
+        args=_training_arguments(settings, folders),
+        train_dataset=sequences,
+        data_collator=Collator(pad_token_id),
+        compute_loss_func=target_loss,
+    )
+    trainer.pop_callback(ProgressCallback)
+    trainer.add_callback(LossBar(description))
+    trainer.batch_sampler_seed, trainer.effective_batch_size = settings.data_seed, settings.effective_batch_size
+    result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folders.checkpoints))
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    return TrainingReport(
+        updates=result.global_step,
+        examples=len(sequences),
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        seconds=time.monotonic() - start,
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    set_seed(seed)
+
+
+def target_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+    """Cross-entropy summed over target tokens and divided by the number of them in the whole update.
+
+    Args:
+        outputs: a model's output with logits (batch × kept × vocabulary) of the last positions.
+        labels: (batch × length), IGNORED where there is no loss; shifted here.
+    """
+    logits = outputs.logits[:, :-1].float()
+    targets = labels[:, labels.shape[1] - logits.shape[1] :]
+    total = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / (num_items_in_batch if num_items_in_batch is not None else (targets != IGNORED).sum())
+
+
+class TargetLossTrainer(Trainer):
+    """Trainer whose updates consist of the examples that `EffectiveBatchSampler` says."""
+
+    batch_sampler_seed: int
+    effective_batch_size: int
+
+    def _get_train_sampler(self, train_dataset: list[TrainingSequence] | None = None) -> EffectiveBatchSampler:
+        sequences = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = [len(sequence.ids) for sequence in sequences]
+        return EffectiveBatchSampler(lengths, self.effective_batch_size, self.batch_sampler_seed)
+
+
+class LossBar(TrainerCallback):
+    """A progress bar over updates with the latest loss."""
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.description, unit="update", mininterval=1)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar and "loss" in kwargs.get("logs", {}):
+            self.bar.set_postfix(loss=f"{float(kwargs['logs']['loss']):.3f}", refresh=False)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar:
+            self.bar.close()
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint with its trainer_state.json, which the Trainer writes last; None when there is none."""
+    checkpoints = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    whole = [path for path in checkpoints if _is_json(path / "trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if whole else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
+
+
+def _training_arguments(settings: OptimizationSettings, folders: TrainingFolders) -> TrainingArguments:
+    on_gpu = torch.cuda.is_available()
+    device_batch, steps = accumulation(settings.effective_batch_size, settings.device_batch_size, on_gpu, process_count())
+    ours = {
+        "output_dir": str(folders.checkpoints),
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": device_batch,
+        "gradient_accumulation_steps": steps,
+        "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": settings.warmup_steps,
+        "bf16": settings.bf16,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "seed": settings.seed,
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "logging_first_step": True,
+        "report_to": settings.report_to,
+        "remove_unused_columns": False,
+        "use_cpu": not on_gpu,
+        "average_tokens_across_devices": True,
+    }
+    return TrainingArguments(**(ours | settings.trainer))

@@ -1,0 +1,58 @@
+"""Where artefacts live: the folders data, output, predictions, stored_models and logs of one workspace."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.errors import UserError
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds the five artefact folders."""
+
+    root: Path
+
+    def prepared_data(self, dataset: str) -> Path:
+        return self.root / "data" / dataset
+
+    def output(self, experiment: str) -> Path:
+        return self.root / "output" / experiment
+
+    def results(self, experiment: str) -> Path:
+        return self.output(experiment) / "results.json"
+
+    def predictions(self, experiment: str, stage: str) -> Path:
+        return self.root / "predictions" / experiment / f"{stage}.jsonl"
+
+    def stored_model(self, name: str) -> Path:
+        return self.root / "stored_models" / name
+
+    def training(self, name: str) -> Path:
+        """Checkpoints of an adapter that is still in training."""
+        return self.root / "stored_models" / f".{name}.training"
+
+    def logs(self, experiment: str) -> Path:
+        return self.root / "logs" / experiment
+
+    @contextmanager
+    def locked(self, experiment: str, *stored_models: str) -> Iterator[None]:
+        """Hold an experiment and the adapters it writes; raises UserError when another process holds one of them.
+
+        The locks are the kernel's: they end with the process, however it ends.
+        """
+        targets = {f"experiment {experiment}": self.output(experiment) / ".lock"}
+        targets |= {f"stored model {name}": self.root / "stored_models" / f".{name}.lock" for name in stored_models}
+        with ExitStack() as stack:
+            for what, path in targets.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(path, "w"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(f"{what} is in use by another run; wait for it to end or choose another name") from None
+            yield
