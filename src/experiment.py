@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from src.adapters.peft_folder import WEIGHTS_FILE
+from src.adapters.peft_folder import WEIGHTS_FILE, hash_of_adapter
 from src.calibration import DEFAULT_LEARNING_RATES, CalibrationSpec
 from src.errors import UserError
 from src.files import folder_in_the_making, read_json, write_json
@@ -133,6 +133,8 @@ class Experiment:
             training = read_json(self.plan.workspace.stored_model(self.plan.written_adapter) / RECORD_FILE)["report"]
         method = self.plan.arguments.lora_merge_strategy or self.plan.method
         results = results_record(self.name, method, self.journal, self._cost(training), self.scores, self.predictions, training)
+        if self.adapter_folder:
+            results["hash_of_adapter"] = hash_of_adapter(self.adapter_folder)
         path = self.plan.workspace.results(self.name)
         if path.is_file():
             earlier = read_json(path)
@@ -182,7 +184,7 @@ class Experiment:
         from src.encoding import ChatEncoder
 
         arguments, tokenizer = self.plan.arguments, self.plan.base.tokenizer()
-        asked = instruction(training.dataset.tasks)
+        asked = instruction(training.dataset.tasks, arguments.prompt_style)
         encoder = ChatEncoder(tokenizer)
         sequences = [
             encoder.training_sequence(asked, example, arguments.max_length, arguments.train_on_source)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError
 from src.files import hash_of_files
+from src.processes import device_name
 
 if TYPE_CHECKING:
     import torch
@@ -66,16 +67,15 @@ class BaseModel:
         return tokenizer
 
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
-        """The model on the GPU if there is one, its weights frozen."""
-        import torch
+        """The model on this process's GPU if there is one, its weights frozen."""
         from transformers import AutoModelForCausalLM
 
         with _load_errors(self.name):
             # On a CPU the plain implementation is faster than SDPA at every size tried.
-            attention = "sdpa" if torch.cuda.is_available() else "eager"
+            attention = "eager" if device_name() == "cpu" else "sdpa"
             model = AutoModelForCausalLM.from_pretrained(self.location, dtype=dtype, attn_implementation=attention)
         model.requires_grad_(False)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+        return model.to(device_name())
 
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(d_out, d_in) of each linear module by path, from the configuration alone."""

@@ -32,7 +32,7 @@ def draw_document(random: Random) -> str | Chat:
     """A document of the corpus: running text, or a chat about some text."""
     return random.choices(
         (_parallel_text, _story, _talk, _questions_about_a_dialogue, _chat_about_text),
-        weights=(40, 7, 8, 20, 25),
+        weights=(45, 8, 10, 17, 20),
     )[0](random)
 
 
@@ -67,7 +67,7 @@ def _talk(random: Random) -> str:
 
 def _questions_about_a_dialogue(random: Random) -> str:
     dialogue, events = _dialogue(random)
-    asked = [pair for event in events for pair in random.sample(_questions(event), 2)]
+    asked = [random.choice(_questions(event)) for event in events for _ in range(2)]
     return "\n".join([dialogue, "", *(f"{question} {answer}" for question, answer in asked)])
 
 
@@ -87,7 +87,7 @@ def _chat_about_text(random: Random) -> Chat:
 
 def _dialogue(random: Random) -> tuple[str, list[Event]]:
     events = [draw_event(random, "train") for _ in range(random.randint(1, 2))]
-    return write_dialogue(events, random), events
+    return write_dialogue(events, random, small_talk=1.0), events
 
 
 def _questions(event: Event) -> list[tuple[str, str]]:

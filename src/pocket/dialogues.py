@@ -40,25 +40,26 @@ GOODBYES = (
 ACKNOWLEDGEMENTS = ("I see.", "Really?", "Oh, interesting.", "Is that so?", "Tell me more.", "Okay.")
 
 
-def write_dialogue(events: list[Event], random: Random) -> str:
+def write_dialogue(events: list[Event], random: Random, small_talk: float = 0.65) -> str:
     """A two-person dialogue, a line per turn (`Name: text`), in which the events come up in their order.
 
-    The agent of each event tells it. With one event the listener is made up from the other names.
+    The agent of each event tells it. With one event the listener is made up from the other names. `small_talk` scales how often
+    something is said that belongs to no event.
     """
     agents = list(dict.fromkeys(event.agent for event in events))
     speakers = agents if len(agents) == 2 else [agents[0], _listener(agents[0], random)]
     turns: list[tuple[str, str]] = []
     first, second = random.sample(speakers, 2)
-    if random.random() < 0.5:
+    if random.random() < 0.7 * small_talk:
         turns += _exchange(random.choice(GREETINGS), first, second)
     for event in events:
-        if random.random() < 0.35:
+        if random.random() < 0.5 * small_talk:
             turns += _exchange(random.choice(SMALL_TALK), *random.sample(speakers, 2))
         listener = speakers[1] if event.agent == speakers[0] else speakers[0]
         turns += random.choice(_TELLINGS)(event, listener, random)
-    if random.random() < 0.15:
+    if random.random() < 0.3 * small_talk:
         turns += _exchange(random.choice(SMALL_TALK), *random.sample(speakers, 2))
-    if random.random() < 0.35:
+    if random.random() < 0.6 * small_talk:
         turns += _exchange(random.choice(GOODBYES), *random.sample(speakers, 2))
     return "\n".join(f"{speaker}: {text}" for speaker, text in turns)
 

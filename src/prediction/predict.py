@@ -33,7 +33,7 @@ def predict_split(
 ) -> list[Prediction]:
     """Predictions for all examples, in their order, and in the file `path` once all are made.
 
-    Batches are the same in every run, the longest prompts first. Each finished batch is appended to `path`.unfinished; a run
+    Batches are the same in every run, the longest prompts first. Each finished batch is appended to `path`.partial; a run
     that finds such a file keeps its whole batches. The generator is made only if there is something left to do.
     """
     from tqdm import tqdm
@@ -44,13 +44,13 @@ def predict_split(
     prompts = [encoder.prompt(instruction, example.input, settings.max_prompt_length) for example in examples]
     order = sorted(range(len(examples)), key=lambda index: (-len(prompts[index].ids), index))
     batches = [order[start : start + settings.batch_size] for start in range(0, len(order), settings.batch_size)]
-    unfinished = path.with_name(path.name + ".unfinished")
-    done = _whole_batches(unfinished, [[examples[index].id for index in batch] for batch in batches])
-    write_text(unfinished, "".join(_line(prediction) for prediction in done.values()))
+    partial = path.with_name(path.name + ".partial")
+    done = _whole_batches(partial, [[examples[index].id for index in batch] for batch in batches])
+    write_text(partial, "".join(_line(prediction) for prediction in done.values()))
     remaining = [batch for batch in batches if examples[batch[0]].id not in done]
     if remaining:
         generator = make_generator()
-        with open(unfinished, "a", encoding="utf-8") as file, tqdm(total=len(examples), initial=len(done), desc=description) as bar:
+        with open(partial, "a", encoding="utf-8") as file, tqdm(total=len(examples), initial=len(done), desc=description) as bar:
             for batch in remaining:
                 answers = generator.answers([prompts[index].ids for index in batch])
                 made = [_prediction(examples[i], prompts[i], answer) for i, answer in zip(batch, answers, strict=True)]
@@ -61,7 +61,7 @@ def predict_split(
                 bar.update(len(batch))
     predictions = [done[example.id] for example in examples]
     write_predictions(path, predictions)
-    unfinished.unlink()
+    partial.unlink()
     return predictions
 
 

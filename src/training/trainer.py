@@ -146,4 +146,7 @@ def _training_arguments(settings: OptimizationSettings, folders: TrainingFolders
         "use_cpu": not on_gpu,
         "average_tokens_across_devices": True,
     }
-    return TrainingArguments(**(ours | settings.trainer))
+    arguments = TrainingArguments(**(ours | settings.trainer))
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one GPU a process: several are used through `accelerate launch`, not through DataParallel
+    return arguments

@@ -1,0 +1,90 @@
+"""Tiny models of three architectures, a workspace per test, and the real command run in this process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ARCHITECTURES = ("llama", "qwen2", "stablelm")
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A byte-level tokenizer with Pocket's chat template, small enough to train in a moment."""
+    from src.pocket.build_base_model import build_tokenizer
+
+    return build_tokenizer(Random("tests"), documents=300)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory, tiny_tokenizer) -> dict[str, Path]:
+    """Folders of randomly initialised Llama, Qwen2 (with biases on q, k, v) and StableLM models."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, StableLmConfig
+
+    configs = {"llama": LlamaConfig, "qwen2": Qwen2Config, "stablelm": StableLmConfig}
+    folders = {}
+    for name, config_class in configs.items():
+        torch.manual_seed(7)
+        config = config_class(
+            **TINY,
+            vocab_size=len(tiny_tokenizer),
+            tie_word_embeddings=name != "stablelm",
+            bos_token_id=None,
+            eos_token_id=tiny_tokenizer.eos_token_id,
+            pad_token_id=tiny_tokenizer.pad_token_id,
+            initializer_range=0.2,
+        )
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("proj.bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+        folders[name] = tmp_path_factory.mktemp("models") / name
+        model.save_pretrained(folders[name])
+        tiny_tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """An empty workspace."""
+    from src.workspace import Workspace
+
+    return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def run(workspace):
+    """The command `run_experiment.py`, in this process and in the test's workspace, with words given as one string."""
+    import shlex
+
+    import run_experiment
+
+    def run_command(flags: str) -> None:
+        run_experiment.run([*shlex.split(flags), "--workspace", str(workspace.root)])
+
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Samples of the real sources; tests that need them skip where they are absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no samples of the real sources in {SHARED_DATA.name}")
+    return SHARED_DATA

@@ -1,0 +1,50 @@
+"""What the documentation says is what the code does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from src.arguments import parse_arguments
+from src.document_flags import PAGE, page_with_table
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_table_of_flags_is_up_to_date():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page_with_table(page) == page, "run `make docs`"
+
+
+def test_every_command_in_the_readme_has_known_flags_only():
+    text = README.read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^(?:CUDA_VISIBLE_DEVICES=\d )?python run_experiment\.py (.+)$", text, flags=re.M)
+    assert len(commands) >= 6
+    for command in commands:
+        arguments, mistakes = parse_arguments([word for word in shlex.split(command) if not word.startswith("@")])
+        assert not mistakes, command
+        assert arguments.experiment_name
+
+
+def test_instructions_in_the_docs_are_those_of_the_tasks():
+    from src.prompts import instruction
+    from src.tasks import find_task
+
+    page = PAGE.read_text(encoding="utf-8")
+    spanish, witty = find_task("translation", "es"), find_task("tone_adjustment", "witty")
+    for tasks in [
+        (find_task("summarization"),),
+        (find_task("reply"),),
+        (spanish,),
+        (witty,),
+        (find_task("summarization"), spanish),
+    ]:
+        assert instruction(tasks) in page
+
+
+def test_calibration_learning_rates_in_the_docs_are_the_defaults():
+    from src.calibration import DEFAULT_LEARNING_RATES, LC, LC_PLUS_PLUS
+
+    assert DEFAULT_LEARNING_RATES == {LC: 1e-2, LC_PLUS_PLUS: 1e-3}
+    assert "learning rates 1e-2 (LC) and 1e-3 (LC++)" in PAGE.read_text(encoding="utf-8")

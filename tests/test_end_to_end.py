@@ -1,0 +1,132 @@
+"""Every method, by the real command, on three architectures and on Pocket's data."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import ARCHITECTURES
+
+from src.errors import UserError
+from src.files import read_json
+
+TINY_RUN = (
+    "--max_test_examples 6 --max_valid_examples 4 --max_train_examples 16 --max_new_tokens 8 --learning_rate 1e-2 "
+    "--batch_size 4 --gradient_accumulation_steps 1 --lora_rank 4 --bootstrap_resamples 50 --warmup_steps 0 --report_to none "
+)
+COMPOSED = "--dataset pocket_dialogs --secondary_task translation --tgt_lang es --secondary_task_dataset pocket_dialogs_es "
+ZERO_SHOT = f"{TINY_RUN}--experiment_name z --dataset pocket_dialogs --zero_shot "
+MODULES = "--lora_merge_modules sums translation "
+LEARNED = f"--merge_datasets pocket_dialogs_es --num_examples_merge 16 {MODULES}--lora_merge_strategy "
+METHODS = {
+    "zero_shot": "--zero_shot --stored_model_name sums ",
+    "main_lora": "--stored_model_name sums ",
+    "auxiliary_lora": "--stored_model_name translation ",
+    "linear": f"--lora_merge_strategy linear {MODULES}",
+    "peft_linear": f"--lora_merge_strategy peft_linear {MODULES}",
+    "multi_step": "--stored_model_name sums --secondary_stored_model_name translation --multi_step_prompts --prompt_style empty ",
+    "joint_expert": "--stored_model_name joint --multi_task_train_targets --do_train ",
+    "lc": f"{LEARNED}learnable_calibration --for_each_component ",
+    "lc_by_shape": f"{LEARNED}learnable_calibration ",
+    "lc_pp": f"{LEARNED}learnable_calibration_pp --for_each_component ",
+}
+
+
+def train_single_tasks(run, model: str) -> None:
+    base = f"{TINY_RUN}--model_name_or_path {model} --do_train "
+    run(f"{base}--experiment_name sums --dataset pocket_dialogs --stored_model_name sums")
+    run(f"{base}--experiment_name translation --dataset pocket_sentences_es --stored_model_name translation")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_method_runs_and_records_its_results(architecture, run, workspace, tiny_models):
+    model = tiny_models[architecture]
+    train_single_tasks(run, model)
+    for name, flags in METHODS.items():
+        run(f"{TINY_RUN}--model_name_or_path {model} --experiment_name {name} {COMPOSED}{flags}--do_predict")
+    results = {name: read_json(workspace.results(name)) for name in METHODS}
+    for name, result in results.items():
+        assert result["stages"]["test"]["counts"]["examples"] == 6, name
+        lines = workspace.predictions(name, "test").read_text().splitlines()
+        assert [json.loads(line)["id"] for line in lines] == sorted({json.loads(line)["id"] for line in lines}, key=_number), name
+        assert (
+            0 <= result["stages"]["test"]["metrics"]["rougeL"]["low"] <= result["stages"]["test"]["metrics"]["rougeL"]["high"] <= 1
+        )
+    assert results["multi_step"]["cost"]["inferences_per_example"] == 2
+    d_outs = 32 + 16 + 16 + 32 + 48 + 48 + 32
+    assert results["lc"]["cost"]["extra_parameters"] == d_outs
+    d_sums = 64 + 48 + 48 + 64 + 80 + 80 + 80
+    assert results["lc_pp"]["cost"]["extra_parameters"] == 4 * d_sums
+    assert results["joint_expert"]["cost"]["extra_parameters"] == 2 * 4 * d_sums
+    assert results["lc_by_shape"]["cost"]["extra_parameters"] == 32 + 16 + 48 + 32
+    calibration = workspace.stored_model("lc_pp") / "calibration.safetensors"
+    assert results["lc_pp"]["cost"]["extra_bytes"] == calibration.stat().st_size
+
+
+def _number(example_id: str) -> int:
+    return int(example_id.rsplit("_", 1)[1])
+
+
+def test_validation_and_test_splits_are_predicted_in_one_command(run, workspace, tiny_models):
+    run(
+        f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --experiment_name sums --dataset pocket_dialogs "
+        "--stored_model_name sums --do_train --do_valid --do_predict"
+    )
+    stages = read_json(workspace.results("sums"))["stages"]
+    assert {name: stage["counts"]["examples"] for name, stage in stages.items()} == {"valid": 4, "test": 6}
+    assert not workspace.training("sums").exists()
+
+
+def test_a_finished_experiment_is_not_run_again(run, workspace, tiny_models, caplog):
+    command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict"
+    run(command)
+    before = workspace.results("z").stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        run(command)
+    assert "done already" in caplog.text
+    assert workspace.results("z").stat().st_mtime_ns == before
+    run(f"{command} --overwrite")
+    assert workspace.results("z").stat().st_mtime_ns > before
+
+
+def test_other_settings_under_the_same_name_are_refused(run, tiny_models):
+    command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict"
+    run(command)
+    with pytest.raises(UserError, match="max_new_tokens was 8, is 9"):
+        run(f"{command} --max_new_tokens 9")
+    run(f"{command} --max_new_tokens 9 --overwrite")
+
+
+def test_a_stage_can_be_added_to_a_finished_experiment(run, workspace, tiny_models):
+    command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} "
+    run(f"{command}--do_valid")
+    run(f"{command}--do_predict")
+    assert set(read_json(workspace.results("z"))["stages"]) == {"valid", "test"}
+
+
+def test_a_second_run_of_an_experiment_under_way_is_refused(run, workspace, tiny_models):
+    with workspace.locked("z"), pytest.raises(UserError, match="in use by another run"):
+        run(f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict")
+
+
+def test_an_adapter_of_another_experiment_is_not_overwritten(run, tiny_models):
+    base = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --dataset pocket_dialogs --do_train --stored_model_name sums "
+    run(f"{base}--experiment_name one")
+    with pytest.raises(UserError, match="was made by experiment one"):
+        run(f"{base}--experiment_name two")
+
+
+def test_an_adapter_that_does_not_fit_the_base_model_is_refused(run, workspace, tiny_models, tmp_path):
+    import shutil
+
+    changed = tmp_path / "changing"
+    shutil.copytree(tiny_models["llama"], changed)
+    base = f"{TINY_RUN}--model_name_or_path {changed} --dataset pocket_dialogs "
+    run(f"{base}--experiment_name one --do_train --stored_model_name sums")
+    shutil.rmtree(changed)
+    shutil.copytree(tiny_models["qwen2"], changed)
+    config = read_json(changed / "config.json") | {"intermediate_size": 64}
+    (changed / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="does not fit"):
+        run(f"{base}--experiment_name two --do_predict --stored_model_name sums")
+    assert not workspace.output("two").exists()

@@ -1,0 +1,133 @@
+"""An interrupted run goes on with the same command and ends in the same results."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src.adapters.peft_folder import WEIGHTS_FILE
+from src.files import read_json
+from src.workspace import Workspace
+
+PROJECT = Path(__file__).parents[1]
+COMMON = (
+    "--batch_size 4 --gradient_accumulation_steps 1 --lora_rank 4 --learning_rate 1e-2 --save_steps 3 --report_to none "
+    "--max_test_examples 40 --prediction_batch_size 2 --max_new_tokens 24 --bootstrap_resamples 50 "
+)
+TRAIN = "--experiment_name sums --dataset pocket_dialogs --stored_model_name sums --do_train --max_train_examples 400 --do_predict"
+
+
+def command(model: Path, workspace: Workspace, flags: str) -> list[str]:
+    words = f"{COMMON}--model_name_or_path {model} {flags}".split()
+    return [sys.executable, str(PROJECT / "run_experiment.py"), *words, "--workspace", str(workspace.root)]
+
+
+def start(words: list[str], log: Path) -> subprocess.Popen:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(words, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=open(log, "wb"))
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+    """Wait for a state of the workspace; fails when the run ends or takes minutes before it is reached."""
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert process.poll() is None, log.read_text()[-2000:]
+        assert time.monotonic() < deadline, log.read_text()[-2000:]
+        time.sleep(0.01)
+
+
+def checkpoints(workspace: Workspace) -> list[Path]:
+    return list(workspace.training("sums").glob("checkpoint-*/trainer_state.json"))
+
+
+def predicted_lines(workspace: Workspace) -> int:
+    path = workspace.predictions("sums", "test")
+    partial = path.with_name(path.name + ".partial")
+    return len(partial.read_bytes().splitlines()) if partial.is_file() else 0
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_models, tmp_path_factory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("uninterrupted"))
+    log = workspace.root / "log"
+    assert start(command(tiny_models["llama"], workspace, TRAIN), log).wait() == 0, log.read_text()[-2000:]
+    return workspace
+
+
+def assert_same_results(one: Workspace, two: Workspace) -> None:
+    weights = [workspace.stored_model("sums") / WEIGHTS_FILE for workspace in (one, two)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    predictions = [workspace.predictions("sums", "test").read_bytes() for workspace in (one, two)]
+    assert predictions[0] == predictions[1]
+    stages = [read_json(workspace.results("sums"))["stages"] for workspace in (one, two)]
+    assert stages[0] == stages[1]
+
+
+def test_killed_in_training_then_killed_in_prediction(tiny_models, uninterrupted, workspace, tmp_path):
+    log = tmp_path / "log"
+    words = command(tiny_models["llama"], workspace, TRAIN)
+    process = start(words, log)
+    wait_until(lambda: bool(checkpoints(workspace)), process, log)
+    process.kill()
+    process.wait()
+    assert not workspace.stored_model("sums").exists()
+
+    process = start(words, log)
+    wait_until(lambda: predicted_lines(workspace) >= 4, process, log)
+    process.kill()
+    process.wait()
+    assert not workspace.predictions("sums", "test").exists()
+    done = predicted_lines(workspace)
+
+    assert start(words, log).wait() == 0, log.read_text()[-2000:]
+    assert 4 <= done < 40
+    assert_same_results(uninterrupted, workspace)
+    assert not workspace.training("sums").exists()
+
+
+def test_ctrl_c_in_training_ends_with_one_line_and_resumes(tiny_models, uninterrupted, workspace, tmp_path):
+    log = tmp_path / "log"
+    words = command(tiny_models["llama"], workspace, TRAIN)
+    process = start(words, log)
+    wait_until(lambda: bool(checkpoints(workspace)), process, log)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert "Traceback" not in log.read_text()
+    assert "the same command goes on" in log.read_text()
+    assert start(words, log).wait() == 0, log.read_text()[-2000:]
+    assert_same_results(uninterrupted, workspace)
+
+
+def test_a_killed_calibration_resumes_to_the_same_numbers(tiny_models, uninterrupted, tmp_path):
+    import shutil
+
+    auxiliary = "--experiment_name es --dataset pocket_sentences_es --stored_model_name es --do_train --max_train_examples 16"
+    calibrate = (
+        "--experiment_name lc --dataset pocket_dialogs --secondary_task translation --tgt_lang es --secondary_task_dataset "
+        "pocket_dialogs_es --lora_merge_strategy learnable_calibration --for_each_component --merge_datasets pocket_dialogs_es "
+        "--lora_merge_modules sums es --num_examples_merge 400 --do_predict"
+    )
+    shutil.copytree(uninterrupted.root, tmp_path / "whole")
+    whole = Workspace(tmp_path / "whole")
+    log = tmp_path / "log"
+    assert start(command(tiny_models["llama"], whole, auxiliary), log).wait() == 0, log.read_text()[-2000:]
+    shutil.copytree(whole.root, tmp_path / "killed")
+    killed = Workspace(tmp_path / "killed")
+
+    assert start(command(tiny_models["llama"], whole, calibrate), log).wait() == 0, log.read_text()[-2000:]
+    process = start(command(tiny_models["llama"], killed, calibrate), log)
+    wait_until(lambda: bool(list(killed.training("lc").glob("checkpoint-*/trainer_state.json"))), process, log)
+    process.kill()
+    process.wait()
+    assert not killed.stored_model("lc").exists()
+    assert start(command(tiny_models["llama"], killed, calibrate), log).wait() == 0, log.read_text()[-2000:]
+    for file in ("calibration.safetensors", WEIGHTS_FILE):
+        assert (whole.stored_model("lc") / file).read_bytes() == (killed.stored_model("lc") / file).read_bytes()
+    assert whole.predictions("lc", "test").read_bytes() == killed.predictions("lc", "test").read_bytes()

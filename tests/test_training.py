@@ -1,0 +1,151 @@
+"""Training: which examples make an update, what the loss is, and that device batches don't matter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from src.data import Example
+from src.encoding import IGNORED, ChatEncoder, TrainingSequence
+from src.training import LoraSettings, OptimizationSettings, TrainingFolders
+from src.training.batching import Collator, EffectiveBatchSampler, accumulation
+from src.training.lora import train_lora
+from src.training.trainer import last_whole_checkpoint, target_loss
+
+
+def optimization(**changes) -> OptimizationSettings:
+    settings = {
+        "learning_rate": 1e-2,
+        "epochs": 1.0,
+        "effective_batch_size": 6,
+        "device_batch_size": None,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "seed": 0,
+        "data_seed": 42,
+        "save_steps": 100,
+        "report_to": ["none"],
+    }
+    return OptimizationSettings(**(settings | changes))
+
+
+def sequences_of(tokenizer, count: int) -> list[TrainingSequence]:
+    encoder = ChatEncoder(tokenizer)
+    texts = ["word " * (1 + number % 7) for number in range(count)]
+    return [encoder.training_sequence("Repeat", Example(str(n), text, text.strip()), 64, False) for n, text in enumerate(texts)]
+
+
+def trained_factors(tiny_models, tokenizer, folder, **changes) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    adapter, _ = train_lora(
+        model,
+        "llama",
+        sequences_of(tokenizer, 20),
+        tokenizer.pad_token_id,
+        LoraSettings(4, 8, 0.0, ["q_proj", "down_proj"]),
+        optimization(**changes),
+        TrainingFolders(folder / "checkpoints", folder / "logs"),
+        "test",
+    )
+    return torch.cat([factors.B.flatten() for factors in adapter.factors.values()])
+
+
+@pytest.mark.parametrize(
+    ("effective", "asked", "processes", "expected"),
+    [
+        (192, 3, 1, (3, 64)),
+        (192, 32, 1, (32, 6)),
+        (192, 100, 1, (96, 2)),
+        (192, None, 1, (16, 12)),
+        (192, 3, 2, (3, 32)),
+        (12, 64, 1, (12, 1)),
+        (7, 2, 1, (1, 7)),
+    ],
+)
+def test_device_batch_times_accumulation_is_the_effective_batch(effective, asked, processes, expected):
+    assert accumulation(effective, asked, on_gpu=False, processes=processes) == expected
+
+
+def test_each_update_holds_the_same_examples_whatever_their_lengths():
+    lengths = [number * 7 % 11 for number in range(20)]
+    order = list(EffectiveBatchSampler(lengths, 6, seed=1))
+    assert sorted(order) == list(range(20))
+    plain = list(EffectiveBatchSampler([1] * 20, 6, seed=1))
+    for start in range(0, 20, 6):
+        batch = order[start : start + 6]
+        assert set(batch) == set(plain[start : start + 6])
+        assert [lengths[index] for index in batch] == sorted((lengths[index] for index in batch), reverse=True)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    sampler = EffectiveBatchSampler([1] * 20, 6, seed=1)
+    first = list(sampler)
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(EffectiveBatchSampler([1] * 20, 6, seed=2)) != first
+
+
+def test_the_loss_is_the_models_own_over_target_tokens_only(tiny_models, tiny_tokenizer):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"]).eval()
+    sequences = sequences_of(tiny_tokenizer, 5)
+    batch = Collator(tiny_tokenizer.pad_token_id)(sequences)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        ours = target_loss(model(**batch), labels)
+        each = []
+        for sequence in sequences:
+            ids = torch.tensor([sequence.ids])
+            logits = model(ids).logits[0, :-1]
+            targets = torch.tensor(sequence.labels)[1:]
+            each.append(torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum"))
+    count = sum(label != IGNORED for sequence in sequences for label in sequence.labels)
+    torch.testing.assert_close(ours, sum(each) / count, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_are_computed_for_targets_only(tiny_models, tiny_tokenizer):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    sequences = sequences_of(tiny_tokenizer, 5)
+    batch = Collator(tiny_tokenizer.pad_token_id)(sequences)
+    batch.pop("labels")
+    longest = max(sequence.target_length for sequence in sequences)
+    assert model(**batch).logits.shape[1] == longest + 1 < batch["input_ids"].shape[1]
+
+
+def test_the_device_batch_changes_the_result_by_rounding_only(tiny_models, tiny_tokenizer, tmp_path):
+    whole = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "a", device_batch_size=6)
+    parts = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "b", device_batch_size=2)
+    torch.testing.assert_close(whole, parts, rtol=2e-2, atol=2e-4)
+    other_data = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "c", device_batch_size=6, data_seed=1)
+    assert (whole - other_data).abs().max() > 1e-3
+
+
+def test_the_same_seed_gives_the_same_adapter_to_the_bit(tiny_models, tiny_tokenizer, tmp_path):
+    one = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "a")
+    two = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "b")
+    assert torch.equal(one, two)
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_models, tiny_tokenizer, tmp_path):
+    plain = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "a")
+    checkpointed = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "b", gradient_checkpointing=True)
+    torch.testing.assert_close(plain, checkpointed, rtol=1e-4, atol=1e-6)
+
+
+def test_any_other_setting_reaches_the_trainer(tiny_models, tiny_tokenizer, tmp_path):
+    plain = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "a")
+    one_step = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "b", trainer={"max_steps": 1})
+    assert not torch.allclose(plain, one_step)
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
+    for step, state in ((20, "{}"), (40, "{}"), (60, '{"global_st'), (80, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path).endswith("checkpoint-40")
