@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from src.adapters.peft_folder import WEIGHTS_FILE, hash_of_adapter
-from src.calibration import DEFAULT_LEARNING_RATES, CalibrationSpec
 from src.errors import UserError
 from src.files import folder_in_the_making, read_json, write_json
 from src.loading import Examples, ExperimentData
 from src.methods import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
 from src.plan import Plan
-from src.prediction import Prediction, PredictionSettings
+from src.prediction import Prediction
 from src.processes import is_main_process
 from src.prompts import instruction
 from src.records import RECORD_FILE, Cost, Journal, results_record
 from src.scoring.score import Scores
-from src.training import LoraSettings, OptimizationSettings, TrainingFolders
+from src.settings import calibration_spec, lora_settings, optimization_settings, prediction_settings
+from src.training import TrainingFolders
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,6 @@ class Experiment:
             return
         from src.training.lora import train_lora
 
-        arguments = self.plan.arguments
-        lora = LoraSettings(arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout, arguments.lora_target_modules)
-        settings = self._optimization(arguments.learning_rate, arguments.num_train_epochs)
         with self.journal.timed("train"):
             model, tokenizer, sequences = self._model_and_sequences(self.data.training)
             adapter, report = train_lora(
@@ -63,8 +60,8 @@ class Experiment:
                 self.plan.base.name,
                 sequences,
                 tokenizer.pad_token_id,
-                lora,
-                settings,
+                lora_settings(self.plan),
+                optimization_settings(self.plan),
                 self._training_folders(),
                 f"{self.name}: train",
             )
@@ -84,20 +81,16 @@ class Experiment:
             return
         from src.training.calibration import train_calibration
 
-        arguments = self.plan.arguments
-        spec = CalibrationSpec(arguments.lora_merge_strategy, arguments.for_each_component, arguments.calibration_rank)
-        rate = arguments.calibration_learning_rate or DEFAULT_LEARNING_RATES[spec.method]
-        settings = self._optimization(rate, arguments.calibration_epochs)
         with self.journal.timed("calibrate"):
             merged = self._merged("linear")
             model, tokenizer, sequences = self._model_and_sequences(self.data.training)
             calibration, report = train_calibration(
                 model,
                 merged,
-                spec,
+                calibration_spec(self.plan),
                 sequences,
                 tokenizer.pad_token_id,
-                settings,
+                optimization_settings(self.plan),
                 self._training_folders(),
                 f"{self.name}: calibrate",
             )
@@ -162,13 +155,7 @@ class Experiment:
     def _predict(self, path: Path, examples: list, asked: str, adapter: Path | None, description: str) -> list[Prediction]:
         from src.prediction.predict import predict_split
 
-        arguments, base = self.plan.arguments, self.plan.base
-        settings = PredictionSettings(
-            arguments.max_new_tokens,
-            arguments.max_prompt_length or arguments.max_length,
-            arguments.prediction_batch_size,
-            arguments.prediction_dtype,
-        )
+        base, settings = self.plan.base, prediction_settings(self.plan)
 
         def make_generator() -> Any:
             from src.prediction.transformers_backend import TransformersGenerator
@@ -198,24 +185,6 @@ class Experiment:
 
         adapters = [read_adapter(self.plan.workspace.stored_model(name)) for name in self.plan.adapters]
         return merge(strategy, adapters, self.plan.arguments.lora_merge_weights)
-
-    def _optimization(self, learning_rate: float, epochs: float) -> OptimizationSettings:
-        arguments = self.plan.arguments
-        return OptimizationSettings(
-            learning_rate=learning_rate,
-            epochs=epochs,
-            effective_batch_size=arguments.batch_size * arguments.gradient_accumulation_steps,
-            device_batch_size=arguments.device_batch_size,
-            lr_scheduler_type=arguments.lr_scheduler_type,
-            warmup_steps=arguments.warmup_steps,
-            bf16=arguments.bf16,
-            gradient_checkpointing=arguments.gradient_checkpointing,
-            seed=arguments.seed,
-            data_seed=arguments.data_seed,
-            save_steps=arguments.save_steps,
-            report_to=arguments.report_to,
-            trainer=self.plan.trainer_options,
-        )
 
     def _training_folders(self) -> TrainingFolders:
         checkpoints = self.plan.workspace.training(self.plan.written_adapter)

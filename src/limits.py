@@ -50,6 +50,8 @@ def check_numbers(arguments: Arguments) -> None:
     if arguments.warmup_steps < 0:
         mistakes.append(f"--warmup_steps {arguments.warmup_steps}: must be at least 0")
     trackers = ("tensorboard", "wandb", "none")
+    if "wandb" in arguments.report_to and not importlib.util.find_spec("wandb"):
+        mistakes.append("--report_to wandb: wandb is not installed; pip install wandb")
     mistakes += [f"--report_to {name}: {nearest(name, trackers)}" for name in arguments.report_to if name not in trackers]
     if mistakes:
         raise UserError(*mistakes)

@@ -104,14 +104,3 @@ class _load_errors:
         if isinstance(error, OSError | ValueError) and not isinstance(error, UserError):
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"base model {self.name} could not be loaded: {reason}") from error
-
-
-def check_adapter_fits(base: BaseModel, adapter: str, shapes: dict[str, tuple[int, int]]) -> None:
-    """Raise UserError when an adapter's modules are not those of the base model in path and shape."""
-    expected = base.linear_shapes()
-    for path, shape in shapes.items():
-        if path not in expected:
-            raise UserError(f"adapter {adapter} does not fit {base.name}: the model has no linear module {path}")
-        if expected[path] != shape:
-            theirs, ours = " × ".join(map(str, shape)), " × ".join(map(str, expected[path]))
-            raise UserError(f"adapter {adapter} does not fit {base.name}: {path} is {theirs} in the adapter, {ours} in the model")

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from src.adapters.peft_folder import hash_of_adapter, read_shapes
+from src.adapters.peft_folder import hash_of_adapter
 from src.errors import UserError
 from src.experiment import Experiment
 from src.files import read_json
 from src.loading import ExperimentData
 from src.logs import log_to_file, quieten_libraries
-from src.models import check_adapter_fits
 from src.plan import Plan, recorded_settings
+from src.preflight import check_before_start
 from src.processes import is_main_process
 from src.records import RECORD_FILE, Journal, check_same_settings
 
@@ -24,9 +24,9 @@ def open_experiment(plan: Plan, data: ExperimentData) -> Iterator[Experiment]:
     """Hold an experiment's locks, folders and log; raises UserError when it runs already or was begun with other settings."""
     quieten_libraries()
     settings = _settings(plan, data)
-    _check_adapters_fit(plan)
     name, written = plan.arguments.experiment_name, plan.written_adapter
     _check_stored_model_is_ours(plan, settings)
+    check_before_start(plan, data)
     journal_path = plan.workspace.output(name) / "journal.json"
     if journal_path.is_file() and not plan.arguments.overwrite:
         check_same_settings(name, read_json(journal_path)["settings"], settings)
@@ -55,11 +55,6 @@ def _settings(plan: Plan, data: ExperimentData) -> dict[str, Any]:
     hashes = {f"hash_of_adapter_{name}": hash_of_adapter(plan.workspace.stored_model(name)) for name in adapters}
     hashes |= {f"hash_of_data_{name}": value for name, value in data.hashes().items()}
     return recorded_settings(plan) | {"hash_of_base_model": plan.base.identity()} | hashes
-
-
-def _check_adapters_fit(plan: Plan) -> None:
-    for name in plan.adapters:
-        check_adapter_fits(plan.base, name, read_shapes(plan.workspace.stored_model(name)))
 
 
 def _check_stored_model_is_ours(plan: Plan, settings: dict[str, Any]) -> None:

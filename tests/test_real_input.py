@@ -8,7 +8,9 @@ import pytest
 
 from src.files import read_json
 
-TINY_RUN = "--batch_size 4 --gradient_accumulation_steps 1 --lora_rank 4 --report_to none --bootstrap_resamples 50 --max_new_tokens 4 "
+TINY_RUN = (
+    "--batch_size 4 --gradient_accumulation_steps 1 --lora_rank 4 --report_to none --bootstrap_resamples 50 --max_new_tokens 4 "
+)
 
 
 @pytest.fixture
@@ -60,7 +62,9 @@ def test_every_method_takes_the_real_dialogues(run, workspace, raw_data):
     base = f"{TINY_RUN}--model_name_or_path pocket --raw_data_dir {raw_data} --max_train_examples 8 --max_test_examples 5 "
     run(f"{base}--experiment_name sums --dataset dialogsum --stored_model_name sums --do_train")
     run(f"{base}--experiment_name es --dataset pocket_sentences_es --stored_model_name es --do_train")
-    composed = f"{base}--dataset dialogsum --secondary_task translation --tgt_lang es --secondary_task_dataset dialogsum_es --do_predict "
+    composed = (
+        f"{base}--dataset dialogsum --secondary_task translation --tgt_lang es --secondary_task_dataset dialogsum_es --do_predict "
+    )
     modules = "--lora_merge_modules sums es "
     learned = f"{modules}--merge_datasets dialogsum_es --num_examples_merge 8 --for_each_component "
     methods = {

@@ -7,7 +7,6 @@ from transformers import PreTrainedModel
 
 from src.adapters.lora import LoraAdapter, LoraFactors
 from src.encoding import TrainingSequence
-from src.errors import UserError
 from src.training import LoraSettings, OptimizationSettings, TrainingFolders, TrainingReport
 from src.training.trainer import seed_everything, train_parameters
 
@@ -22,10 +21,7 @@ def train_lora(
     folders: TrainingFolders,
     description: str,
 ) -> tuple[LoraAdapter, TrainingReport]:
-    """Train an adapter on a frozen base model, which is left with the adapter in it.
-
-    Raises UserError when the model has none of the target modules.
-    """
+    """Train an adapter on a frozen base model, which is left with the adapter in it."""
     seed_everything(settings.seed)
     config = LoraConfig(
         r=lora.rank,
@@ -34,10 +30,7 @@ def train_lora(
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    try:
-        peft_model = get_peft_model(model, config)
-    except ValueError as error:
-        raise UserError(f"--lora_target_modules {' '.join(lora.target_modules)}: {str(error).splitlines()[0]}") from error
+    peft_model = get_peft_model(model, config)
     if settings.gradient_checkpointing:
         peft_model.enable_input_require_grads()
     report = train_parameters(peft_model, sequences, pad_token_id, settings, folders, description)

@@ -34,7 +34,7 @@ def train_parameters(
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.logs)
     trainer = TargetLossTrainer(
         model=model,
-        args=_training_arguments(settings, folders),
+        args=training_arguments(settings, folders),
         train_dataset=sequences,
         data_collator=Collator(pad_token_id),
         compute_loss_func=target_loss,
@@ -122,7 +122,8 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-def _training_arguments(settings: OptimizationSettings, folders: TrainingFolders) -> TrainingArguments:
+def training_arguments(settings: OptimizationSettings, folders: TrainingFolders) -> TrainingArguments:
+    """Our settings, and the user's own, for transformers' Trainer."""
     on_gpu = torch.cuda.is_available()
     device_batch, steps = accumulation(settings.effective_batch_size, settings.device_batch_size, on_gpu, process_count())
     ours = {
