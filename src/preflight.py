@@ -39,7 +39,7 @@ def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
     encoder = ChatEncoder(plan.base.tokenizer())
     style = plan.arguments.prompt_style
     for examples in data.stages.values():
-        encoder.prompt(instruction(examples.dataset.tasks, style), "", prediction_settings(plan).max_prompt_length - 1)
+        encoder.prompt(instruction(examples.dataset.tasks, style), "", prediction_settings(plan).max_prompt_length)
     if data.training:
         encoder.prompt(instruction(data.training.dataset.tasks, style), "", plan.arguments.max_length // 2)
 

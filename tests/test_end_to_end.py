@@ -130,3 +130,36 @@ def test_an_adapter_that_does_not_fit_the_base_model_is_refused(run, workspace, 
     with pytest.raises(UserError, match="does not fit"):
         run(f"{base}--experiment_name two --do_predict --stored_model_name sums")
     assert not workspace.output("two").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--zero_shot --do_predict --max_length 10", "raise the maximum length"),
+        ("--do_train --stored_model_name s --lora_target_modules query", "linear modules of .* are down_proj"),
+        ("--do_train --stored_model_name s --lr_scheduler_type cosin", "cosin is not a valid"),
+        ("--do_train --stored_model_name s --trainer optim=sdg", "sdg is not a valid"),
+    ],
+)
+def test_what_would_stop_a_run_on_its_way_is_said_before_anything_is_written(flags, message, run, workspace, tiny_models):
+    with pytest.raises(UserError, match=message):
+        run(f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --experiment_name e --dataset pocket_dialogs {flags}")
+    assert not workspace.root.exists()
+
+
+def test_a_prompt_style_holds_in_training_as_in_prediction(run, tiny_models, monkeypatch):
+    from src.encoding import ChatEncoder
+
+    asked = set()
+    original = ChatEncoder._chat_ids
+
+    def remember(self, instruction: str, text: str) -> list[int]:
+        asked.add(instruction)
+        return original(self, instruction, text)
+
+    monkeypatch.setattr(ChatEncoder, "_chat_ids", remember)
+    run(
+        f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --experiment_name j {COMPOSED}--stored_model_name j "
+        "--multi_task_train_targets --do_train --do_predict --prompt_style empty"
+    )
+    assert asked == {"Summarize the following text"}
