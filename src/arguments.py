@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -156,6 +157,8 @@ def build_parser() -> argparse.ArgumentParser:
         fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
+    # argparse takes -0.5 for a number, but -5e-1 for a flag.
+    parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
     types = typing.get_type_hints(Arguments)
     groups = dict.fromkeys(field.metadata["group"] for field in dataclasses.fields(Arguments))
     sections = {group: parser.add_argument_group(group) for group in groups}

@@ -21,7 +21,7 @@ def contradictions(arguments: Arguments, method: str) -> list[str]:
         (bool(strategy) and modules < 2, "--lora_merge_strategy needs two or more --lora_merge_modules"),
         (bool(arguments.lora_merge_modules) and not strategy, "--lora_merge_modules needs --lora_merge_strategy"),
         (bool(arguments.lora_merge_weights) and not strategy, "--lora_merge_weights needs --lora_merge_strategy"),
-        (0 < weights != modules, f"--lora_merge_weights has {weights} weights for {modules} adapters"),
+        (0 < weights != modules, f"--lora_merge_weights: as many weights as adapters are needed, {weights} given for {modules}"),
         (
             len(set(arguments.lora_merge_modules)) < len(arguments.lora_merge_modules),
             "--lora_merge_modules names an adapter twice; use --lora_merge_weights to give it more weight",

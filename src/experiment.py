@@ -125,7 +125,9 @@ class Experiment:
         if self.plan.written_adapter:
             training = read_json(self.plan.workspace.stored_model(self.plan.written_adapter) / RECORD_FILE)["report"]
         method = self.plan.arguments.lora_merge_strategy or self.plan.method
-        results = results_record(self.name, method, self.journal, self._cost(training), self.scores, self.predictions, training)
+        results = results_record(
+            self.name, method, self.journal, self._cost(training), self.scores, self.predictions, training, self.plan.arguments
+        )
         if self.adapter_folder:
             results["hash_of_adapter"] = hash_of_adapter(self.adapter_folder)
         path = self.plan.workspace.results(self.name)

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ def check_numbers(arguments: Arguments) -> None:
     ]
     if not 0 <= arguments.lora_dropout < 1:
         mistakes.append(f"--lora_dropout {arguments.lora_dropout}: must be at least 0 and below 1")
+    mistakes += [f"--{name} {values[name]}: must be finite" for name in _ABOVE_ZERO if values[name] == math.inf]
+    if not all(map(math.isfinite, arguments.lora_merge_weights)):
+        mistakes.append(f"--lora_merge_weights {' '.join(map(str, arguments.lora_merge_weights))}: must be finite")
+    seeds = ("seed", "data_seed")
+    mistakes += [f"--{name} {values[name]}: must be at least 0 and below 2^32" for name in seeds if not 0 <= values[name] < 2**32]
     if arguments.warmup_steps < 0:
         mistakes.append(f"--warmup_steps {arguments.warmup_steps}: must be at least 0")
     trackers = ("tensorboard", "wandb", "none")

@@ -65,7 +65,7 @@ def _read(dataset: Dataset, split: str, limit: int | None, seed: int) -> Example
         raise UserError(f"the {split} split of {dataset.name} has no examples")
     ids = {example.id for example in examples}
     if len(ids) < len(examples):
-        raise UserError(f"the {split} split of {dataset.name} has {len(examples) - len(ids)} examples whose id stands there twice")
+        raise UserError(f"the {split} split of {dataset.name} has ids that stand there twice ({len(examples) - len(ids)} too many)")
     chosen = examples
     if limit and limit < len(examples):
         indices = sorted(Random(f"{seed}/{dataset.name}/{split}").sample(range(len(examples)), limit))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from src.adapters.peft_folder import AdapterConfig, read_config, read_shapes
-from src.arguments import Arguments
+from src.arguments import Arguments, fields_of
+from src.calibration import DEFAULT_LEARNING_RATES
 from src.calibration import METHODS as CALIBRATION_METHODS
 from src.contradictions import contradictions
 from src.data import Dataset, Locations, find_dataset
@@ -90,7 +91,20 @@ def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> 
         mistakes.attempt(_check_shapes_agree, workspace, adapters)
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
-    return Plan(arguments, method, workspace, base, main_set, task_set, merge_sets, adapters, trainer_options)
+    resolved = _resolved(arguments, base)
+    return Plan(resolved, method, workspace, base, main_set, task_set, merge_sets, adapters, trainer_options)
+
+
+def _resolved(arguments: Arguments, base: BaseModel) -> Arguments:
+    """The arguments with the defaults filled in that depend on other arguments."""
+    modules = arguments.lora_merge_modules
+    return replace(
+        arguments,
+        model_name_or_path=base.name,
+        lora_merge_weights=arguments.lora_merge_weights or [1 / len(modules) for _ in modules],
+        calibration_learning_rate=arguments.calibration_learning_rate or DEFAULT_LEARNING_RATES.get(arguments.lora_merge_strategy),
+        max_prompt_length=arguments.max_prompt_length or arguments.max_length,
+    )
 
 
 def _method(arguments: Arguments) -> str:
@@ -192,7 +206,7 @@ def _base_model(
     arguments: Arguments, configs: dict[str, AdapterConfig], main_set: Dataset | None, mistakes: _Mistakes
 ) -> BaseModel | None:
     """The base model that is named, else the adapters', else Pocket's for Pocket's data."""
-    named = arguments.model_name_or_path or _base_of_stored_model(arguments)
+    named = arguments.model_name_or_path or mistakes.attempt(_base_of_stored_model, arguments)
     for name, config in configs.items():
         named = named or config.base_model
         mistakes.when(
@@ -230,8 +244,6 @@ def _check_shapes_agree(workspace: Workspace, names: list[str]) -> None:
 
 def recorded_settings(plan: Plan) -> dict[str, Any]:
     """The settings that decide what this command's parts yield, as they are recorded and compared."""
-    from src.arguments import fields_of
-
     arguments = plan.arguments
     groups = ["experiment", "method"]
     groups += ["training", "optimization", "storage"] if arguments.do_train else []
@@ -239,4 +251,4 @@ def recorded_settings(plan: Plan) -> dict[str, Any]:
     groups += ["storage"] if plan.method == MERGE else []
     groups += ["prediction"] if plan.splits else []
     settings = {name: getattr(arguments, name) for name in fields_of(*groups)}
-    return json.loads(json.dumps(settings)) | {"model_name_or_path": plan.base.name, "method": plan.method}
+    return json.loads(json.dumps(settings)) | {"method": plan.method}

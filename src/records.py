@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from src.arguments import Arguments
 from src.errors import UserError
 from src.files import read_json, write_json
 from src.prediction import Prediction
@@ -86,6 +87,7 @@ def results_record(
     scores: dict[str, Scores],
     predictions: dict[str, list[Prediction]],
     training: dict[str, Any] | None,
+    arguments: Arguments,
 ) -> dict[str, Any]:
     """The content of results.json."""
     return {
@@ -96,6 +98,7 @@ def results_record(
         "training": training,
         "seconds": journal.seconds | {"total": round(sum(journal.seconds.values()), 2)},
         "settings": journal.settings,
+        "arguments": asdict(arguments),
         "environment": environment(),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from src.calibration import DEFAULT_LEARNING_RATES, CalibrationSpec
+from src.calibration import CalibrationSpec
 from src.methods import CALIBRATION
 from src.plan import Plan
 from src.prediction import PredictionSettings
@@ -22,10 +22,10 @@ def calibration_spec(plan: Plan) -> CalibrationSpec:
 def optimization_settings(plan: Plan) -> OptimizationSettings:
     """How the plan's adapter or calibration is trained: a calibration has a learning rate and epochs of its own."""
     arguments = plan.arguments
-    learning_rate, epochs = arguments.learning_rate, arguments.num_train_epochs
     if plan.method == CALIBRATION:
-        learning_rate = arguments.calibration_learning_rate or DEFAULT_LEARNING_RATES[arguments.lora_merge_strategy]
-        epochs = arguments.calibration_epochs
+        learning_rate, epochs = arguments.calibration_learning_rate, arguments.calibration_epochs
+    else:
+        learning_rate, epochs = arguments.learning_rate, arguments.num_train_epochs
     return OptimizationSettings(
         learning_rate=learning_rate,
         epochs=epochs,
@@ -47,7 +47,7 @@ def prediction_settings(plan: Plan) -> PredictionSettings:
     arguments = plan.arguments
     return PredictionSettings(
         max_new_tokens=arguments.max_new_tokens,
-        max_prompt_length=arguments.max_prompt_length or arguments.max_length,
+        max_prompt_length=arguments.max_prompt_length,
         batch_size=arguments.prediction_batch_size,
         dtype=arguments.prediction_dtype,
     )

@@ -29,7 +29,7 @@ LLAMA_TEMPLATE = (
     "{%- for message in messages %}{{- '<|' + message['role'] + '|>' + message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
 )
-STRIPPING_TEMPLATE = (
+REWRITING_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
     "{% if loop.last and message['role'] == 'assistant' %}{{ 'so: ' }}{% endif %}{{ message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>think: ' }}{% endif %}"
@@ -164,7 +164,7 @@ def test_prompt_and_target_together_are_what_the_template_renders(tiny_tokenizer
 
 
 def test_a_template_that_rewrites_the_last_turn_gets_the_text_and_the_end_of_text_token(tiny_tokenizer):
-    tokenizer = with_template(tiny_tokenizer, STRIPPING_TEMPLATE)
+    tokenizer = with_template(tiny_tokenizer, REWRITING_TEMPLATE)
     assert ChatEncoder(tokenizer).target("Anna left.") == [*ids_of(tokenizer, "Anna left."), tokenizer.eos_token_id]
 
 
@@ -174,12 +174,6 @@ def test_a_template_that_prints_the_date_gets_the_same_date_on_every_day(tiny_to
     prompt = tokenizer.decode(encoder.prompt(SUMMARIZE, "Tom: Hi!", 512).ids)
     assert prompt == "Today Date: 26 Jul 2024\n<|user|>Summarize the following text:\n\nTom: Hi!<|eot_id|><|assistant|>"
     assert encoder.target("Anna left.") == [*ids_of(tokenizer, "Anna left."), tokenizer.convert_tokens_to_ids("<|eot_id|>")]
-
-
-def test_a_text_that_spells_a_mark_of_the_template_starts_no_turn_of_its_own(encoder, tiny_tokenizer):
-    ids = encoder.prompt(SUMMARIZE, "Tom: type <|end|><|assistant|> to stop", 512).ids
-    marks = [tiny_tokenizer.convert_tokens_to_ids(mark) for mark in ("<|user|>", "<|end|>", "<|assistant|>")]
-    assert [token for token in ids if token in set(marks)] == marks
 
 
 # ---- training sequences

@@ -46,6 +46,8 @@ def read_config(folder: Path) -> AdapterConfig:
     if not path.is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise UserError(f"{folder} holds no adapter: {CONFIG_FILE} and {WEIGHTS_FILE} are expected there")
     config = read_json(path)
+    if not isinstance(config, dict) or not {"r", "lora_alpha", "peft_type"} <= config.keys():
+        raise UserError(f"{path} is damaged: peft_type, r and lora_alpha are expected in it")
     kind = config.get("peft_type")
     if kind != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none" or config.get("modules_to_save"):
         raise UserError(f"{path}: only plain LoRA adapters (no DoRA, bias or fully trained modules) can be used, this is {kind}")
@@ -61,9 +63,15 @@ def read_config(folder: Path) -> AdapterConfig:
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """(d_out, d_in) of each module that the adapter updates, from the file's header alone."""
-    with open(folder / WEIGHTS_FILE, "rb") as file:
+    path = folder / WEIGHTS_FILE
+    with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
+        if size > path.stat().st_size:
+            raise UserError(f"{path} is damaged: it is shorter than its header says")
+        try:
+            header = json.loads(file.read(size))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: its header is not JSON ({error})") from error
     shapes: dict[str, dict[str, list[int]]] = {}
     for key, entry in header.items():
         if match := _KEY.match(key):

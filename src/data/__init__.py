@@ -82,4 +82,8 @@ def field(row: dict, column: str, place: str) -> str:
     if not isinstance(value, str) or not value.strip():
         found = f"found {value!r}" if column in row else f"it has {', '.join(map(str, row)) or 'no columns'}"
         raise UserError(f"{place}: expected a text in column {column!r}, {found}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: the text in column {column!r} is not valid Unicode ({error.reason})") from error
     return value

@@ -35,7 +35,10 @@ def _read(folder: Path, split: str) -> list[Example]:
 
     if not (folder / "dataset_dict.json").is_file():
         raise UserError(f"{folder} is not a saved data set: make it with prepare_compositional_task_data.sh, or see docs/data.md")
-    splits = load_from_disk(str(folder))
+    try:
+        splits = load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is damaged: {str(error).splitlines()[0]}; make it again") from error
     if split not in splits:
         raise UserError(f"{folder} has no {split} split; it has {', '.join(splits)}")
     return [

@@ -68,8 +68,9 @@ def _from_files(locations: Locations, split: str) -> Iterator[tuple[int, str]]:
     path = locations.raw / FILES[split]
     if not path.is_file():
         raise UserError(f"{path} is missing: it is the {split} split of Synthetic-Persona-Chat in its publishers' format")
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, strict=True)
+    with open(path, "rb") as file:
+        # Decoded line by line, so that a broken byte is reported at its line.
+        reader = csv.DictReader((line.decode("utf-8") for line in file), strict=True)
         number = 0
         while True:
             start = reader.line_num + 1

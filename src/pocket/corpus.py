@@ -87,7 +87,7 @@ def _chat_about_text(random: Random) -> Chat:
 
 def _dialogue(random: Random) -> tuple[str, list[Event]]:
     events = [draw_event(random, "train") for _ in range(random.randint(1, 2))]
-    return write_dialogue(events, random, small_talk=1.0), events
+    return write_dialogue(events, random, small_talk=1.0).text, events
 
 
 def _questions(event: Event) -> list[tuple[str, str]]:

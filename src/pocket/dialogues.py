@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
 from src.pocket.english import english_first_person, english_object
@@ -40,8 +40,19 @@ GOODBYES = (
 ACKNOWLEDGEMENTS = ("I see.", "Really?", "Oh, interesting.", "Is that so?", "Tell me more.", "Okay.")
 
 
-def write_dialogue(events: list[Event], random: Random, small_talk: float = 0.65) -> str:
-    """A two-person dialogue, a line per turn (`Name: text`), in which the events come up in their order.
+@dataclass(frozen=True)
+class Dialogue:
+    """A line per turn (`Name: text`), and the events as the first telling has them: with a slot left out, or a wrong one."""
+
+    text: str
+    first_tellings: tuple[Event, ...]
+
+
+Telling = tuple[list[tuple[str, str]], Event]
+
+
+def write_dialogue(events: list[Event], random: Random, small_talk: float = 0.65) -> Dialogue:
+    """A two-person dialogue in which the events come up in their order.
 
     The agent of each event tells it. With one event the listener is made up from the other names. `small_talk` scales how often
     something is said that belongs to no event.
@@ -49,6 +60,7 @@ def write_dialogue(events: list[Event], random: Random, small_talk: float = 0.65
     agents = list(dict.fromkeys(event.agent for event in events))
     speakers = agents if len(agents) == 2 else [agents[0], _listener(agents[0], random)]
     turns: list[tuple[str, str]] = []
+    first_tellings = []
     first, second = random.sample(speakers, 2)
     if random.random() < 0.7 * small_talk:
         turns += _exchange(random.choice(GREETINGS), first, second)
@@ -56,12 +68,14 @@ def write_dialogue(events: list[Event], random: Random, small_talk: float = 0.65
         if random.random() < 0.5 * small_talk:
             turns += _exchange(random.choice(SMALL_TALK), *random.sample(speakers, 2))
         listener = speakers[1] if event.agent == speakers[0] else speakers[0]
-        turns += random.choice(_TELLINGS)(event, listener, random)
+        told, first_telling = random.choice(_TELLINGS)(event, listener, random)
+        turns += told
+        first_tellings.append(first_telling)
     if random.random() < 0.3 * small_talk:
         turns += _exchange(random.choice(SMALL_TALK), *random.sample(speakers, 2))
     if random.random() < 0.6 * small_talk:
         turns += _exchange(random.choice(GOODBYES), *random.sample(speakers, 2))
-    return "\n".join(f"{speaker}: {text}" for speaker, text in turns)
+    return Dialogue("\n".join(f"{speaker}: {text}" for speaker, text in turns), tuple(first_tellings))
 
 
 def _listener(agent: str, random: Random) -> str:
@@ -72,28 +86,30 @@ def _exchange(pair: tuple[str, str], speaker: str, other: str) -> list[tuple[str
     return [(speaker, pair[0].format(speaker=speaker, other=other)), (other, pair[1].format(speaker=speaker, other=other))]
 
 
-def _told_at_once(event: Event, listener: str, random: Random) -> list[tuple[str, str]]:
-    return [(event.agent, english_first_person(event) + "."), (listener, random.choice(ACKNOWLEDGEMENTS))]
+def _told_at_once(event: Event, listener: str, random: Random) -> Telling:
+    return [(event.agent, english_first_person(event) + "."), (listener, random.choice(ACKNOWLEDGEMENTS))], event
 
 
-def _told_piece_by_piece(event: Event, listener: str, random: Random) -> list[tuple[str, str]]:
-    turns = [(event.agent, english_first_person(replace(event, place=None, time=None)) + ".")]
+def _told_piece_by_piece(event: Event, listener: str, random: Random) -> Telling:
+    bare = replace(event, place=None, time=None)
+    turns = [(event.agent, english_first_person(bare) + ".")]
     questions = [("Where?", event.place), ("When?", event.time)]
     random.shuffle(questions)
     for question, answer in questions:
         if answer:
             turns += [(listener, question), (event.agent, answer[0].upper() + answer[1:] + ".")]
-    return turns
+    return turns, bare
 
 
-def _told_on_request(event: Event, listener: str, random: Random) -> list[tuple[str, str]]:
+def _told_on_request(event: Event, listener: str, random: Random) -> Telling:
     known = event.time or event.place
     question = f"What did you do {known}?" if event.past else f"What will you do {known}?"
     rest = replace(event, time=None) if event.time else replace(event, place=None)
-    return [(listener, question), (event.agent, english_first_person(rest) + "."), (listener, random.choice(ACKNOWLEDGEMENTS))]
+    told = (event.agent, english_first_person(rest) + ".")
+    return [(listener, question), told, (listener, random.choice(ACKNOWLEDGEMENTS))], rest
 
 
-def _told_with_a_correction(event: Event, listener: str, random: Random) -> list[tuple[str, str]]:
+def _told_with_a_correction(event: Event, listener: str, random: Random) -> Telling:
     """The first version has a wrong place or time; what is said last holds."""
     if event.time:
         tense = "past" if event.past else "future"
@@ -101,21 +117,18 @@ def _told_with_a_correction(event: Event, listener: str, random: Random) -> list
         wrong, right = replace(event, time=random.choice(others)), event.time
     else:
         wrong, right = replace(event, place=random.choice([place for place in PLACES if place != event.place])), event.place
-    return [
-        (event.agent, english_first_person(wrong) + "."),
-        (listener, random.choice(ACKNOWLEDGEMENTS)),
-        (event.agent, f"No, wait, {right}."),
-    ]
+    told = (event.agent, english_first_person(wrong) + ".")
+    return [told, (listener, random.choice(ACKNOWLEDGEMENTS)), (event.agent, f"No, wait, {right}.")], wrong
 
 
-def _guessed_by_the_listener(event: Event, listener: str, random: Random) -> list[tuple[str, str]]:
+def _guessed_by_the_listener(event: Event, listener: str, random: Random) -> Telling:
     """The listener guesses another object; the agent names the real one."""
     same_class = NOUNS[event.noun].noun_class
     others = [name for name, noun in NOUNS.items() if noun.noun_class == same_class and name != event.noun]
     guess = english_object(replace(event, noun=random.choice(others), adjective=None), definite=False)
     question = " ".join(["Did you" if event.past else "Will you", VERBS[event.verb].english, guess]) + "?"
     answer = " ".join(part for part in (english_object(event, definite=False), event.place, event.time) if part)
-    return [(listener, question), (event.agent, f"No, {answer}.")]
+    return [(listener, question), (event.agent, f"No, {answer}.")], event
 
 
 _TELLINGS = (_told_at_once, _told_piece_by_piece, _told_on_request, _told_with_a_correction, _guessed_by_the_listener)

@@ -1,7 +1,7 @@
 """Pocket's examples: what goes in, and the meaning of what should come out.
 
-An event belongs to one split by its slots (verb, noun, adjective, place, time): no combination of slots of
-a test or validation example occurs in training, in any of Pocket's sets or in the base model's corpus.
+An event belongs to one split by its slots (verb, noun, adjective, place, time): no combination of slots of a test or
+validation example occurs in training, in any of Pocket's sets, and none is an event of the base model's corpus.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ def summary_example(random: Random, split: str) -> MeaningExample:
     if random.random() < 0.5:
         second = draw_event(random, split)
         events.append(second if random.random() < 0.7 else replace(second, agent=events[0].agent))
-    return MeaningExample(write_dialogue(events, random), tuple(Statement(event) for event in events))
+    dialogue = write_dialogue(events, random)
+    # A wrong or partial first telling must not let the combination of a held-out event into the training text, either.
+    while split == "train" and any(split_of(event) != "train" for event in dialogue.first_tellings):
+        dialogue = write_dialogue(events, random)
+    return MeaningExample(dialogue.text, tuple(Statement(event) for event in events))
 
 
 def reply_example(random: Random, split: str) -> MeaningExample:

@@ -1,5 +1,7 @@
 """An evaluate module: ROUGE F-measures of each prediction, with the paper's tokenizer or a Unicode one."""
 
+import unicodedata
+
 import datasets
 import evaluate
 import regex
@@ -12,16 +14,16 @@ tokenizer="paper": rouge_score's own, stemmed; it keeps ASCII letters and digits
 case-folded, not stemmed; scripts without spaces are split into characters."""
 
 _ROUGES = ["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"]
-_WORD = regex.compile(
-    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*|(?:(?![\p{Han}\p{Hiragana}\p{Katakana}])[\p{L}\p{M}\p{N}])+"
-)
+# Scripts that put no spaces between words: each character is a token.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|(?!{_UNSPACED})[\p{{L}}\p{{N}}](?:(?!{_UNSPACED})[\p{{L}}\p{{M}}\p{{N}}])*")
 
 
 class UnicodeTokenizer:
     """Tokens of any script; a text of symbols alone is split into its characters."""
 
     def tokenize(self, text):
-        folded = text.casefold()
+        folded = unicodedata.normalize("NFC", text).casefold()
         return _WORD.findall(folded) or [character for character in folded if not character.isspace()]
 
 
