@@ -88,3 +88,23 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no samples of the real sources in {SHARED_DATA.name}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def adapters(workspace):
+    """A workspace with the stored adapters sums and trans, of Pocket's base model."""
+    from planning import store
+
+    for name in ("sums", "trans"):
+        store(workspace, name)
+    return workspace
+
+
+@pytest.fixture
+def paper_adapters(workspace):
+    """A workspace with the paper's two single-task adapters."""
+    from planning import STABLELM, store
+
+    for name in ("dialogsum_lora_slm_v1", "tedtalks_es_lora_slm_v1"):
+        store(workspace, name, STABLELM)
+    return workspace

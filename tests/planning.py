@@ -1,0 +1,40 @@
+"""Commands as plans, and adapters small enough to write by hand."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.adapters.lora import LoraAdapter, LoraFactors
+from src.adapters.peft_folder import write_adapter
+from src.arguments import parse_arguments
+from src.errors import UserError
+from src.plan import Plan, make_plan
+from src.workspace import Workspace
+
+STABLELM = "stabilityai/stablelm-2-1_6b-chat"
+PATH = "model.layers.0.self_attn.q_proj"
+ONE = "--experiment_name e --dataset pocket_dialogs "
+COMPOSED = f"{ONE}--secondary_task translation --tgt_lang es --secondary_task_dataset pocket_dialogs_es "
+MERGED = "--lora_merge_strategy linear --lora_merge_modules sums trans "
+LEARNED = "--lora_merge_strategy learnable_calibration --lora_merge_modules sums trans "
+
+
+def plan_of(flags: str, workspace: Workspace) -> Plan:
+    return make_plan(*parse_arguments([*shlex.split(flags), "--workspace", str(workspace.root)]))
+
+
+def mistakes_in(flags: str, workspace: Workspace) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        plan_of(flags, workspace)
+    return list(caught.value.mistakes)
+
+
+def store(workspace: Workspace, name: str, base: str = "pocket", d_in: int = 6) -> Path:
+    """A stored adapter of one small module."""
+    factors = {PATH: LoraFactors(torch.ones(2, d_in), torch.ones(5, 2), 1.0)}
+    write_adapter(workspace.stored_model(name), LoraAdapter(name, base, factors), "float16")
+    return workspace.stored_model(name)
