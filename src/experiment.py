@@ -215,6 +215,7 @@ class Experiment:
                 size = calibration.write(folder, dtype).stat().st_size
             report |= {"extra_bytes": 0 if self.plan.method == MERGE else size}
             write_json(folder / RECORD_FILE, {"experiment": self.name, "settings": self.settings, "report": report})
+        logger.debug("stored %s: %s", name, report)
         shutil.rmtree(self.plan.workspace.training(name), ignore_errors=True)
 
     def _cost(self, training: dict[str, Any] | None) -> Cost:

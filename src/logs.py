@@ -15,8 +15,10 @@ def log_to_screen() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.addFilter(lambda record: record.name.startswith(("src", "__main__")) or record.levelno >= logging.ERROR)
     root = logging.getLogger()
+    handler.setLevel(logging.INFO)
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+    logging.getLogger("src").setLevel(logging.DEBUG)  # what is logged at this level goes to the file alone
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from typing import Any
 
 from src.adapters.peft_folder import hash_of_adapter
@@ -17,6 +20,8 @@ from src.plan import Plan, recorded_settings
 from src.preflight import check_before_start
 from src.processes import is_main_process
 from src.records import RECORD_FILE, Journal, check_same_settings
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -35,6 +40,7 @@ def open_experiment(plan: Plan, data: ExperimentData) -> Iterator[Experiment]:
         if plan.arguments.overwrite and is_main_process():
             _throw_away(plan)
         with log_to_file(plan.workspace.logs(name)):
+            logger.debug("settings: %s", json.dumps(asdict(plan.arguments), ensure_ascii=False))
             yield Experiment(plan, data, settings, Journal.open(journal_path, settings))
 
 

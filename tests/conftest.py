@@ -10,6 +10,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin would slow the runs of other processes
 
 ARCHITECTURES = ("llama", "qwen2", "stablelm")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,6 +15,8 @@ from src.encoding import ChatEncoder, Prompt
 from src.files import read_json_lines, write_text
 from src.models import BaseModel
 from src.prediction import Answer, Prediction, PredictionSettings
+
+logger = logging.getLogger(__name__)
 
 
 class Generator(Protocol):
@@ -59,6 +62,7 @@ def predict_split(
                 os.fsync(file.fileno())
                 done |= {prediction.id: prediction for prediction in made}
                 bar.update(len(batch))
+    logger.debug("%s: %d predictions, %d made before", description, len(examples), len(examples) - sum(map(len, remaining)))
     predictions = [done[example.id] for example in examples]
     write_predictions(path, predictions)
     partial.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from pathlib import Path
@@ -19,6 +20,8 @@ from src.encoding import IGNORED, TrainingSequence
 from src.processes import process_count
 from src.training import OptimizationSettings, TrainingFolders, TrainingReport
 from src.training.batching import Collator, EffectiveBatchSampler, accumulation
+
+logger = logging.getLogger(__name__)
 
 
 def train_parameters(
@@ -99,6 +102,7 @@ class LossBar(TrainerCallback):
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logger.debug("update %d: %s", state.global_step, kwargs.get("logs"))
         if self.bar and "loss" in kwargs.get("logs", {}):
             self.bar.set_postfix(loss=f"{float(kwargs['logs']['loss']):.3f}", refresh=False)
 
