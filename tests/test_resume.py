@@ -53,6 +53,11 @@ def predicted_lines(workspace: Workspace) -> int:
     return len(partial.read_bytes().splitlines()) if partial.is_file() else 0
 
 
+def times_begun(workspace: Workspace) -> int:
+    """How often a training's first update was made."""
+    return (workspace.logs("sums") / "run.log").read_text().count("update 1: ")
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tiny_models, tmp_path_factory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("uninterrupted"))
@@ -89,6 +94,8 @@ def test_killed_in_training_then_killed_in_prediction(tiny_models, uninterrupted
     assert start(words, log).wait() == 0, log.read_text()[-2000:]
     assert 4 <= done < 40
     assert_same_results(uninterrupted, workspace)
+    assert times_begun(workspace) == 1, "the training began anew"
+    assert f"40 predictions, {done} made before" in (workspace.logs("sums") / "run.log").read_text()
     assert not workspace.training("sums").exists()
 
 
@@ -103,6 +110,7 @@ def test_ctrl_c_in_training_ends_with_one_line_and_resumes(tiny_models, uninterr
     assert "the same command goes on" in log.read_text()
     assert start(words, log).wait() == 0, log.read_text()[-2000:]
     assert_same_results(uninterrupted, workspace)
+    assert times_begun(workspace) == 1, "the training began anew"
 
 
 def test_a_killed_calibration_resumes_to_the_same_numbers(tiny_models, uninterrupted, tmp_path):
