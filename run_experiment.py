@@ -23,7 +23,8 @@ def run(argv: list[str]) -> None:
 
     from src.loading import load_data
     from src.processes import is_main_process
-    from src.session import is_done, open_experiment
+    from src.resume import is_done
+    from src.session import open_experiment
     from src.summary import show_results
 
     data = load_data(plan)
@@ -51,7 +52,7 @@ def main() -> int:
             print(f"error: {mistake}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command (without --overwrite) goes on from here", file=sys.stderr)
         return 130
     return 0
 

@@ -17,11 +17,13 @@ echo "making .venv from $requirements (a few minutes, up to 3 GB)"
 pip=".venv/bin/python -m pip --disable-pip-version-check"
 if [ "$requirements" = requirements-cpu.txt ]; then
     torch=$(grep '^torch==' requirements-cpu.txt)
-    # PyTorch's own index has a small build for CPUs; the default index has it for some platforms only, and is the second choice.
+    # PyTorch's own index has a small build for CPUs. The default index is the second choice: where its build is for CUDA, it comes
+    # with several GB of CUDA libraries.
     $pip install --quiet --no-deps --retries 0 --timeout 5 --index-url https://download.pytorch.org/whl/cpu "$torch" >/dev/null 2>&1 ||
-        $pip install --quiet --no-deps "$torch"
+        $pip install --quiet "$torch"
     $pip install --quiet --no-deps -r requirements-cpu.txt -r requirements-dev.txt
 else
     $pip install --quiet -r requirements.txt -r requirements-dev.txt
 fi
+.venv/bin/python -c "import datasets, evaluate, peft, torch, transformers"
 echo "$wanted" >.venv/.complete

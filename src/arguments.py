@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import shlex
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +146,7 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message)
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return arg_line.split("#", 1)[0].split()
+        return shlex.split(arg_line, comments=True)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -175,6 +176,8 @@ def build_parser() -> argparse.ArgumentParser:
         if kind is not bool and not _is_empty(default_of(field)):
             shown = default_of(field)
             options["help"] += f" (default: {' '.join(map(str, shown)) if isinstance(shown, list) else shown})"
+        if field.name == "trainer":
+            options["action"] = "extend"  # --trainer A=1 --trainer B=2 are two settings
         sections[field.metadata["group"]].add_argument(f"--{field.name}", **options)
     return parser
 

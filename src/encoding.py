@@ -55,11 +55,7 @@ class ChatEncoder:
         ids = self._chat_ids(instruction, text)
         if len(ids) <= max_length:
             return Prompt(ids, truncated=False)
-        overhead = len(self._chat_ids(instruction, ""))
-        if overhead >= max_length:
-            raise UserError(
-                f"a prompt without any text has {overhead} tokens, more than the {max_length} allowed: raise the maximum length"
-            )
+        overhead = self.check_room(instruction, max_length)
         offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         kept = min(len(offsets), max_length - overhead)
         while len(ids) > max_length:
@@ -67,13 +63,24 @@ class ChatEncoder:
             kept -= max(1, len(ids) - max_length)
         return Prompt(ids, truncated=True)
 
+    def check_room(self, instruction: str, max_length: int) -> int:
+        """Tokens of a prompt without any text; raises UserError when they leave no room for some."""
+        overhead = len(self._chat_ids(instruction, ""))
+        if overhead >= max_length:
+            raise UserError(
+                f"{instruction!r} and the chat template take {overhead} tokens of {max_length}: raise the maximum length"
+            )
+        return overhead
+
     def training_sequence(self, instruction: str, example: Example, max_length: int, train_on_source: bool) -> TrainingSequence:
         """Prompt and target, together at most `max_length` tokens: the text is cut first, then a target longer than half of it."""
         target = self.target(example.reference)
         room = max_length - len(self._chat_ids(instruction, example.input))
         kept_target = target[: max(room, max_length // 2)]
         prompt = self.prompt(instruction, example.input, max_length - len(kept_target))
-        labels = (list(prompt.ids) if train_on_source else [IGNORED] * len(prompt.ids)) + kept_target
+        # Nothing predicts the first token.
+        source = [IGNORED, *prompt.ids[1:]] if train_on_source else [IGNORED] * len(prompt.ids)
+        labels = source + kept_target
         return TrainingSequence(prompt.ids + kept_target, labels, prompt.truncated or len(kept_target) < len(target))
 
     def target(self, text: str) -> list[int]:

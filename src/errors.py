@@ -14,6 +14,11 @@ class UserError(Exception):
         self.mistakes = mistakes
 
 
+def first_line(error: Exception) -> str:
+    """The first line of another library's message, or the error's kind when it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known names closest to a misspelt one, as the end of a message: "did you mean ...?"."""
     known = sorted(known)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.adapters.peft_folder import WEIGHTS_FILE, hash_of_adapter
+from src.calibration import FILE as CALIBRATION_FILE
 from src.errors import UserError
 from src.files import folder_in_the_making, read_json, write_json
 from src.loading import Examples, ExperimentData
@@ -17,9 +18,11 @@ from src.plan import Plan
 from src.prediction import Prediction
 from src.processes import is_main_process
 from src.prompts import instruction
-from src.records import RECORD_FILE, Cost, Journal, results_record
+from src.records import Cost, Journal, results_record
+from src.resume import RECORD_FILE, SETTINGS_FILE, differences, settings_of_adapter, settings_of_predictions
 from src.scoring.score import Scores
 from src.settings import calibration_spec, lora_settings, optimization_settings, prediction_settings
+from src.tensor_files import count_parameters
 from src.training import TrainingFolders
 
 logger = logging.getLogger(__name__)
@@ -31,7 +34,6 @@ class Experiment:
 
     plan: Plan
     data: ExperimentData
-    settings: dict[str, Any]
     journal: Journal
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
     scores: dict[str, Scores] = field(default_factory=dict)
@@ -66,14 +68,14 @@ class Experiment:
                 f"{self.name}: train",
             )
             if is_main_process():
-                self._store(adapter, asdict(report) | self._truncation(sequences) | {"extra_parameters": adapter.num_parameters})
+                self._store(adapter, asdict(report) | self._truncation(sequences))
 
     def merge(self) -> None:
         """Merge the stored adapters by a strategy and store the result."""
         if self.plan.method != MERGE or self._is_stored() or not is_main_process():
             return
         with self.journal.timed("merge"):
-            self._store(self._merged(self.plan.arguments.lora_merge_strategy), {"extra_parameters": 0})
+            self._store(self._merged(self.plan.arguments.lora_merge_strategy), {})
 
     def calibrate(self) -> None:
         """Merge the stored adapters linearly, learn a calibration of the merge, and store both as one."""
@@ -95,11 +97,13 @@ class Experiment:
                 f"{self.name}: calibrate",
             )
             if is_main_process():
-                record = asdict(report) | self._truncation(sequences) | {"extra_parameters": calibration.num_parameters}
+                record = asdict(report) | self._truncation(sequences)
                 self._store(calibration.fold_into(merged), record, calibration)
 
     def predict(self) -> None:
         """Predict each asked split, in one pass, or in two for multi-step usage."""
+        if self.data.stages:
+            self._guard_predictions()
         for stage, examples in self.data.stages.items():
             with self.journal.timed(f"predict_{stage}"):
                 if self.plan.method == MULTI_STEP:
@@ -121,21 +125,39 @@ class Experiment:
 
     def record(self) -> dict[str, Any]:
         """Write results.json, the last thing an experiment does."""
-        training = None
+        arguments, path = self.plan.arguments, self.plan.workspace.results(self.name)
+        earlier = read_json(path) if path.is_file() else {"stages": {}, "training": None, "settings": {}}
+        training = earlier["training"]
         if self.plan.written_adapter:
             training = read_json(self.plan.workspace.stored_model(self.plan.written_adapter) / RECORD_FILE)["report"]
-        method = self.plan.arguments.lora_merge_strategy or self.plan.method
         results = results_record(
-            self.name, method, self.journal, self._cost(training), self.scores, self.predictions, training, self.plan.arguments
+            experiment=self.name,
+            method=arguments.lora_merge_strategy or self.plan.method,
+            journal=self.journal,
+            cost=self._cost(),
+            scores=self.scores,
+            predictions=self.predictions,
+            training=training,
+            arguments=arguments,
+            settings=earlier["settings"] | settings_of_adapter(self.plan, self.data) | self._settings_of_predictions(),
+            available={stage: examples.available for stage, examples in self.data.stages.items()},
         )
-        if self.adapter_folder:
-            results["hash_of_adapter"] = hash_of_adapter(self.adapter_folder)
-        path = self.plan.workspace.results(self.name)
-        if path.is_file():
-            earlier = read_json(path)
-            results["stages"] = earlier["stages"] | results["stages"]
+        results["stages"] = earlier["stages"] | results["stages"]
         write_json(path, results)
         return results
+
+    def _settings_of_predictions(self) -> dict[str, Any]:
+        """With the adapter that the predictions are made with, which may have been made by this experiment."""
+        settings = settings_of_predictions(self.plan, self.data)
+        return settings | ({"hash_of_adapter": hash_of_adapter(self.adapter_folder)} if self.adapter_folder else {})
+
+    def _guard_predictions(self) -> None:
+        """Leave the settings beside the predictions; raises UserError when earlier ones were made with other settings."""
+        path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
+        earlier, now = read_json(path) if path.is_file() else {}, self._settings_of_predictions()
+        if mistakes := differences(f"predictions of {self.name}", earlier, now):
+            raise UserError(*mistakes)
+        write_json(path, earlier | now)
 
     def _predict_in_two_steps(self, stage: str, examples: Examples) -> list[Prediction]:
         """The main task's adapter answers first; its answers are the auxiliary task's inputs."""
@@ -190,7 +212,8 @@ class Experiment:
 
     def _training_folders(self) -> TrainingFolders:
         checkpoints = self.plan.workspace.training(self.plan.written_adapter)
-        checkpoints.mkdir(parents=True, exist_ok=True)
+        if is_main_process():
+            write_json(checkpoints / SETTINGS_FILE, settings_of_adapter(self.plan, self.data))
         return TrainingFolders(checkpoints, self.plan.workspace.logs(self.name))
 
     def _truncation(self, sequences: list) -> dict[str, int]:
@@ -201,6 +224,7 @@ class Experiment:
         folder = self.plan.workspace.stored_model(self.plan.written_adapter)
         if stored := (folder / RECORD_FILE).is_file():
             logger.info("%s is stored already", folder)
+            shutil.rmtree(self.plan.workspace.training(self.plan.written_adapter), ignore_errors=True)
         return stored
 
     def _store(self, adapter: Any, report: dict[str, Any], calibration: Any = None) -> None:
@@ -208,27 +232,21 @@ class Experiment:
         from src.adapters.peft_folder import write_adapter
 
         dtype, name = self.plan.arguments.adapter_dtype, self.plan.written_adapter
+        settings = settings_of_adapter(self.plan, self.data)
         with folder_in_the_making(self.plan.workspace.stored_model(name)) as folder:
             write_adapter(folder, adapter, dtype)
-            size = (folder / WEIGHTS_FILE).stat().st_size
             if calibration is not None:
-                size = calibration.write(folder, dtype).stat().st_size
-            report |= {"extra_bytes": 0 if self.plan.method == MERGE else size}
-            write_json(folder / RECORD_FILE, {"experiment": self.name, "settings": self.settings, "report": report})
+                calibration.write(folder, dtype)
+            write_json(folder / RECORD_FILE, {"experiment": self.name, "settings": settings, "report": report})
         logger.debug("stored %s: %s", name, report)
         shutil.rmtree(self.plan.workspace.training(name), ignore_errors=True)
 
-    def _cost(self, training: dict[str, Any] | None) -> Cost:
-        """What the method needs on a device beyond the base model and one adapter per single task."""
+    def _cost(self) -> Cost:
+        """What the method needs on a device beyond the base model and one adapter per single task, measured from the files."""
         if self.plan.method == MULTI_STEP:
             return Cost(inferences_per_example=2)
-        if self.plan.method in (JOINT_EXPERT, CALIBRATION):
-            source = training or self._stored_report()
-            return Cost(extra_parameters=source["extra_parameters"], extra_bytes=source["extra_bytes"])
-        return Cost()
-
-    def _stored_report(self) -> dict[str, Any]:
-        path = self.adapter_folder / RECORD_FILE
-        if not path.is_file():
-            raise UserError(f"{path} is missing: it says how large the joint expert is")
-        return read_json(path)["report"]
+        extra_file = {JOINT_EXPERT: WEIGHTS_FILE, CALIBRATION: CALIBRATION_FILE}.get(self.plan.method)
+        if not extra_file:
+            return Cost()
+        path = self.adapter_folder / extra_file
+        return Cost(extra_parameters=count_parameters(path), extra_bytes=path.stat().st_size)

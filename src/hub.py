@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from src.errors import UserError
+from src.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,7 +17,7 @@ def load_hub_split(hub_id: str, split: str) -> Dataset:
     try:
         return load_dataset(hub_id, split=split)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             f"data set {hub_id} ({split}) could not be loaded from the hub ({reason}); "
             "without a network, name the publishers' files with --raw_data_dir"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def log_to_screen() -> None:
-    """Our own messages as plain lines, other libraries' only from warnings on."""
+    """Our own messages as plain lines, other libraries' only if they are errors."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.addFilter(lambda record: record.name.startswith(("src", "__main__")) or record.levelno >= logging.ERROR)
@@ -44,10 +44,12 @@ def log_to_file(folder: Path) -> Iterator[None]:
 def quieten_libraries() -> None:
     """No bars of transformers' weight loading, and its and its kin's messages through our log."""
     import datasets
+    import huggingface_hub
     import transformers
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
+    huggingface_hub.utils.enable_progress_bars()  # the line above switches off those of downloads, too
     transformers.utils.logging.disable_default_handler()
     transformers.utils.logging.enable_propagation()
     for name in ("httpx", "httpx2", "huggingface_hub", "fsspec", "absl", "urllib3", "filelock"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.errors import UserError
+from src.errors import UserError, first_line
 from src.files import hash_of_files
 from src.processes import device_name
+from src.tensor_files import read_tensor_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +41,12 @@ class BaseModel:
             raise UserError(f"--model_name_or_path {self.name}: there is no such folder")
         if self.is_local and not (Path(self.location) / "config.json").is_file():
             raise UserError(f"--model_name_or_path {self.name}: the folder has no config.json, so it holds no model")
+        if self.is_local:
+            weights = sorted(Path(self.location).glob("*.safetensors"))
+            if not weights:
+                raise UserError(f"--model_name_or_path {self.name}: the folder has no weights (*.safetensors)")
+            for path in weights:
+                read_tensor_shapes(path)
 
     def config(self) -> Any:
         """The model's configuration; raises UserError when it can't be had."""
@@ -48,11 +56,8 @@ class BaseModel:
             return AutoConfig.from_pretrained(self.location)
 
     def identity(self) -> str:
-        """What the weights are: the hub's commit, or a hash of a local folder's configuration and weights."""
-        if self.is_local:
-            folder = Path(self.location)
-            return hash_of_files([folder / "config.json", *sorted(folder.glob("*.safetensors"))])
-        return str(self.config()._commit_hash)
+        """What the model is: the hub's commit, or a hash of a local folder's configuration, weights and tokenizer."""
+        return _identity_of_folder(self.location) if self.is_local else str(self.config()._commit_hash)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
@@ -91,6 +96,12 @@ class BaseModel:
         }
 
 
+@cache
+def _identity_of_folder(location: str) -> str:
+    kinds = ("*.json", "*.safetensors", "*.jinja", "*.model")
+    return hash_of_files(sorted(path for kind in kinds for path in Path(location).glob(kind)))
+
+
 class _load_errors:
     """Turns a hub's or folder's refusal into a UserError."""
 
@@ -102,5 +113,5 @@ class _load_errors:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError | ValueError) and not isinstance(error, UserError):
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"base model {self.name} could not be loaded: {reason}") from error

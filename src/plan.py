@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from src.adapters.peft_folder import AdapterConfig, read_config, read_shapes
+from src.adapters.peft_folder import AdapterConfig, check_has_no_biases, read_config, read_shapes
 from src.arguments import Arguments, fields_of
 from src.calibration import DEFAULT_LEARNING_RATES
 from src.calibration import METHODS as CALIBRATION_METHODS
-from src.contradictions import contradictions
+from src.checks.contradictions import contradictions
+from src.checks.limits import check_numbers, check_trainer_options
 from src.data import Dataset, Locations, find_dataset
 from src.errors import UserError, nearest
-from src.limits import check_numbers, check_trainer_options
 from src.methods import CALIBRATION, JOINT_EXPERT, LORA, MERGE, MULTI_STEP, ZERO_SHOT
-from src.models import BaseModel
+from src.models import POCKET, BaseModel
 from src.tasks import Task
 from src.workspace import Workspace
 
@@ -74,6 +74,7 @@ def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> 
     mistakes = _Mistakes(found_while_parsing)
     workspace = Workspace(Path(arguments.workspace))
     method = _method(arguments)
+    mistakes.when(workspace.root.exists() and not workspace.root.is_dir(), f"--workspace {workspace.root}: not a folder")
     _check_required(arguments, mistakes)
     mistakes += contradictions(arguments, method)
     mistakes.attempt(check_numbers, arguments)
@@ -85,6 +86,8 @@ def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> 
     for found in merge_sets:
         mistakes.when(not found.is_compositional, f"--merge_datasets {found.name}: a compositional data set is needed")
     adapters = _adapters(arguments, method)
+    for name in arguments.lora_merge_modules:
+        mistakes.attempt(check_has_no_biases, workspace.stored_model(name))
     configs = _adapter_configs(workspace, adapters, mistakes)
     base = _base_model(arguments, configs, main_set, mistakes)
     if len(configs) == len(adapters) > 1:
@@ -210,7 +213,7 @@ def _base_model(
     for name, config in configs.items():
         named = named or config.base_model
         mistakes.when(
-            config.base_model != named,
+            not _same_model(config.base_model, named),
             f"adapter {name} was trained on {config.base_model}, not on {named}: name adapters of one base model",
         )
     if not named and main_set and main_set.name.startswith("pocket_"):
@@ -219,9 +222,14 @@ def _base_model(
         if not mistakes:
             mistakes.append("--model_name_or_path is missing: a hub id, a folder, or pocket")
         return None
-    base = BaseModel(named)
+    # An adapter records its base by name: a folder's must not depend on where the command is typed.
+    base = BaseModel(str(Path(named).resolve()) if named != POCKET and Path(named).is_dir() else named)
     mistakes.attempt(base.check_exists)
     return base
+
+
+def _same_model(one: str, other: str) -> bool:
+    return one == other or (Path(one).is_dir() and Path(other).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def _base_of_stored_model(arguments: Arguments) -> str | None:

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from src.arguments import Arguments
-from src.errors import UserError
 from src.files import read_json, write_json
 from src.prediction import Prediction
 from src.processes import is_main_process
 from src.scoring.score import Scores
 
-RECORD_FILE = "experiment.json"
 PACKAGES = ("torch", "transformers", "peft", "datasets", "evaluate", "accelerate", "rouge-score", "sacrebleu", "numpy")
 
 
@@ -34,26 +32,14 @@ class Cost:
 
 @dataclass
 class Journal:
-    """Settings and seconds of an experiment, kept in its output folder from the start."""
+    """The seconds that each stage has taken, kept from the start, so that interrupted runs count."""
 
     path: Path
-    settings: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, settings: dict[str, Any]) -> Journal:
-        """Start a journal or go on with one; raises UserError when the settings differ from those it was begun with."""
-        journal = cls(path, settings)
-        if path.is_file():
-            earlier = read_json(path)
-            check_same_settings(path.parent.name, earlier["settings"], settings)
-            journal = cls(path, earlier["settings"] | settings, earlier["seconds"])
-        journal.save()
-        return journal
-
-    def save(self) -> None:
-        if is_main_process():
-            write_json(self.path, {"settings": self.settings, "seconds": self.seconds})
+    def open(cls, path: Path) -> Journal:
+        return cls(path, read_json(path) if path.is_file() else {})
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -63,20 +49,8 @@ class Journal:
             yield
         finally:
             self.seconds[stage] = round(self.seconds.get(stage, 0) + time.monotonic() - start, 2)
-            self.save()
-
-
-def check_same_settings(experiment: str, earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise UserError that lists the settings in which a run differs from an earlier one of the same name."""
-    differing = [key for key in earlier.keys() & now.keys() if earlier[key] != now[key]]
-    if differing:
-        listed = "; ".join(f"{key} was {_shown(earlier[key])}, is {_shown(now[key])}" for key in sorted(differing))
-        raise UserError(f"experiment {experiment} was begun with other settings ({listed}): choose another name, or --overwrite")
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:12] + "…"
+            if is_main_process():
+                write_json(self.path, self.seconds)
 
 
 def results_record(
@@ -88,25 +62,28 @@ def results_record(
     predictions: dict[str, list[Prediction]],
     training: dict[str, Any] | None,
     arguments: Arguments,
+    settings: dict[str, Any],
+    available: dict[str, int],
 ) -> dict[str, Any]:
     """The content of results.json."""
     return {
         "experiment": experiment,
         "method": method,
-        "stages": {stage: asdict(scores[stage]) | {"counts": counts(predictions[stage])} for stage in scores},
+        "stages": {stage: asdict(scores[stage]) | {"counts": counts(predictions[stage], available[stage])} for stage in scores},
         "cost": asdict(cost),
         "training": training,
         "seconds": journal.seconds | {"total": round(sum(journal.seconds.values()), 2)},
-        "settings": journal.settings,
+        "settings": settings,
         "arguments": asdict(arguments),
         "environment": environment(),
     }
 
 
-def counts(predictions: list[Prediction]) -> dict[str, int]:
-    """How many examples there are, and how many were not seen or answered whole."""
+def counts(predictions: list[Prediction], available: int) -> dict[str, int]:
+    """How many examples there are, how many the split has, and how many were not seen or answered whole."""
     return {
         "examples": len(predictions),
+        "available": available,
         "truncated_prompts": sum(prediction.prompt_truncated for prediction in predictions),
         "outputs_cut_off": sum(prediction.output_cut_off for prediction in predictions),
         "empty_outputs": sum(not prediction.output for prediction in predictions),

@@ -21,7 +21,9 @@ def show_results(plan: Plan, note: str = "") -> None:
         shown = ", ".join(f"{METRIC_LABELS.get(name, name)} {percent(scores['metrics'][name])}" for name in SHOWN)
         counts = scores["counts"]
         logger.info("%s, %s examples: %s", stage, counts["examples"], shown)
-        cut = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if name != "examples" and count]
+        cut = [
+            f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if name not in ("examples", "available") and count
+        ]
         if cut:
             logger.info("%s: %s", stage, ", ".join(cut))
     logger.info("%s%s", path, f" ({note})" if note else "")

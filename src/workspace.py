@@ -26,8 +26,11 @@ class Workspace:
     def results(self, experiment: str) -> Path:
         return self.output(experiment) / "results.json"
 
+    def predictions_folder(self, experiment: str) -> Path:
+        return self.root / "predictions" / experiment
+
     def predictions(self, experiment: str, stage: str) -> Path:
-        return self.root / "predictions" / experiment / f"{stage}.jsonl"
+        return self.predictions_folder(experiment) / f"{stage}.jsonl"
 
     def stored_model(self, name: str) -> Path:
         return self.root / "stored_models" / name
@@ -40,17 +43,19 @@ class Workspace:
         return self.root / "logs" / experiment
 
     @contextmanager
-    def locked(self, experiment: str, *stored_models: str) -> Iterator[None]:
-        """Hold an experiment and the adapters it writes; raises UserError when another process holds one of them.
+    def locked(self, experiment: str, stored_model: str | None = None) -> Iterator[None]:
+        """Hold an experiment and the adapter it writes; raises UserError when another process holds one of them.
 
         The locks are the kernel's: they end with the process, however it ends.
         """
-        targets = {f"experiment {experiment}": self.output(experiment) / ".lock"}
-        targets |= {f"stored model {name}": self.root / "stored_models" / f".{name}.lock" for name in stored_models}
+        names = {f"experiment {experiment}": f"experiment.{experiment}"}
+        if stored_model:
+            names[f"stored model {stored_model}"] = f"stored_model.{stored_model}"
+        folder = self.root / "output" / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            for what, path in targets.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(open(path, "w"))
+            for what, name in names.items():
+                file = stack.enter_context(open(folder / name, "w"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -78,7 +78,7 @@ def test_a_value_outside_a_flags_choices_is_a_mistake(flags, adapters):
     assert "invalid choice" in line
 
 
-# ---- flags that contradict or need each other, one case per rule of src/contradictions.py
+# ---- flags that contradict or need each other, one case per rule of src/checks/contradictions.py
 
 CONTRADICTIONS = [
     (

@@ -126,7 +126,7 @@ def test_a_prompt_that_just_fits_is_whole(encoder):
 
 def test_an_instruction_that_does_not_fit_is_a_mistake(encoder, tiny_tokenizer):
     overhead = len(ids_of(tiny_tokenizer, f"<|user|>{SUMMARIZE}:\n\n<|end|><|assistant|>"))
-    with pytest.raises(UserError, match=f"has {overhead} tokens, more than the {overhead - 1} allowed: raise the maximum length"):
+    with pytest.raises(UserError, match=f"take {overhead} tokens of {overhead - 1}: raise the maximum length"):
         encoder.prompt(SUMMARIZE, "Some text.", overhead - 1)
     with pytest.raises(UserError, match="raise the maximum length"):
         encoder.training_sequence(SUMMARIZE, Example("0", "Some text.", "A summary."), overhead, train_on_source=False)
@@ -189,8 +189,9 @@ def test_the_prompt_is_outside_the_loss_unless_asked_for(encoder):
     assert sequence.labels == [IGNORED] * len(prompt) + target
     assert (sequence.target_length, sequence.truncated) == (len(target), False)
     whole = encoder.training_sequence(SUMMARIZE, EXAMPLE, 512, train_on_source=True)
-    assert whole.ids == whole.labels == sequence.ids
-    assert whole.target_length == len(whole.ids)
+    assert whole.ids == sequence.ids
+    assert whole.labels == [IGNORED, *sequence.ids[1:]], "nothing predicts the first token"
+    assert whole.target_length == len(whole.ids) - 1
 
 
 @pytest.mark.parametrize("limit", [48, 60, 64, 100, 128])

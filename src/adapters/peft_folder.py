@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from src.adapters.lora import LoraAdapter, LoraFactors, module_type
+from src.calibration import FILE as CALIBRATION_FILE
 from src.errors import UserError
 from src.files import hash_of_files, read_json, write_json
+from src.tensor_files import read_tensor_shapes
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -23,10 +24,8 @@ class AdapterConfig:
     """What adapter_config.json says of an adapter."""
 
     base_model: str
-    r: int
     lora_alpha: float
     use_rslora: bool
-    rank_pattern: dict[str, int]
     alpha_pattern: dict[str, float]
 
     def scaling(self, module_path: str, rank: int) -> float:
@@ -53,30 +52,37 @@ def read_config(folder: Path) -> AdapterConfig:
         raise UserError(f"{path}: only plain LoRA adapters (no DoRA, bias or fully trained modules) can be used, this is {kind}")
     return AdapterConfig(
         base_model=config.get("base_model_name_or_path") or "",
-        r=config["r"],
         lora_alpha=config["lora_alpha"],
         use_rslora=bool(config.get("use_rslora")),
-        rank_pattern=config.get("rank_pattern") or {},
         alpha_pattern=config.get("alpha_pattern") or {},
     )
 
 
+def check_has_no_biases(folder: Path) -> None:
+    """Raise UserError for a Learnable Calibration, whose biases no merge of LoRA factors can take along."""
+    if (folder / CALIBRATION_FILE).is_file() and any(key.startswith("p.") for key in _calibration_keys(folder)):
+        raise UserError(f"adapter {folder.name} is a Learnable Calibration: its biases would be lost in a merge")
+
+
+def _calibration_keys(folder: Path) -> list[str]:
+    return list(read_tensor_shapes(folder / CALIBRATION_FILE))
+
+
 def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
-    """(d_out, d_in) of each module that the adapter updates, from the file's header alone."""
+    """(d_out, d_in) of each module that the adapter updates, from the file's header alone.
+
+    Raises UserError for a damaged file, and for tensors that belong to no plain LoRA.
+    """
     path = folder / WEIGHTS_FILE
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
-            raise UserError(f"{path} is damaged: it is shorter than its header says")
-        try:
-            header = json.loads(file.read(size))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: its header is not JSON ({error})") from error
-    shapes: dict[str, dict[str, list[int]]] = {}
-    for key, entry in header.items():
-        if match := _KEY.match(key):
-            shapes.setdefault(match["path"], {})[match["factor"]] = entry["shape"]
-    return {path: (factors["B"][0], factors["A"][1]) for path, factors in shapes.items()}
+    factors: dict[str, dict[str, list[int]]] = {}
+    for key, shape in read_tensor_shapes(path).items():
+        match = _KEY.match(key)
+        if not match:
+            raise UserError(f"{path}: {key} is not a factor of a plain LoRA adapter")
+        factors.setdefault(match["path"], {})[match["factor"]] = shape
+    if incomplete := [module for module, pair in factors.items() if len(pair) < 2]:
+        raise UserError(f"{path} is damaged: {incomplete[0]} has one factor only")
+    return {module: (pair["B"][0], pair["A"][1]) for module, pair in factors.items()}
 
 
 def read_adapter(folder: Path) -> LoraAdapter:
@@ -84,11 +90,10 @@ def read_adapter(folder: Path) -> LoraAdapter:
     from safetensors.torch import load_file
 
     config = read_config(folder)
+    read_shapes(folder)
     pairs: dict[str, dict[str, Any]] = {}
     for key, tensor in load_file(folder / WEIGHTS_FILE).items():
         match = _KEY.match(key)
-        if not match:
-            raise UserError(f"{folder / WEIGHTS_FILE}: {key} is not a factor of a plain LoRA adapter")
         pairs.setdefault(match["path"], {})[match["factor"]] = tensor
     factors = {
         path: LoraFactors(pair["A"], pair["B"], config.scaling(path, pair["A"].shape[0])) for path, pair in sorted(pairs.items())
@@ -134,5 +139,5 @@ def write_adapter(folder: Path, adapter: LoraAdapter, dtype: str) -> None:
 
 def hash_of_adapter(folder: Path) -> str:
     """SHA-256 of an adapter's configuration, weights and calibration (where it has one)."""
-    names = [CONFIG_FILE, WEIGHTS_FILE, "calibration.safetensors"]
+    names = [CONFIG_FILE, WEIGHTS_FILE, CALIBRATION_FILE]
     return hash_of_files([folder / name for name in names if (folder / name).is_file()])

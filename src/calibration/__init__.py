@@ -11,6 +11,7 @@ from dataclasses import dataclass
 LC = "learnable_calibration"
 LC_PLUS_PLUS = "learnable_calibration_pp"
 METHODS = (LC, LC_PLUS_PLUS)
+FILE = "calibration.safetensors"
 DEFAULT_LEARNING_RATES = {LC: 1e-2, LC_PLUS_PLUS: 1e-3}
 
 

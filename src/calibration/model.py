@@ -55,6 +55,7 @@ class CalibratedModel(nn.Module):
         return self._base[0](**inputs)
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
-        """Called by the Trainer."""
+        """Called by the Trainer. Checkpointing works in training mode only, which the hidden base is not told of otherwise."""
+        self._base[0].train()
         self._base[0].gradient_checkpointing_enable(**options)
         self._base[0].enable_input_require_grads()

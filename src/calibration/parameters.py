@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,10 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from src.adapters.lora import LoraAdapter, LoraFactors, module_type, stacked
-from src.calibration import LC, CalibrationSpec
+from src.calibration import FILE, LC, CalibrationSpec
 from src.errors import UserError
-
-FILE = "calibration.safetensors"
 
 
 def component_of(spec: CalibrationSpec, module_path: str, shape: tuple[int, int]) -> str:
@@ -79,8 +78,9 @@ class Calibration(nn.Module):
 
         kind = getattr(torch, dtype)
         tensors = {name: parameter.detach().cpu().to(kind).contiguous() for name, parameter in self.named_parameters()}
-        metadata = {"method": self.spec.method, "for_each_component": str(self.spec.for_each_component)}
-        save_file(tensors, folder / FILE, metadata=metadata)
+        spec = {"method": self.spec.method, "for_each_component": self.spec.for_each_component}
+        # One entry: safetensors writes several in random order, and equal calibrations shall be equal files.
+        save_file(tensors, folder / FILE, metadata={"calibration": json.dumps(spec)})
         return folder / FILE
 
 
@@ -92,10 +92,10 @@ def read_biases(folder: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, t
     if not path.is_file():
         return {}
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        if metadata["method"] != LC:
+        stored = json.loads(file.metadata()["calibration"])
+        if stored["method"] != LC:
             return {}
-        spec = CalibrationSpec(LC, metadata["for_each_component"] == "True")
+        spec = CalibrationSpec(LC, stored["for_each_component"])
         return {module: file.get_tensor(f"p.{component_of(spec, module, shape)}").float() for module, shape in shapes.items()}
 
 

@@ -47,7 +47,7 @@ def _read_file(locations: Locations, split: str) -> list[Example]:
         place = f"{path}, line {number}"
         dialogue = field(row, "dialogue", place)
         columns = [column for column in ("summary1", "summary2", "summary3") if column in row] or ["summary"]
-        name = row.get("fname", f"{split}_{number}")
+        name = str(row.get("fname", f"{split}_{number}"))
         for column in columns:
             suffix = column.removeprefix("summary")
             examples.append(Example(f"{name}_{suffix}" if suffix else name, dialogue, field(row, column, place)))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from src.data import Dataset, Example, Locations, field
-from src.errors import UserError
+from src.errors import UserError, first_line
 from src.tasks import all_tasks, find_task
 
 _MAIN_SETS = {"dialogsum": "summarization", "synthetic_persona_chat": "reply"}
@@ -34,11 +34,11 @@ def _read(folder: Path, split: str) -> list[Example]:
     from datasets import load_from_disk
 
     if not (folder / "dataset_dict.json").is_file():
-        raise UserError(f"{folder} is not a saved data set: make it with prepare_compositional_task_data.sh, or see docs/data.md")
+        raise UserError(f"{folder} is not a saved data set: docs/data.md says what is expected there")
     try:
         splits = load_from_disk(str(folder))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is damaged: {str(error).splitlines()[0]}; make it again") from error
+        raise UserError(f"{folder} is damaged: {first_line(error)}; make it again") from error
     if split not in splits:
         raise UserError(f"{folder} has no {split} split; it has {', '.join(splits)}")
     return [

@@ -30,10 +30,7 @@ def accumulation(effective_batch_size: int, device_batch_size: int | None, on_gp
 
 
 class EffectiveBatchSampler(Sampler[int]):
-    """Indices epoch by epoch: shuffled, cut into effective batches, each sorted by length, the longest first.
-
-    With the longest first, a batch that doesn't fit in memory shows at once.
-    """
+    """Indices epoch by epoch: shuffled, cut into effective batches, each sorted by length, the longest first."""
 
     def __init__(self, lengths: list[int], effective_batch_size: int, seed: int) -> None:
         self.lengths = lengths

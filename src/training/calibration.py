@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from src.adapters.lora import LoraAdapter
 from src.calibration import CalibrationSpec
@@ -10,7 +10,7 @@ from src.calibration.model import CalibratedModel, fold_adapter
 from src.calibration.parameters import Calibration
 from src.encoding import TrainingSequence
 from src.training import OptimizationSettings, TrainingFolders, TrainingReport
-from src.training.trainer import seed_everything, train_parameters
+from src.training.trainer import train_parameters
 
 
 def train_calibration(
@@ -24,7 +24,7 @@ def train_calibration(
     description: str,
 ) -> tuple[Calibration, TrainingReport]:
     """Train LC or LC++ on compositional examples. `model` is left with the merge folded in."""
-    seed_everything(settings.seed)
+    set_seed(settings.seed)
     fold_adapter(model, merged)
     shapes = {path: (factors.d_out, factors.d_in) for path, factors in merged.factors.items()}
     calibrated = CalibratedModel(model, Calibration(spec, shapes, settings.seed))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from src.adapters.lora import LoraAdapter, LoraFactors
 from src.encoding import TrainingSequence
 from src.training import LoraSettings, OptimizationSettings, TrainingFolders, TrainingReport
-from src.training.trainer import seed_everything, train_parameters
+from src.training.trainer import train_parameters
 
 
 def train_lora(
@@ -22,7 +22,7 @@ def train_lora(
     description: str,
 ) -> tuple[LoraAdapter, TrainingReport]:
     """Train an adapter on a frozen base model, which is left with the adapter in it."""
-    seed_everything(settings.seed)
+    set_seed(settings.seed)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

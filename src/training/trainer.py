@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import set_seed
 
 from src.encoding import IGNORED, TrainingSequence
+from src.errors import UserError, first_line
 from src.processes import process_count
 from src.training import OptimizationSettings, TrainingFolders, TrainingReport
 from src.training.batching import Collator, EffectiveBatchSampler, accumulation
@@ -35,16 +36,7 @@ def train_parameters(
     """Train what requires a gradient in `model`, in place; goes on from the last whole checkpoint if there is one."""
     start = time.monotonic()
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.logs)
-    trainer = TargetLossTrainer(
-        model=model,
-        args=training_arguments(settings, folders),
-        train_dataset=sequences,
-        data_collator=Collator(pad_token_id),
-        compute_loss_func=target_loss,
-    )
-    trainer.pop_callback(ProgressCallback)
-    trainer.add_callback(LossBar(description))
-    trainer.batch_sampler_seed, trainer.effective_batch_size = settings.data_seed, settings.effective_batch_size
+    trainer = make_trainer(model, sequences, pad_token_id, settings, folders, description)
     result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folders.checkpoints))
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return TrainingReport(
@@ -56,9 +48,37 @@ def train_parameters(
     )
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
-    set_seed(seed)
+def make_trainer(
+    model: nn.Module,
+    sequences: list[TrainingSequence],
+    pad_token_id: int,
+    settings: OptimizationSettings,
+    folders: TrainingFolders,
+    description: str,
+) -> TargetLossTrainer:
+    """transformers' Trainer with our batches, loss and progress bar."""
+    trainer = TargetLossTrainer(
+        batch_seed=settings.data_seed,
+        effective_batch_size=settings.effective_batch_size,
+        model=model,
+        args=training_arguments(settings, folders),
+        train_dataset=sequences,
+        data_collator=Collator(pad_token_id),
+        compute_loss_func=target_loss,
+    )
+    trainer.pop_callback(ProgressCallback)
+    trainer.add_callback(LossBar(description))
+    return trainer
+
+
+def check_trainer_takes(settings: OptimizationSettings) -> None:
+    """Raise UserError when the Trainer refuses the settings, its optimizer's and schedule's included, by making one."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            trainer = make_trainer(nn.Linear(1, 1), [], 0, settings, TrainingFolders(Path(folder), Path(folder)), "")
+            trainer.create_optimizer_and_scheduler(num_training_steps=1)
+        except (ValueError, TypeError, ImportError, RuntimeError, AttributeError) as error:
+            raise UserError(f"transformers' Trainer does not take these settings: {first_line(error)}") from error
 
 
 def target_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
@@ -77,13 +97,15 @@ def target_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Te
 class TargetLossTrainer(Trainer):
     """Trainer whose updates consist of the examples that `EffectiveBatchSampler` says."""
 
-    batch_sampler_seed: int
-    effective_batch_size: int
+    def __init__(self, batch_seed: int, effective_batch_size: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.batch_seed = batch_seed
+        self.effective_batch_size = effective_batch_size
 
     def _get_train_sampler(self, train_dataset: list[TrainingSequence] | None = None) -> EffectiveBatchSampler:
         sequences = train_dataset if train_dataset is not None else self.train_dataset
         lengths = [len(sequence.ids) for sequence in sequences]
-        return EffectiveBatchSampler(lengths, self.effective_batch_size, self.batch_sampler_seed)
+        return EffectiveBatchSampler(lengths, self.effective_batch_size, self.batch_seed)
 
 
 class LossBar(TrainerCallback):

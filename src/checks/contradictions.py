@@ -21,6 +21,10 @@ def contradictions(arguments: Arguments, method: str) -> list[str]:
         (bool(strategy) and modules < 2, "--lora_merge_strategy needs two or more --lora_merge_modules"),
         (bool(arguments.lora_merge_modules) and not strategy, "--lora_merge_modules needs --lora_merge_strategy"),
         (bool(arguments.lora_merge_weights) and not strategy, "--lora_merge_weights needs --lora_merge_strategy"),
+        (
+            arguments.experiment_name in arguments.lora_merge_modules,
+            f"--experiment_name {arguments.experiment_name} is one of --lora_merge_modules, and the merge would take its place",
+        ),
         (0 < weights != modules, f"--lora_merge_weights: as many weights as adapters are needed, {weights} given for {modules}"),
         (
             len(set(arguments.lora_merge_modules)) < len(arguments.lora_merge_modules),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from src.adapters.lora import module_type
 from src.adapters.peft_folder import read_shapes
 from src.encoding import ChatEncoder
 from src.errors import UserError
+from src.files import read_json
 from src.loading import ExperimentData
+from src.methods import CALIBRATION, MERGE, MULTI_STEP
 from src.models import BaseModel
 from src.plan import Plan
 from src.prompts import instruction
-from src.settings import lora_settings, optimization_settings, prediction_settings
+from src.resume import RECORD_FILE
+from src.settings import lora_settings, optimization_settings
 
 
 def check_before_start(plan: Plan, data: ExperimentData) -> None:
@@ -22,6 +25,7 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
     checks = [
         lambda: _check_prompts_fit(plan, data),
         lambda: _check_adapters_fit(plan, shapes),
+        lambda: _check_merge(plan),
         lambda: _check_training(plan, data, shapes),
     ]
     mistakes: list[str] = []
@@ -35,18 +39,27 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
 
 
 def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
-    """An instruction in its template must leave room for text."""
+    """Each instruction in its template must leave room for text."""
     encoder = ChatEncoder(plan.base.tokenizer())
     style = plan.arguments.prompt_style
     for examples in data.stages.values():
-        encoder.prompt(instruction(examples.dataset.tasks, style), "", prediction_settings(plan).max_prompt_length)
+        tasks = examples.dataset.tasks
+        asked = [instruction(tasks, style)]
+        if plan.method == MULTI_STEP:
+            asked = [instruction(tasks[:1]), instruction(tasks[1:])]
+        for one in asked:
+            encoder.check_room(one, plan.arguments.max_prompt_length)
     if data.training:
-        encoder.prompt(instruction(data.training.dataset.tasks, style), "", plan.arguments.max_length // 2)
+        # A target takes up to half of a training sequence.
+        encoder.check_room(instruction(data.training.dataset.tasks, style), plan.arguments.max_length // 2)
 
 
 def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> None:
     mistakes = []
     for name in plan.adapters:
+        trained_on = _recorded_base(plan.workspace.stored_model(name))
+        if trained_on and trained_on != plan.base.identity():
+            mistakes.append(f"adapter {name} was trained on other weights than {plan.base.name} has now: train it again")
         for path, shape in read_shapes(plan.workspace.stored_model(name)).items():
             if path not in expected:
                 mistakes.append(f"adapter {name} does not fit {plan.base.name}: the model has no linear module {path}")
@@ -60,20 +73,36 @@ def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> Non
         raise UserError(*mistakes)
 
 
+def _recorded_base(adapter: Path) -> str | None:
+    """The identity of the base model that an experiment trained an adapter on; None for adapters from elsewhere."""
+    path = adapter / RECORD_FILE
+    return read_json(path)["settings"]["hash_of_base_model"] if path.is_file() else None
+
+
 def _check_training(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[int, int]]) -> None:
     """The Trainer must take its settings, and the model must have the modules that get a LoRA."""
     if not data.training:
         return
-    from src.training import TrainingFolders
-    from src.training.trainer import training_arguments
+    from src.training.trainer import check_trainer_takes
 
     if plan.arguments.do_train:
         _check_target_modules(lora_settings(plan).target_modules, plan.base, shapes)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            training_arguments(optimization_settings(plan), TrainingFolders(Path(folder), Path(folder)))
-        except (ValueError, TypeError, ImportError) as error:
-            raise UserError(f"transformers' Trainer does not take these settings: {str(error).splitlines()[0]}") from error
+    check_trainer_takes(optimization_settings(plan))
+
+
+def _check_merge(plan: Plan) -> None:
+    """The strategy must take the adapters; tried on one module."""
+    if plan.method not in (MERGE, CALIBRATION):
+        return
+    from src.adapters.peft_folder import read_adapter
+    from src.merging import merge
+
+    adapters = [read_adapter(plan.workspace.stored_model(name)) for name in plan.adapters]
+    path = next(iter(adapters[0].factors))
+    first_modules = [replace(one, factors={k: v for k, v in one.factors.items() if k == path}) for one in adapters]
+    merge(
+        plan.arguments.lora_merge_strategy if plan.method == MERGE else "linear", first_modules, plan.arguments.lora_merge_weights
+    )
 
 
 def _check_target_modules(names: list[str], base: BaseModel, shapes: dict[str, tuple[int, int]]) -> None:

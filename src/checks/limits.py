@@ -33,7 +33,18 @@ _OWN_FLAGS = {
     "save_steps": "--save_steps",
     "report_to": "--report_to",
     "output_dir": "--workspace",
-    "remove_unused_columns": "nothing: it has to be off",
+}
+_NOT_POSSIBLE = {
+    "remove_unused_columns": "our batches have no columns",
+    "label_smoothing_factor": "the loss is ours",
+    "train_sampling_strategy": "updates are put together by length already",
+    "length_column_name": "updates are put together by length already",
+    "resume_from_checkpoint": "a run resumes by itself",
+    "eval_strategy": "--do_valid predicts the validation split",
+    "do_train": "--do_train says so",
+    "do_eval": "--do_valid says so",
+    "do_predict": "--do_predict says so",
+    "use_cpu": "CUDA_VISIBLE_DEVICES= does it",
 }
 
 
@@ -56,6 +67,8 @@ def check_numbers(arguments: Arguments) -> None:
     if arguments.warmup_steps < 0:
         mistakes.append(f"--warmup_steps {arguments.warmup_steps}: must be at least 0")
     trackers = ("tensorboard", "wandb", "none")
+    if "none" in arguments.report_to and len(arguments.report_to) > 1:
+        mistakes.append(f"--report_to {' '.join(arguments.report_to)}: none contradicts the others")
     if "wandb" in arguments.report_to and not importlib.util.find_spec("wandb"):
         mistakes.append("--report_to wandb: wandb is not installed; pip install wandb")
     mistakes += [f"--report_to {name}: {nearest(name, trackers)}" for name in arguments.report_to if name not in trackers]
@@ -76,6 +89,8 @@ def check_trainer_options(pairs: list[str]) -> dict[str, Any]:
             mistakes.append(f"--trainer {pair}: expected KEY=VALUE")
         elif key in _OWN_FLAGS:
             mistakes.append(f"--trainer {key}: use {_OWN_FLAGS[key]}")
+        elif key in _NOT_POSSIBLE:
+            mistakes.append(f"--trainer {key}: not possible here, {_NOT_POSSIBLE[key]}")
         elif key not in known:
             mistakes.append(f"--trainer {key}: TrainingArguments has no such setting; {nearest(key, known)}")
         else:
