@@ -182,7 +182,7 @@ def _check_composition(
         return
     auxiliary: Task = task_set.tasks[1]
     mistakes.when(
-        not main_set.is_compositional and task_set.inputs_of != main_set.name,
+        task_set.inputs_of != main_set.name,
         f"--secondary_task_dataset {task_set.name} has the inputs of {task_set.inputs_of}, not of --dataset {main_set.name}",
     )
     if arguments.secondary_task and auxiliary.name != arguments.secondary_task:

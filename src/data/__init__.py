@@ -15,8 +15,6 @@ from pathlib import Path
 from src.errors import UserError, nearest
 from src.tasks import Task
 
-SPLITS = ("train", "validation", "test")
-
 
 @dataclass(frozen=True)
 class Example:
