@@ -11,12 +11,12 @@ from random import Random
 
 import pytest
 
-from src.data import SPLITS, Example, Locations, all_datasets, find_dataset
+from src.data import Example, Locations, all_datasets, find_dataset
 from src.files import hash_of_json
 from src.pocket.corpus import Chat, draw_document
 from src.pocket.dialogues import SMALL_TALK
 from src.pocket.english import english_first_person
-from src.pocket.examples import SOURCES, draw_examples
+from src.pocket.examples import SOURCES, SPLIT_SIZES, draw_examples
 from src.pocket.lexicon import ADJECTIVES, NAMES, NOUNS, PLACES, TIMES, VERBS
 from src.pocket.meaning import Event, Offer, Question, Reaction, Statement, StillThere
 from src.pocket.sentences import STYLES, render
@@ -32,7 +32,7 @@ NAMES_OF_SETS = [*MAIN, *COMPOSITIONAL, *(f"pocket_sentences_{variant}" for vari
 @pytest.fixture(scope="module")
 def meanings() -> dict[str, list]:
     """The meanings of each split's examples, of all sources together."""
-    return {split: [example for source in SOURCES for example in draw_examples(source, split)] for split in SPLITS}
+    return {split: [example for source in SOURCES for example in draw_examples(source, split)] for split in SPLIT_SIZES}
 
 
 def read(name: str, split: str) -> list[Example]:
