@@ -29,15 +29,10 @@ class ExperimentData:
     training: Examples | None = None
     stages: dict[str, Examples] = field(default_factory=dict)
 
-    def hashes(self) -> dict[str, str]:
-        found = {stage: examples.hash for stage, examples in self.stages.items()}
-        return found | ({"train": self.training.hash} if self.training else {})
-
 
 def load_data(plan: Plan) -> ExperimentData:
     """Read and sample the splits; raises UserError for missing, broken or empty data, all of it at once."""
     arguments = plan.arguments
-    training = None
     mistakes: list[str] = []
     wanted = {
         stage: (plan.task_set, split, arguments.max_valid_examples if stage == "valid" else arguments.max_test_examples)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from src.adapters.peft_folder import AdapterConfig, check_has_no_biases, read_config, read_shapes
-from src.arguments import Arguments, fields_of
+from src.arguments import Arguments
 from src.calibration import DEFAULT_LEARNING_RATES
 from src.calibration import METHODS as CALIBRATION_METHODS
 from src.checks.contradictions import contradictions
@@ -248,15 +247,3 @@ def _check_shapes_agree(workspace: Workspace, names: list[str]) -> None:
             if path in shapes and shapes[path] != shape:
                 ours, theirs = " × ".join(map(str, shapes[path])), " × ".join(map(str, shape))
                 raise UserError(f"adapters {first} and {other} do not fit together: {path} is {ours} in one, {theirs} in the other")
-
-
-def recorded_settings(plan: Plan) -> dict[str, Any]:
-    """The settings that decide what this command's parts yield, as they are recorded and compared."""
-    arguments = plan.arguments
-    groups = ["experiment", "method"]
-    groups += ["training", "optimization", "storage"] if arguments.do_train else []
-    groups += ["calibration", "optimization", "storage"] if plan.method == CALIBRATION else []
-    groups += ["storage"] if plan.method == MERGE else []
-    groups += ["prediction"] if plan.splits else []
-    settings = {name: getattr(arguments, name) for name in fields_of(*groups)}
-    return json.loads(json.dumps(settings)) | {"method": plan.method}

@@ -1,4 +1,4 @@
-"""What is written down of an experiment: settings at its start, seconds as it goes, results at its end."""
+"""What is written down of an experiment: seconds as it goes, results at its end."""
 
 from __future__ import annotations
 

@@ -76,3 +76,9 @@ def test_trainer_settings_get_the_type_of_their_value(workspace):
         "optim": "sgd",
         "torch_compile": False,
     }
+
+
+@pytest.mark.parametrize("pair", ["max_grad_norm=x", "neftune_noise_alpha=x", "max_steps=abc", "logging_first_step=3"])
+def test_trainer_values_of_another_type_are_a_mistake(pair, adapters):
+    (line,) = mistakes_in(f"{ONE}--stored_model_name new --do_train --trainer {pair}", adapters)
+    assert line.startswith(f"--trainer {pair}: the value must be ")

@@ -149,3 +149,13 @@ def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
         if state is not None:
             (folder / "trainer_state.json").write_text(state)
     assert last_whole_checkpoint(tmp_path).endswith("checkpoint-40")
+
+
+def test_the_trainer_takes_each_epoch_in_an_order_of_its_own(tiny_models, tiny_tokenizer, tmp_path, monkeypatch):
+    seen = []
+    original = Collator.__call__
+    monkeypatch.setattr(Collator, "__call__", lambda self, batch: (seen.append([s.ids for s in batch]), original(self, batch))[1])
+    trained_factors(tiny_models, tiny_tokenizer, tmp_path, epochs=2.0, effective_batch_size=4, device_batch_size=4)
+    first, second = seen[:5], seen[5:]
+    assert len(first) == len(second) == 5
+    assert first != second

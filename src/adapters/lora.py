@@ -48,10 +48,6 @@ class LoraAdapter:
     factors: dict[str, LoraFactors]
     scaling_by_root_of_rank: bool = False
 
-    @property
-    def num_parameters(self) -> int:
-        return sum(factors.A.numel() + factors.B.numel() for factors in self.factors.values())
-
 
 def module_type(module_path: str) -> str:
     """The kind of a module, the last part of its path: q_proj, down_proj, ..."""

@@ -82,7 +82,7 @@ def check_trainer_options(pairs: list[str]) -> dict[str, Any]:
     The known keys are read from transformers' source, which takes no import of it.
     """
     options, mistakes = {}, []
-    known = _training_argument_names() if pairs else set()
+    known = _training_argument_types() if pairs else {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -95,6 +95,8 @@ def check_trainer_options(pairs: list[str]) -> dict[str, Any]:
             mistakes.append(f"--trainer {key}: TrainingArguments has no such setting; {nearest(key, known)}")
         else:
             options[key] = _value(value)
+            if not _fits(options[key], known[key]):
+                mistakes.append(f"--trainer {pair}: the value must be {known[key]}")
     if mistakes:
         raise UserError(*mistakes)
     return options
@@ -107,8 +109,20 @@ def _value(text: str) -> Any:
         return {"True": True, "False": False, "None": None}.get(text, text)
 
 
-def _training_argument_names() -> set[str]:
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether a value is of an annotated type; annotations of more than numbers and truth values are left to the Trainer."""
+    kinds = {"int": int, "float": (int, float), "bool": bool, "None": type(None)}
+    members = [member.strip() for member in annotation.split("|")]
+    if not set(members) <= kinds.keys():
+        return True
+    if isinstance(value, bool):
+        return "bool" in members
+    return any(isinstance(value, kinds[member]) for member in members)
+
+
+def _training_argument_types() -> dict[str, str]:
+    """Names and annotations of the settings of TrainingArguments."""
     folder = Path(importlib.util.find_spec("transformers").origin).parent
     tree = ast.parse((folder / "training_args.py").read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"]
-    return {node.target.id for node in classes[0].body if isinstance(node, ast.AnnAssign)}
+    return {node.target.id: ast.unparse(node.annotation) for node in classes[0].body if isinstance(node, ast.AnnAssign)}
