@@ -9,15 +9,20 @@ Example, offline and without a GPU:
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 from src.arguments import parse_arguments
+from src.engine.pool import Engines
 from src.errors import UserError
 from src.logs import log_to_screen
 from src.plan import make_plan
 
 
-def run(argv: list[str]) -> None:
-    """Run the experiment that a command line asks for; raises UserError for the user's mistakes, before anything is written."""
+def run(argv: list[str], engines: Engines | None = None) -> None:
+    """Run the experiment that a command line asks for; raises UserError for the user's mistakes, before anything is written.
+
+    Runs that are given the same `engines` share vLLM's; a run that is given none ends its own.
+    """
     arguments, mistakes = parse_arguments(argv)
     plan = make_plan(arguments, mistakes)
 
@@ -31,7 +36,7 @@ def run(argv: list[str]) -> None:
     if is_done(plan, data):
         show_results(plan, note="done already; --overwrite runs it again")
         return
-    with open_experiment(plan, data) as experiment:
+    with Engines() if engines is None else nullcontext(engines) as shared, open_experiment(plan, data, shared) as experiment:
         experiment.train()
         experiment.merge()
         experiment.calibrate()

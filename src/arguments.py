@@ -6,25 +6,12 @@ published numbers, "sibling" in a later code base of overlapping authors, "ours"
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import re
-import shlex
-import typing
 from dataclasses import dataclass
-from typing import Any
 
-from src.errors import UserError, nearest
+from src.flags import build_parser, flag, parse
 
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-def flag(default: Any, group: str, help: str, certainty: str = "ours", choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field that is a command-line flag."""
-    metadata = {"group": group, "help": help, "certainty": certainty, "choices": choices}
-    if isinstance(default, list | tuple):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -103,6 +90,12 @@ class Arguments:
     max_test_examples: int | None = flag(None, "prediction", "predict a seeded sample of the test split")
     max_new_tokens: int = flag(128, "prediction", "tokens generated at most", "sibling")
     max_prompt_length: int | None = flag(None, "prediction", "longest prompt in tokens; default: --max_length")
+    prediction_backend: str = flag(
+        "auto",
+        "prediction",
+        "what generates; auto: vLLM on a GPU, transformers otherwise",
+        choices=("auto", "vllm", "transformers"),
+    )
     prediction_dtype: str = flag(
         "auto",
         "prediction",
@@ -126,7 +119,11 @@ class Arguments:
         "machine",
         "examples on the device at a time; changes speed and memory, not the result; default: up to 16 on a CPU, 8 on a GPU",
     )
-    prediction_batch_size: int = flag(64, "machine", "prompts generated for at a time")
+    prediction_batch_size: int | None = flag(
+        None, "machine", "prompts handed over at a time, between which a run can resume; default: 512 to vLLM, 64 to transformers"
+    )
+    gpu_memory_utilization: float = flag(0.9, "machine", "share of each GPU's memory that vLLM takes")
+    tensor_parallel_size: int = flag(1, "machine", "GPUs that vLLM spreads the model over")
     gradient_checkpointing: bool = flag(False, "machine", "recompute activations in the backward pass, to save memory")
     save_steps: int = flag(20, "machine", "updates between two checkpoints that an interrupted training resumes from")
     report_to: list[str] = flag(("tensorboard",), "machine", "trackers of transformers' Trainer: tensorboard, wandb, none")
@@ -139,72 +136,7 @@ def fields_of(*groups: str) -> list[str]:
     return [field.name for field in dataclasses.fields(Arguments) if field.metadata["group"] in groups]
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argparse parser whose mistakes are UserErrors and whose unknown flags are answered with the nearest known ones."""
-
-    def error(self, message: str) -> typing.NoReturn:
-        raise UserError(message)
-
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return shlex.split(arg_line, comments=True)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of `run_experiment.py`, made from the fields of `Arguments`."""
-    parser = _Parser(
-        prog="run_experiment.py",
-        description="Train LoRA adapters, merge and calibrate them, predict, and score: one experiment.",
-        epilog="@FILE stands for the flags in a file, for example @configs/pocket.txt.",
-        fromfile_prefix_chars="@",
-        allow_abbrev=False,
-    )
-    # argparse takes -0.5 for a number, but -5e-1 for a flag.
-    parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
-    types = typing.get_type_hints(Arguments)
-    groups = dict.fromkeys(field.metadata["group"] for field in dataclasses.fields(Arguments))
-    sections = {group: parser.add_argument_group(group) for group in groups}
-    for field in dataclasses.fields(Arguments):
-        kind = _without_none(types[field.name])
-        options: dict[str, Any] = {"help": field.metadata["help"], "default": argparse.SUPPRESS}
-        if kind is bool:
-            options["action"] = "store_true"
-        elif typing.get_origin(kind) is list:
-            options |= {"nargs": "+", "type": typing.get_args(kind)[0], "metavar": "X"}
-        else:
-            options |= {"type": kind, "choices": field.metadata["choices"]}
-            options |= {} if field.metadata["choices"] else {"metavar": kind.__name__.upper()}
-        if kind is not bool and not _is_empty(default_of(field)):
-            shown = default_of(field)
-            options["help"] += f" (default: {' '.join(map(str, shown)) if isinstance(shown, list) else shown})"
-        if field.name == "trainer":
-            options["action"] = "extend"  # --trainer A=1 --trainer B=2 are two settings
-        sections[field.metadata["group"]].add_argument(f"--{field.name}", **options)
-    return parser
-
-
-def _without_none(kind: Any) -> Any:
-    members = [member for member in typing.get_args(kind) if member is not type(None)]
-    return kind if typing.get_origin(kind) is list or not members else members[0]
-
-
-def default_of(field: dataclasses.Field) -> Any:
-    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value == []
-
-
 def parse_arguments(argv: list[str]) -> tuple[Arguments, list[str]]:
-    """Parse a command line. The second value lists unknown flags, with the nearest known ones, for the check to report.
-
-    Raises UserError when a known flag's value is none of its kind, so that nothing more can be said.
-    """
-    mistakes = []
-    namespace, unknown = build_parser().parse_known_args(argv)
-    known = [f"--{field.name}" for field in dataclasses.fields(Arguments)]
-    flags = [word.split("=", 1)[0] for word in unknown if word.startswith("-")]
-    mistakes += [f"unknown flag {name}: {nearest(name, known)}" for name in flags if name not in known]
-    if not flags and unknown:
-        mistakes.append(f"unexpected words, which belong to no flag: {' '.join(unknown)}")
-    return Arguments(**vars(namespace)), mistakes
+    """Parse a command line of `run_experiment.py`; see `flags.parse`."""
+    description = "Train LoRA adapters, merge and calibrate them, predict, and score: one experiment."
+    return parse(build_parser(Arguments, "run_experiment.py", description), Arguments, argv)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from src.arguments import Arguments, default_of
+from src.arguments import Arguments
+from src.flags import default_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "fidelity.md"
 START, END = "<!-- flags: written by `make docs` -->", "<!-- end of flags -->"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from src.adapters.peft_folder import WEIGHTS_FILE, hash_of_adapter
 from src.calibration import FILE as CALIBRATION_FILE
+from src.engine.pool import Engines
 from src.errors import UserError
 from src.files import folder_in_the_making, read_json, write_json
 from src.loading import Examples, ExperimentData
+from src.logs import log_file
 from src.methods import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
 from src.plan import Plan
 from src.prediction import Prediction
@@ -35,6 +38,7 @@ class Experiment:
     plan: Plan
     data: ExperimentData
     journal: Journal
+    engines: Engines
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
     scores: dict[str, Scores] = field(default_factory=dict)
 
@@ -177,16 +181,15 @@ class Experiment:
         return join_steps(path, examples.chosen, first, second)
 
     def _predict(self, path: Path, examples: list, asked: str, adapter: Path | None, description: str) -> list[Prediction]:
+        from src.prediction.backends import make_generator
         from src.prediction.predict import predict_split
 
         base, settings = self.plan.base, prediction_settings(self.plan)
 
-        def make_generator() -> Any:
-            from src.prediction.transformers_backend import TransformersGenerator
-
-            return TransformersGenerator(base, adapter, settings)
-
-        return predict_split(path, examples, asked, base, settings, make_generator, f"{self.name}: {description}")
+        log_path = log_file(self.plan.workspace.logs(self.name))
+        logger.debug("predicting %s with %s", description, settings)
+        start = partial(make_generator, base, adapter, settings, self.engines, log_path)
+        return predict_split(path, examples, asked, base, settings, start, f"{self.name}: {description}")
 
     def _model_and_sequences(self, training: Examples) -> tuple[Any, Any, list]:
         import torch
@@ -201,6 +204,7 @@ class Experiment:
             encoder.training_sequence(asked, example, arguments.max_length, arguments.train_on_source)
             for example in tqdm(training.chosen, desc=f"{self.name}: tokens", delay=2)
         ]
+        self.engines.close()  # training needs the memory
         return self.plan.base.load(torch.float32), tokenizer, sequences
 
     def _merged(self, strategy: str) -> Any:

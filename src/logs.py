@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,15 @@ def log_to_screen() -> None:
     logging.getLogger("src").setLevel(logging.DEBUG)  # what is logged at this level goes to the file alone
 
 
+def log_file(folder: Path) -> Path:
+    return folder / "run.log"
+
+
 @contextmanager
 def log_to_file(folder: Path) -> Iterator[None]:
     """Everything, warnings and the traceback of a failure included, into run.log."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+    handler = logging.FileHandler(log_file(folder), encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -39,6 +44,32 @@ def log_to_file(folder: Path) -> Iterator[None]:
         logging.captureWarnings(False)
         root.removeHandler(handler)
         handler.close()
+
+
+@contextmanager
+def into_file(path: Path) -> Iterator[None]:
+    """Append this process's standard output and error to a file meanwhile. Child processes started meanwhile keep to it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    try:
+        with open(path, "ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, one in enumerate(saved, start=1):
+            os.dup2(one, descriptor)
+            os.close(one)
+
+
+def pass_messages_on(library: str) -> None:
+    """A library's messages go through our log instead of its own handlers."""
+    own = logging.getLogger(library)
+    own.handlers.clear()
+    own.propagate = True
 
 
 def quieten_libraries() -> None:

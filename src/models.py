@@ -71,6 +71,24 @@ class BaseModel:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end an answer by the model's own generation settings."""
+        from transformers import GenerationConfig
+
+        with _load_errors(self.name):
+            config = self.config()
+            try:
+                settings = GenerationConfig.from_pretrained(self.location)
+            except OSError:  # there is no generation_config.json
+                settings = GenerationConfig.from_model_config(config)
+        ends = settings.eos_token_id
+        return frozenset(ends if isinstance(ends, list) else {ends} - {None})
+
+    @property
+    def longest_sequence(self) -> int | None:
+        """The tokens that the model takes at most, where it says so."""
+        return getattr(self.config().get_text_config(), "max_position_embeddings", None)
+
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
         """The model on this process's GPU if there is one, its weights frozen."""
         from transformers import AutoModelForCausalLM

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 
 from src.checks.preflight import check_before_start
+from src.engine.pool import Engines
 from src.experiment import Experiment
 from src.loading import ExperimentData
 from src.logs import log_to_file, quieten_libraries
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def open_experiment(plan: Plan, data: ExperimentData) -> Iterator[Experiment]:
+def open_experiment(plan: Plan, data: ExperimentData, engines: Engines) -> Iterator[Experiment]:
     """Hold an experiment's locks and log; raises UserError, before anything is written, when it can't be run."""
     quieten_libraries()
     check_resumable(plan, data)
@@ -34,4 +35,4 @@ def open_experiment(plan: Plan, data: ExperimentData) -> Iterator[Experiment]:
         wait_for_all_processes()
         with log_to_file(plan.workspace.logs(name)) if is_main_process() else nullcontext():
             logger.debug("arguments: %s", json.dumps(asdict(plan.arguments), ensure_ascii=False))
-            yield Experiment(plan, data, Journal.open(plan.workspace.output(name) / "seconds.json"))
+            yield Experiment(plan, data, Journal.open(plan.workspace.output(name) / "seconds.json"), engines)

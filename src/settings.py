@@ -6,6 +6,7 @@ from src.calibration import CalibrationSpec
 from src.methods import CALIBRATION
 from src.plan import Plan
 from src.prediction import PredictionSettings
+from src.prediction.backends import PROMPTS_AT_A_TIME, resolve_backend, resolve_dtype
 from src.training import LoraSettings, OptimizationSettings
 
 
@@ -44,10 +45,22 @@ def optimization_settings(plan: Plan) -> OptimizationSettings:
 
 
 def prediction_settings(plan: Plan) -> PredictionSettings:
-    arguments = plan.arguments
+    """How the plan's answers are generated on this machine, with prompts as long as the model allows."""
+    arguments, backend = plan.arguments, resolve_backend(plan.arguments.prediction_backend)
     return PredictionSettings(
+        backend=backend,
         max_new_tokens=arguments.max_new_tokens,
-        max_prompt_length=arguments.max_prompt_length,
-        batch_size=arguments.prediction_batch_size,
-        dtype=arguments.prediction_dtype,
+        max_prompt_length=longest_prompt(plan),
+        batch_size=arguments.prediction_batch_size or PROMPTS_AT_A_TIME[backend],
+        dtype=resolve_dtype(arguments.prediction_dtype),
+        gpu_memory_utilization=arguments.gpu_memory_utilization,
+        tensor_parallel_size=arguments.tensor_parallel_size,
     )
+
+
+def longest_prompt(plan: Plan) -> int:
+    """--max_prompt_length, or what the model leaves for a prompt beside the new tokens, in tokens."""
+    arguments, limit = plan.arguments, plan.base.longest_sequence
+    if limit is None or arguments.max_prompt_length + arguments.max_new_tokens <= limit:
+        return arguments.max_prompt_length
+    return limit - arguments.max_new_tokens

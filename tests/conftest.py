@@ -16,11 +16,11 @@ ARCHITECTURES = ("llama", "qwen2", "stablelm")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 TINY = {
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "num_attention_heads": 2,  # heads of 32, the smallest that vLLM takes on a CPU
+    "num_key_value_heads": 1,
     "max_position_embeddings": 1024,
 }
 

@@ -114,7 +114,7 @@ def test_a_stored_calibration_gives_the_logits_it_was_trained_with(architecture,
     calibration = random_calibration(merged, method, for_each_component)
     write_adapter(tmp_path, calibration.fold_into(merged), "float32")
     calibration.write(tmp_path, "float32")
-    generator = TransformersGenerator(BaseModel(str(folder)), tmp_path, PredictionSettings(4, 64, 2, "float32"))
+    generator = TransformersGenerator(BaseModel(str(folder)), tmp_path, PredictionSettings("transformers", 4, 64, 2, "float32"))
     trained = AutoModelForCausalLM.from_pretrained(folder)
     ids = torch.arange(5, 25).view(2, 10)
     with torch.no_grad():

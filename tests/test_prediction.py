@@ -12,7 +12,7 @@ from src.prediction.transformers_backend import TransformersGenerator
 from src.prompts import instruction
 from src.tasks import find_task
 
-SETTINGS = PredictionSettings(max_new_tokens=8, max_prompt_length=512, batch_size=64, dtype="float32")
+SETTINGS = PredictionSettings(backend="transformers", max_new_tokens=8, max_prompt_length=512, batch_size=64, dtype="float32")
 
 
 def answers_one_by_one(model, adapter, asked: str, texts: list[str]) -> list[str]:

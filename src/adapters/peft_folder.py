@@ -60,12 +60,14 @@ def read_config(folder: Path) -> AdapterConfig:
 
 def check_has_no_biases(folder: Path) -> None:
     """Raise UserError for a Learnable Calibration, whose biases no merge of LoRA factors can take along."""
-    if (folder / CALIBRATION_FILE).is_file() and any(key.startswith("p.") for key in _calibration_keys(folder)):
+    if has_biases(folder):
         raise UserError(f"adapter {folder.name} is a Learnable Calibration: its biases would be lost in a merge")
 
 
-def _calibration_keys(folder: Path) -> list[str]:
-    return list(read_tensor_shapes(folder / CALIBRATION_FILE))
+def has_biases(folder: Path) -> bool:
+    """Whether an adapter comes with a Learnable Calibration's biases."""
+    path = folder / CALIBRATION_FILE
+    return path.is_file() and any(key.startswith("p.") for key in read_tensor_shapes(path))
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
@@ -83,6 +85,12 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     if incomplete := [module for module, pair in factors.items() if len(pair) < 2]:
         raise UserError(f"{path} is damaged: {incomplete[0]} has one factor only")
     return {module: (pair["B"][0], pair["A"][1]) for module, pair in factors.items()}
+
+
+def highest_rank(folder: Path) -> int:
+    """The highest rank among an adapter's modules, from the file's header alone."""
+    shapes = read_tensor_shapes(folder / WEIGHTS_FILE)
+    return max(shape[0] for key, shape in shapes.items() if (match := _KEY.match(key)) and match["factor"] == "A")
 
 
 def read_adapter(folder: Path) -> LoraAdapter:

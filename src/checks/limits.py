@@ -16,7 +16,7 @@ from src.errors import UserError, nearest
 _AT_LEAST_ONE = (
     *("num_examples_merge", "calibration_rank", "lora_rank", "lora_alpha", "batch_size", "gradient_accumulation_steps"),
     *("max_train_examples", "max_valid_examples", "max_test_examples", "max_length", "max_prompt_length", "max_new_tokens"),
-    *("device_batch_size", "prediction_batch_size", "save_steps", "bootstrap_resamples"),
+    *("device_batch_size", "prediction_batch_size", "tensor_parallel_size", "save_steps", "bootstrap_resamples"),
 )
 _ABOVE_ZERO = ("learning_rate", "calibration_learning_rate", "calibration_epochs", "num_train_epochs")
 _OWN_FLAGS = {
@@ -66,6 +66,8 @@ def check_numbers(arguments: Arguments) -> None:
     mistakes += [f"--{name} {values[name]}: must be at least 0 and below 2^32" for name in seeds if not 0 <= values[name] < 2**32]
     if arguments.warmup_steps < 0:
         mistakes.append(f"--warmup_steps {arguments.warmup_steps}: must be at least 0")
+    if not 0 < arguments.gpu_memory_utilization <= 1:
+        mistakes.append(f"--gpu_memory_utilization {arguments.gpu_memory_utilization}: must be above 0 and at most 1")
     trackers = ("tensorboard", "wandb", "none")
     if "none" in arguments.report_to and len(arguments.report_to) > 1:
         mistakes.append(f"--report_to {' '.join(arguments.report_to)}: none contradicts the others")

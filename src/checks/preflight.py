@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +15,19 @@ from src.loading import ExperimentData
 from src.methods import CALIBRATION, MERGE, MULTI_STEP
 from src.models import BaseModel
 from src.plan import Plan
+from src.prediction.backends import check_backend, resolve_backend
 from src.prompts import instruction
 from src.resume import RECORD_FILE
-from src.settings import lora_settings, optimization_settings
+from src.settings import longest_prompt, lora_settings, optimization_settings
+
+logger = logging.getLogger(__name__)
 
 
 def check_before_start(plan: Plan, data: ExperimentData) -> None:
     """Raise UserError, with all mistakes at once, for what would stop the experiment on its way."""
     shapes = plan.base.linear_shapes()
     checks = [
+        lambda: _check_prediction(plan, data),
         lambda: _check_prompts_fit(plan, data),
         lambda: _check_adapters_fit(plan, shapes),
         lambda: _check_merge(plan),
@@ -38,6 +43,20 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
         raise UserError(*mistakes)
 
 
+def _check_prediction(plan: Plan, data: ExperimentData) -> None:
+    """The backend must run here, and the model must have room for a prompt."""
+    if not data.stages:
+        return
+    check_backend(resolve_backend(plan.arguments.prediction_backend), plan.arguments.tensor_parallel_size)
+    room = longest_prompt(plan)
+    if room < 1:
+        raise UserError(
+            f"--max_new_tokens {plan.arguments.max_new_tokens}: {plan.base.name} takes {plan.base.longest_sequence} tokens"
+        )
+    if room < plan.arguments.max_prompt_length:
+        logger.info("prompts are cut at %d tokens: the model takes %d", room, plan.base.longest_sequence)
+
+
 def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
     """Each instruction in its template must leave room for text."""
     encoder = ChatEncoder(plan.base.tokenizer())
@@ -48,7 +67,7 @@ def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
         if plan.method == MULTI_STEP:
             asked = [instruction(tasks[:1]), instruction(tasks[1:])]
         for one in asked:
-            encoder.check_room(one, plan.arguments.max_prompt_length)
+            encoder.check_room(one, longest_prompt(plan))
     if data.training:
         # A target takes up to half of a training sequence.
         encoder.check_room(instruction(data.training.dataset.tasks, style), plan.arguments.max_length // 2)

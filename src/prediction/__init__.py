@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How answers are generated. Lengths are in tokens."""
+    """How answers are generated. Lengths are in tokens; `gpu_memory_utilization` and `tensor_parallel_size` are vLLM's."""
 
+    backend: str
     max_new_tokens: int
     max_prompt_length: int
     batch_size: int
     dtype: str
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1
 
 
 @dataclass(frozen=True)

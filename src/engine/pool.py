@@ -1,0 +1,65 @@
+"""The engine that experiments of one process share."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.engine import EngineSettings, ServedAdapter
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from src.engine.vllm_engine import VllmEngine
+    from src.models import BaseModel
+
+
+class Engines:
+    """Starts an engine when one is needed, and keeps it for the next experiments that it fits; one engine at a time.
+
+    Args:
+        highest_rank: of the adapters to come, so that an engine started for a smaller one takes them, too.
+    """
+
+    def __init__(self, highest_rank: int = 0) -> None:
+        self.started = 0
+        self._highest_rank = highest_rank
+        self._engine: VllmEngine | None = None
+        self._key: tuple[str, EngineSettings] | None = None
+
+    def engine(self, base: BaseModel, settings: EngineSettings, adapter: ServedAdapter | None, log_path: Path) -> VllmEngine:
+        """An engine that serves a model with an adapter. Raises UserError when vLLM can't start.
+
+        On a GPU, a calibration's biases need an engine of their own: a compiled one doesn't see them.
+        """
+        import torch
+
+        key = (base.identity(), settings)
+        rank = max(adapter.rank if adapter else 0, self._highest_rank)
+        has_biases = bool(adapter and adapter.has_biases)
+        if self._engine and (self._key != key or self._engine.highest_rank < rank or (has_biases and not self._engine.eager)):
+            self.close()
+        if not self._engine:
+            from src.engine.vllm_engine import VllmEngine
+
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+            eager = has_biases or not torch.cuda.is_available()
+            self._engine = VllmEngine(base.location, settings, rank, eager, log_path)
+            self._key = key
+            self.started += 1
+        return self._engine
+
+    def close(self) -> None:
+        """End the engine, if there is one, and free its memory."""
+        if self._engine:
+            self._engine.shutdown()
+        self._engine = self._key = None
+
+    def __enter__(self) -> Engines:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,128 @@
+"""One running vLLM engine: token ids in, token ids out, with any stored adapter."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from src.engine import EngineSettings, ServedAdapter
+from src.errors import UserError, first_line
+from src.logs import into_file, pass_messages_on
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import CompletionOutput
+
+logger = logging.getLogger(__name__)
+
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process with a GPU, or with threads, may hang
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; on a GPU the cache takes the memory's share that is left
+    "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+}
+
+
+class VllmEngine:
+    """A model in vLLM's child processes, until `shutdown`.
+
+    Args:
+        model: a folder or a hub id.
+        highest_rank: of the adapters it must take, 0 for none.
+        eager: run without compilation and CUDA graphs, which would not see that a calibration changes biases.
+        log_path: where the messages of vLLM's processes go.
+
+    Raises UserError when vLLM can't start, with its reason.
+    """
+
+    def __init__(self, model: str, settings: EngineSettings, highest_rank: int, eager: bool, log_path: Path) -> None:
+        self.highest_rank = allowed_rank(highest_rank)
+        self.eager = eager
+        self._ids: dict[str, int] = {}
+        self._calibration: str | None = None
+        adapters = {"enable_lora": True, "max_lora_rank": self.highest_rank, "max_loras": 1} if highest_rank else {}
+        logger.info("starting vLLM for %s; its messages: %s", model, log_path)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        start = log_path.stat().st_size if log_path.is_file() else 0
+        try:
+            with into_file(log_path):
+                self._llm = _start(model, settings, eager, adapters)
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = _first_error(log_path, start) or first_line(error)
+            raise UserError(f"vLLM could not start {model}: {reason}; its messages are in {log_path}") from error
+
+    def generate(
+        self, prompts: list[list[int]], sampling: SamplingParams, adapter: ServedAdapter | None = None
+    ) -> list[CompletionOutput]:
+        """One output per prompt of token ids, in their order."""
+        from vllm.lora.request import LoRARequest
+
+        self._set_calibration(adapter if adapter and adapter.has_biases else None)
+        request = None
+        if adapter:
+            number = self._ids.setdefault(adapter.name, len(self._ids) + 1)
+            request = LoRARequest(adapter.name, number, str(adapter.folder))
+        asked = [{"prompt_token_ids": prompt} for prompt in prompts]
+        outputs = self._llm.generate(asked, sampling, lora_request=request, use_tqdm=False)
+        return [output.outputs[0] for output in outputs]
+
+    def _set_calibration(self, adapter: ServedAdapter | None) -> None:
+        """Change the workers' biases, and forget the prefixes that were computed with others."""
+        name = adapter.name if adapter else None
+        if name == self._calibration:
+            return
+        self._llm.collective_rpc("set_calibration", args=(str(adapter.folder) if adapter else None,))
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM kept its prefix cache, which belongs to another calibration")
+        self._calibration = name
+
+    def shutdown(self) -> None:
+        """End vLLM's processes and free their memory."""
+        self._llm.llm_engine.engine_core.shutdown()
+
+
+def allowed_rank(rank: int) -> int:
+    """The lowest `max_lora_rank` of vLLM's that takes adapters of a rank; raises UserError when there is none."""
+    if not rank:
+        return 0
+    from vllm.config.lora import MaxLoRARanks
+
+    allowed = get_args(MaxLoRARanks)
+    if rank > max(allowed):
+        raise UserError(f"vLLM takes adapters up to rank {max(allowed)}, not {rank}: add --prediction_backend transformers")
+    return min(one for one in allowed if one >= rank)
+
+
+def _start(model: str, settings: EngineSettings, eager: bool, adapters: dict[str, Any]) -> Any:
+    import torch
+
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from vllm import LLM
+
+    pass_messages_on("vllm")
+    return LLM(
+        model,
+        dtype=settings.dtype,
+        max_model_len=settings.max_model_len,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        tensor_parallel_size=settings.tensor_parallel_size,
+        enforce_eager=eager,
+        # The model's own sampling settings would fill in what a request leaves open.
+        generation_config="vllm",
+        worker_extension_cls="src.engine.worker.CalibrationExtension",
+        **adapters,
+        # On a CPU, vLLM copies an adapter's factors for every token of a step: large steps spend their time on memory.
+        **({} if torch.cuda.is_available() else {"max_num_batched_tokens": 512}),
+    )
+
+
+def _first_error(log_path: Path, start: int) -> str | None:
+    """The first error that vLLM's processes reported: those that follow are its consequences."""
+    with open(log_path, "rb") as file:
+        file.seek(start)
+        found = re.search(r"\b\w*(?:Error|Exception): \S.*", file.read().decode(errors="replace"))
+    return found.group().strip() if found else None
