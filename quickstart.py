@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import llm_judge_eval
 import run_experiment
-from src.errors import UserError
+from src.command import exit_code_of
 from src.files import read_json, write_text
 from src.logs import log_to_screen
 from src.tables import Row, markdown_table
@@ -51,23 +52,20 @@ METHODS = {
 }
 
 
-def main() -> int:
-    log_to_screen()
+def run() -> None:
+    """Run what is not done yet, judge it, and show the table."""
     start = time.monotonic()
     commands = [f"--experiment_name {name} {flags}" for name, flags in SINGLE_TASKS.items()]
     commands += [f"--experiment_name {_experiment(name)} {COMPOSED} {flags} --do_predict" for name, flags in METHODS.values()]
     for number, flags in enumerate(commands, start=1):
         print(f"\n[{number}/{len(commands)}] python run_experiment.py @configs/pocket.txt {flags}", flush=True)
-        try:
-            run_experiment.run(["@configs/pocket.txt", *shlex.split(flags)])
-        except UserError as error:
-            print("\n".join(f"error: {mistake}" for mistake in error.mistakes), file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on from here", file=sys.stderr)
-            return 130
+        run_experiment.run(["@configs/pocket.txt", *shlex.split(flags)])
+    experiments = {label: _experiment(name) for label, (name, _) in METHODS.items()}
+    judge = f"--judge_model_name_or_path pocket --experiment_name {' '.join(experiments.values())}"
+    print(f"\npython llm_judge_eval.py {judge}", flush=True)
+    judgements = llm_judge_eval.run(shlex.split(judge))
     workspace = Workspace(Path("."))
-    rows = [Row(label, read_json(workspace.results(_experiment(name)))) for label, (name, _) in METHODS.items()]
+    rows = [Row(label, read_json(workspace.results(name)), judgements[name]) for label, name in experiments.items()]
     table = markdown_table(rows)
     path = workspace.root / "output" / "quickstart.md"
     write_text(path, table)
@@ -76,7 +74,6 @@ def main() -> int:
     )
     print(table)
     print(f"{path}; {time.monotonic() - start:.0f} s")
-    return 0
 
 
 def _experiment(method: str) -> str:
@@ -84,4 +81,5 @@ def _experiment(method: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    log_to_screen()
+    sys.exit(exit_code_of(run))

@@ -12,8 +12,8 @@ import sys
 from contextlib import nullcontext
 
 from src.arguments import parse_arguments
+from src.command import exit_code_of
 from src.engine.pool import Engines
-from src.errors import UserError
 from src.logs import log_to_screen
 from src.plan import make_plan
 
@@ -48,19 +48,6 @@ def run(argv: list[str], engines: Engines | None = None) -> None:
     show_results(plan)
 
 
-def main() -> int:
-    log_to_screen()
-    try:
-        run(sys.argv[1:])
-    except UserError as error:
-        for mistake in error.mistakes:
-            print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command (without --overwrite) goes on from here", file=sys.stderr)
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    log_to_screen()
+    sys.exit(exit_code_of(lambda: run(sys.argv[1:])))

@@ -93,11 +93,15 @@ class ChatEncoder:
         ends = [index for index, token in enumerate(ids) if token in self.end_tokens]
         return ids[: ends[-1] + 1] if ends else [*ids, self.tokenizer.eos_token_id]
 
+    def question(self, content: str) -> list[int]:
+        """Token ids of a chat prompt whose user's turn is `content`, uncut."""
+        return self._ids(self._render([{"role": "user", "content": content}], add_generation_prompt=True))
+
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _chat_ids(self, instruction: str, text: str) -> list[int]:
-        return self._ids(self._render([{"role": "user", "content": user_turn(instruction, text)}], add_generation_prompt=True))
+        return self.question(user_turn(instruction, text))
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         return self.tokenizer.apply_chat_template(

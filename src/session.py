@@ -28,7 +28,7 @@ def open_experiment(plan: Plan, data: ExperimentData, engines: Engines) -> Itera
     check_resumable(plan, data)
     check_before_start(plan, data)
     name, written = plan.arguments.experiment_name, plan.written_adapter
-    locks = plan.workspace.locked(name, written) if is_main_process() else nullcontext()
+    locks = plan.workspace.locked(experiment=name, stored_model=written) if is_main_process() else nullcontext()
     with locks:
         if plan.arguments.overwrite and is_main_process():
             throw_away(plan)

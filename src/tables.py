@@ -11,27 +11,32 @@ HEADER = ("inferences", "extra parameters", "extra bytes", "seconds")
 
 @dataclass(frozen=True)
 class Row:
-    """A method's name in a table, and its results.json."""
+    """A method's name in a table, its results.json, and a judge's record of it."""
 
     label: str
     results: dict[str, Any]
+    judgement: dict[str, Any] | None = None
 
 
 def markdown_table(rows: list[Row], stage: str = "test") -> str:
-    """Headline metric in percent with its 95 % interval, exact match, cost and seconds, a line per row.
+    """Headline metric and judge in percent with their 95 % intervals, exact match, cost and seconds, a line per row.
 
-    Rows of one table share a headline metric.
+    Rows of one table share a headline metric. The judge's column is there when a row has a judgement.
     """
     scored = [row.results["stages"][stage] for row in rows]
     metric = scored[0]["headline_metric"]
     label = METRIC_LABELS.get(metric, metric)
-    lines = [("method", f"{label} % [95 %]", "exact match %", *HEADER)]
-    for row, scores in zip(rows, scored, strict=True):
+    judged = [row.judgement["stages"][stage] if row.judgement else None for row in rows]
+    judges = sorted({one["settings"]["judge"] for one in judged if one})
+    judge_header = [f"LLM-J ({', '.join(judges)}) % [95 %]"] if judges else []
+    lines = [("method", f"{label} % [95 %]", *judge_header, "exact match %", *HEADER)]
+    for row, scores, judgement in zip(rows, scored, judged, strict=True):
         cost = row.results["cost"]
         lines.append(
             (
                 row.label,
                 percent(scores["metrics"][metric]),
+                *([percent(judgement["yes"]) if judgement and judgement["yes"] else "—"] if judges else []),
                 f"{100 * scores['metrics']['exact_match']['mean']:.1f}",
                 f"{cost['inferences_per_example']}×",
                 f"{cost['extra_parameters']:,}",

@@ -42,15 +42,19 @@ class Workspace:
     def logs(self, experiment: str) -> Path:
         return self.root / "logs" / experiment
 
+    def verdicts(self, experiment: str, stage: str, judge: str) -> Path:
+        return self.predictions_folder(experiment) / f"{stage}.judge_{judge}.jsonl"
+
+    def judgement(self, experiment: str, judge: str) -> Path:
+        return self.output(experiment) / f"judge_{judge}.json"
+
     @contextmanager
-    def locked(self, experiment: str, stored_model: str | None = None) -> Iterator[None]:
-        """Hold an experiment and the adapter it writes; raises UserError when another process holds one of them.
+    def locked(self, **held: str | None) -> Iterator[None]:
+        """Hold things by kind and name; raises UserError when another process holds one of them.
 
         The locks are the kernel's: they end with the process, however it ends.
         """
-        names = {f"experiment {experiment}": f"experiment.{experiment}"}
-        if stored_model:
-            names[f"stored model {stored_model}"] = f"stored_model.{stored_model}"
+        names = {f"{kind.replace('_', ' ')} {name}": f"{kind}.{name}" for kind, name in held.items() if name}
         folder = self.root / "output" / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:

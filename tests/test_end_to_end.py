@@ -53,12 +53,12 @@ def test_every_method_runs_and_records_its_results(architecture, run, workspace,
             0 <= result["stages"]["test"]["metrics"]["rougeL"]["low"] <= result["stages"]["test"]["metrics"]["rougeL"]["high"] <= 1
         )
     assert results["multi_step"]["cost"]["inferences_per_example"] == 2
-    d_outs = 32 + 16 + 16 + 32 + 48 + 48 + 32
+    d_outs = 64 + 32 + 32 + 64 + 48 + 48 + 64
     assert results["lc"]["cost"]["extra_parameters"] == d_outs
-    d_sums = 64 + 48 + 48 + 64 + 80 + 80 + 80
+    d_sums = 128 + 96 + 96 + 128 + 112 + 112 + 112
     assert results["lc_pp"]["cost"]["extra_parameters"] == 4 * d_sums
     assert results["joint_expert"]["cost"]["extra_parameters"] == 2 * 4 * d_sums
-    assert results["lc_by_shape"]["cost"]["extra_parameters"] == 32 + 16 + 48 + 32
+    assert results["lc_by_shape"]["cost"]["extra_parameters"] == 64 + 32 + 48 + 64
     calibration = workspace.stored_model("lc_pp") / "calibration.safetensors"
     assert results["lc_pp"]["cost"]["extra_bytes"] == calibration.stat().st_size
 
@@ -105,7 +105,7 @@ def test_a_stage_can_be_added_to_a_finished_experiment(run, workspace, tiny_mode
 
 
 def test_a_second_run_of_an_experiment_under_way_is_refused(run, workspace, tiny_models):
-    with workspace.locked("z"), pytest.raises(UserError, match="in use by another run"):
+    with workspace.locked(experiment="z"), pytest.raises(UserError, match="in use by another run"):
         run(f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict")
 
 

@@ -95,7 +95,7 @@ def test_killed_in_training_then_killed_in_prediction(tiny_models, uninterrupted
     assert 4 <= done < 40
     assert_same_results(uninterrupted, workspace)
     assert times_begun(workspace) == 1, "the training began anew"
-    assert f"40 predictions, {done} made before" in (workspace.logs("sums") / "run.log").read_text()
+    assert f"40 in all, {done} made before" in (workspace.logs("sums") / "run.log").read_text()
     assert not workspace.training("sums").exists()
 
 

@@ -1,4 +1,4 @@
-"""vLLM's StableLM with LoRA, which it lacks (0.32). Its linear layers are vLLM's usual ones: it need only say how they are fused."""
+"""vLLM's StableLM with LoRA, which it lacks (0.32). Its linear layers are vLLM's usual ones, it need only say which are fused."""
 
 from __future__ import annotations
 

@@ -16,11 +16,13 @@ class Task:
 
     `instruction` stands alone before the text; `continuation` follows a main task's instruction when an auxiliary
     task is composed with it. `variant` is the language or tone. `headline_metric` is the paper's metric for a main task.
+    `criterion` is what a judge asks of the output.
     """
 
     name: str
     role: str
     instruction: str
+    criterion: str
     variant: str | None = None
     continuation: str | None = None
     language: str = "en"

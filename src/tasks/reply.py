@@ -4,4 +4,12 @@ from src.tasks import Task
 
 
 def tasks() -> list[Task]:
-    return [Task("reply", "main", "Suggest a reply for the following text", headline_metric="weighted_rouge")]
+    return [
+        Task(
+            "reply",
+            "main",
+            "Suggest a reply for the following text",
+            "It is a reply to the input: what the person spoken to could sensibly say next, fitting what was said.",
+            headline_metric="weighted_rouge",
+        )
+    ]

@@ -4,4 +4,12 @@ from src.tasks import Task
 
 
 def tasks() -> list[Task]:
-    return [Task("summarization", "main", "Summarize the following text", headline_metric="rougeL")]
+    return [
+        Task(
+            "summarization",
+            "main",
+            "Summarize the following text",
+            "It is a summary of the input: shorter, with what matters most in it, and with nothing that the input does not say.",
+            headline_metric="rougeL",
+        )
+    ]

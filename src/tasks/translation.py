@@ -11,6 +11,7 @@ def tasks() -> list[Task]:
             "translation",
             "auxiliary",
             f"Translate the following text to {language}",
+            f"It is written in {language}, correctly and naturally, with no part of it left in another language.",
             variant=code,
             continuation=f"then translate it to {language}",
             language=code,
