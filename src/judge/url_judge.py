@@ -25,7 +25,7 @@ class UrlJudge:
         self._url, self._model = url, model
         self._client = openai.OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=5, timeout=600)
         with _ServerErrors(url):
-            served = {one.id: one for one in self._client.models.list()}
+            served = {one.id: one for one in self._client.with_options(max_retries=1, timeout=30).models.list()}
         if model not in served:
             raise UserError(f"--judge_model_name_or_path {model}: the server at {url} has {', '.join(served) or 'no model'}")
         self._root = getattr(served[model], "root", None)
@@ -33,7 +33,7 @@ class UrlJudge:
     @property
     def identity(self) -> dict[str, Any]:
         """Servers tell no revision; `root` is where vLLM's has the model from."""
-        return {"judge": "url", "model": self._model, "revision": None, "url": self._url, "root": self._root}
+        return {"judge": "url", "model": self._model, "revision": None, "root": self._root}
 
     def replies(self, requests: list[Request]) -> list[Reply]:
         with ThreadPoolExecutor(max_workers=len(requests)) as threads:
