@@ -62,6 +62,17 @@ def tiny_models(tmp_path_factory, tiny_tokenizer) -> dict[str, Path]:
     return folders
 
 
+@pytest.fixture(scope="session")
+def engines():
+    """One shared engine per architecture for the whole test run: engines("llama"). vLLM starts with the first use of it."""
+    from src.engine.pool import Engines
+
+    pools: dict[str, Engines] = {}
+    yield lambda architecture: pools.setdefault(architecture, Engines(highest_rank=16))
+    for pool in pools.values():
+        pool.close()
+
+
 @pytest.fixture
 def workspace(tmp_path):
     """An empty workspace."""
