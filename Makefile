@@ -1,4 +1,4 @@
-.PHONY: environment quickstart test lint docs pocket-base
+.PHONY: environment quickstart test lint docs pocket-base gpu-check
 
 environment:
 	@bash scripts/make_environment.sh
@@ -17,3 +17,9 @@ docs: environment
 
 pocket-base: environment
 	@.venv/bin/python -m src.pocket.build_base_model
+
+gpu-check:
+	@nvidia-smi >/dev/null 2>&1 || { echo "error: no NVIDIA GPU is visible here (nvidia-smi): gpu-check needs one" >&2; exit 2; }
+	@$(MAKE) --no-print-directory environment
+	@.venv/bin/python -m pytest -m gpu
+	@.venv/bin/python -m benchmarks.real_size --shape llama-3.2-1b

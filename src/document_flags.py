@@ -1,4 +1,4 @@
-"""Write the table of flags into docs/fidelity.md: `make docs`. A test compares it with the flags as they are."""
+"""Write what the documentation lists of the code between the markers of its pages: `make docs`. A test compares them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 
 from src.arguments import Arguments
 from src.flags import default_of
+from src.judge.arguments import JudgeArguments
+from src.judge.prompts import judge_prompt
+from src.tasks import find_task
 
-PAGE = Path(__file__).parents[1] / "docs" / "fidelity.md"
-START, END = "<!-- flags: written by `make docs` -->", "<!-- end of flags -->"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def flags_table() -> str:
-    """A Markdown table of all flags: default, certainty, meaning."""
+def flags_table(kind: type) -> str:
+    """A Markdown table of a command's flags: default, certainty, meaning."""
     lines = ["| flag | default | certainty | meaning |", "|---|---|---|---|"]
-    for field in dataclasses.fields(Arguments):
+    for field in dataclasses.fields(kind):
         default = default_of(field)
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
         shown = "" if shown in (None, "", False) else f"`{shown}`"
@@ -26,11 +28,31 @@ def flags_table() -> str:
     return "\n".join(lines)
 
 
-def page_with_table(page: str) -> str:
-    """The page with the present table between its markers."""
-    before, rest = page.split(START)
-    return f"{before}{START}\n{flags_table()}\n{END}{rest.split(END)[1]}"
+def judge_prompt_example() -> str:
+    """The question to a judge for one compositional task, as a code block."""
+    tasks = (find_task("summarization"), find_task("translation", "es"))
+    return f"```\n{judge_prompt(tasks, '...', '...')}\n```"
 
+
+def written_parts(page: Path) -> dict[str, str]:
+    """What stands between a page's markers, by the marker's name."""
+    if page.name == "judge.md":
+        return {"flags": flags_table(JudgeArguments), "prompt": judge_prompt_example()}
+    return {"flags": flags_table(Arguments)}
+
+
+def page_with_parts(page: Path) -> str:
+    """A page's text with the present parts between its markers."""
+    text = page.read_text(encoding="utf-8")
+    for name, part in written_parts(page).items():
+        start, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{part}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+PAGES = (DOCS / "fidelity.md", DOCS / "judge.md")
 
 if __name__ == "__main__":
-    PAGE.write_text(page_with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(page_with_parts(page), encoding="utf-8")

@@ -6,15 +6,19 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from src.arguments import parse_arguments
-from src.document_flags import PAGE, page_with_table
+from src.document_flags import DOCS, PAGES, page_with_parts
+from src.judge.arguments import parse_judge_arguments
 
 README = Path(__file__).parents[1] / "README.md"
+PAGE = DOCS / "fidelity.md"
 
 
-def test_the_table_of_flags_is_up_to_date():
-    page = PAGE.read_text(encoding="utf-8")
-    assert page_with_table(page) == page, "run `make docs`"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_the_pages_list_of_the_code_is_up_to_date(page):
+    assert page_with_parts(page) == page.read_text(encoding="utf-8"), "run `make docs`"
 
 
 def test_every_command_in_the_readme_has_known_flags_only():
@@ -23,6 +27,16 @@ def test_every_command_in_the_readme_has_known_flags_only():
     assert len(commands) >= 6
     for command in commands:
         arguments, mistakes = parse_arguments([word for word in shlex.split(command) if not word.startswith("@")])
+        assert not mistakes, command
+        assert arguments.experiment_name
+
+
+@pytest.mark.parametrize("page", [README, DOCS / "judge.md"], ids=lambda page: page.name)
+def test_every_command_of_the_judge_has_known_flags_only(page):
+    commands = re.findall(r"^python llm_judge_eval\.py (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
+    assert commands
+    for command in commands:
+        arguments, mistakes = parse_judge_arguments(shlex.split(command))
         assert not mistakes, command
         assert arguments.experiment_name
 

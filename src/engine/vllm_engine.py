@@ -50,6 +50,7 @@ class VllmEngine:
         try:
             with into_file(log_path):
                 self._llm = _start(model, settings, eager, adapters)
+            pass_messages_on("vllm")
         except (RuntimeError, ValueError, OSError) as error:
             reason = _first_error(log_path, start) or first_line(error)
             raise UserError(f"vLLM could not start {model}: {reason}; its messages are in {log_path}") from error
@@ -103,7 +104,6 @@ def _start(model: str, settings: EngineSettings, eager: bool, adapters: dict[str
         os.environ.setdefault(name, value)
     from vllm import LLM
 
-    pass_messages_on("vllm")
     return LLM(
         model,
         dtype=settings.dtype,

@@ -1,0 +1,198 @@
+"""Throughput and memory of training, calibration and prediction on a randomly initialised model: `make gpu-check` runs it on a GPU.
+
+    python -m benchmarks.real_size --shape llama-3.2-1b
+
+The model has the published shape and no trained weights, which changes no figure here: prompts and answers have fixed lengths.
+Prints a Markdown table. `--shape tiny` goes through the same code in a minute on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from src.adapters.peft_folder import write_adapter
+from src.calibration import LC_PLUS_PLUS, CalibrationSpec
+from src.encoding import IGNORED, TrainingSequence
+from src.engine.pool import Engines
+from src.logs import log_to_screen, quieten_libraries
+from src.merging import merge
+from src.models import BaseModel
+from src.prediction import PredictionSettings
+from src.prediction.backends import PROMPTS_AT_A_TIME, make_generator, resolve_dtype
+from src.training import LoraSettings, OptimizationSettings, TrainingFolders
+from src.training.calibration import train_calibration
+from src.training.lora import train_lora
+
+LORA = LoraSettings(32, 16, 0.05, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's configuration and how much is computed with it."""
+
+    config: dict[str, Any]
+    sequences: int
+    prompts: int
+    length: int = 512
+    new_tokens: int = 128
+
+
+SHAPES = {
+    "llama-3.2-1b": Shape(
+        {
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "vocab_size": 128256,
+            "max_position_embeddings": 4096,
+        },
+        sequences=960,
+        prompts=1024,
+    ),
+    "tiny": Shape(
+        {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "vocab_size": 2048,
+            "max_position_embeddings": 1024,
+        },
+        sequences=32,
+        prompts=32,
+        length=128,
+        new_tokens=16,
+    ),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="llama-3.2-1b")
+    shape = SHAPES[parser.parse_args().shape]
+    log_to_screen()
+    quieten_libraries()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    with tempfile.TemporaryDirectory() as folder, Engines() as engines:
+        base = random_model(shape, Path(folder) / "model")
+        lines = [*training_lines(shape, base, Path(folder)), *prediction_lines(shape, base, Path(folder), engines)]
+    print(f"\n{time.strftime('%Y-%m-%d')}, {device}, torch {torch.__version__}\n")
+    print("| what | tokens/s | seconds | peak memory, GiB |\n|---|---:|---:|---:|")
+    print("\n".join(lines))
+    return 0
+
+
+def random_model(shape: Shape, folder: Path) -> BaseModel:
+    """A model of a shape, saved with Pocket's tokenizer, whose ids all models of ours have."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = BaseModel("pocket").tokenizer()
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**shape.config, **ends, tie_word_embeddings=True))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return BaseModel(str(folder))
+
+
+def training_lines(shape: Shape, base: BaseModel, folder: Path) -> list[str]:
+    """LoRA training and LC++ calibration, in bfloat16 mixed precision with batches of eight on the device; stores the adapters."""
+    random = Random(0)
+    ids = [[random.randrange(300, 2000) for _ in range(shape.length)] for _ in range(shape.sequences)]
+    prompt = shape.length * 3 // 4
+    sequences = [TrainingSequence(one, [IGNORED] * prompt + one[prompt:], truncated=False) for one in ids]
+    settings = OptimizationSettings(
+        learning_rate=5e-5,
+        epochs=1.0,
+        effective_batch_size=192,
+        device_batch_size=8,
+        seed=0,
+        data_seed=0,
+        lr_scheduler_type="cosine",
+        warmup_steps=0,
+        bf16=True,
+        gradient_checkpointing=False,
+        save_steps=1000,
+        report_to=["none"],
+        trainer={},
+    )
+    tokens = shape.sequences * shape.length
+    folders = [TrainingFolders(folder / f"training{number}", folder / "logs") for number in range(2)]
+    with Measured("LoRA training, rank 32", tokens) as lora:
+        adapter, _ = train_lora(base.load(torch.float32), base.name, sequences, 0, LORA, settings, folders[0], "LoRA")
+    pair = [replace(adapter, name=name) for name in ("one", "other")]
+    merged = merge("linear", pair, [0.5, 0.5])
+    spec = CalibrationSpec(LC_PLUS_PLUS, for_each_component=True, rank=4)
+    with Measured("LC++ calibration, rank 4", tokens) as calibrated:
+        calibration, _ = train_calibration(base.load(torch.float32), merged, spec, sequences, 0, settings, folders[1], "LC++")
+    write_adapter(folder / "adapter", calibration.fold_into(merged), "float16")
+    return [lora.line, calibrated.line]
+
+
+def prediction_lines(shape: Shape, base: BaseModel, folder: Path, engines: Engines) -> list[str]:
+    """Greedy answers with the calibrated merge (rank 68) and without an adapter, by both backends."""
+    random = Random(1)
+    prompts = [[random.randrange(300, 2000) for _ in range(shape.length // 2)] for _ in range(shape.prompts)]
+    settings = PredictionSettings("", shape.new_tokens, shape.length, 0, resolve_dtype("auto"))
+    lines = []
+    for backend in ("transformers", "vllm"):
+        for label, adapter in (("rank 68", folder / "adapter"), ("no adapter", None)):
+            size = PROMPTS_AT_A_TIME[backend]
+            asked = replace(settings, backend=backend, batch_size=size)
+            generator = make_generator(base, adapter, asked, engines, folder / "vllm.log")
+            generator.answers(prompts[:2])
+            with Measured(f"prediction, {backend}, {label}", shape.prompts * shape.new_tokens) as measured:
+                for start in range(0, shape.prompts, size):
+                    generator.answers(prompts[start : start + size])
+            lines.append(measured.line)
+            del generator
+            engines.close()
+    return lines
+
+
+class Measured:
+    """Times a block and notes the device's peak memory; on a GPU, that of all processes as nvidia-smi reports it."""
+
+    def __init__(self, label: str, tokens: int) -> None:
+        self.label, self.tokens, self.line = label, tokens, ""
+
+    def __enter__(self) -> Measured:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        self.start = time.monotonic()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        seconds = time.monotonic() - self.start
+        self.line = f"| {self.label} | {self.tokens / seconds:,.0f} | {seconds:.1f} | {self.memory()} |"
+
+    def memory(self) -> str:
+        """vLLM's processes are not ours: it takes its share of the memory at once, which nvidia-smi shows."""
+        if not torch.cuda.is_available():
+            return "—"
+        if "vllm" not in self.label:
+            return f"{torch.cuda.max_memory_allocated() / 2**30:.1f}"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        query = ["nvidia-smi", f"--id={visible}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        return f"{int(subprocess.run(query, capture_output=True, text=True, check=True).stdout) / 1024:.1f} (its share)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
