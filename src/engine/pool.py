@@ -52,6 +52,13 @@ class Engines:
             self.started += 1
         return self._engine
 
+    def make_room(self) -> None:
+        """End an engine that has a GPU's memory, before something else needs it."""
+        import torch
+
+        if torch.cuda.is_available():
+            self.close()
+
     def close(self) -> None:
         """End the engine, if there is one, and free its memory."""
         if self._engine:

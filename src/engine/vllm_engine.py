@@ -46,20 +46,21 @@ class VllmEngine:
         adapters = {"enable_lora": True, "max_lora_rank": self.highest_rank, "max_loras": 1} if highest_rank else {}
         logger.info("starting vLLM for %s; its messages: %s", model, log_path)
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        start = log_path.stat().st_size if log_path.is_file() else 0
+        self._log_path, self._log_start = log_path, log_path.stat().st_size if log_path.is_file() else 0
         try:
             with into_file(log_path):
                 self._llm = _start(model, settings, eager, adapters)
             pass_messages_on("vllm")
         except (RuntimeError, ValueError, OSError) as error:
-            reason = _first_error(log_path, start) or first_line(error)
+            reason = _first_error(log_path, self._log_start) or first_line(error)
             raise UserError(f"vLLM could not start {model}: {reason}; its messages are in {log_path}") from error
 
     def generate(
         self, prompts: list[list[int]], sampling: SamplingParams, adapter: ServedAdapter | None = None
     ) -> list[CompletionOutput]:
-        """One output per prompt of token ids, in their order."""
+        """One output per prompt of token ids, in their order. Raises UserError when vLLM's processes end on their way."""
         from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         self._set_calibration(adapter if adapter and adapter.has_biases else None)
         request = None
@@ -67,7 +68,11 @@ class VllmEngine:
             number = self._ids.setdefault(adapter.name, len(self._ids) + 1)
             request = LoRARequest(adapter.name, number, str(adapter.folder))
         asked = [{"prompt_token_ids": prompt} for prompt in prompts]
-        outputs = self._llm.generate(asked, sampling, lora_request=request, use_tqdm=False)
+        try:
+            outputs = self._llm.generate(asked, sampling, lora_request=request, use_tqdm=False)
+        except EngineDeadError as error:
+            reason = _first_error(self._log_path, self._log_start) or first_line(error)
+            raise UserError(f"vLLM died: {reason}; its messages are in {self._log_path}") from error
         return [output.outputs[0] for output in outputs]
 
     def _set_calibration(self, adapter: ServedAdapter | None) -> None:

@@ -60,4 +60,5 @@ def make_generator(
         return VllmGenerator(base, adapter, settings, engines, log_path)
     from src.prediction.transformers_backend import TransformersGenerator
 
+    engines.make_room()
     return TransformersGenerator(base, adapter, settings)
