@@ -84,7 +84,9 @@ class Arguments:
     bf16: bool = flag(False, "optimization", "train in bfloat16 mixed precision")
     seed: int = flag(0, "optimization", "seed of weights, dropout and sampling", "sibling")
     data_seed: int = flag(42, "optimization", "seed of the order of the training examples", "sibling")
-    trainer: list[str] = flag((), "optimization", "KEY=VALUE ...: any other setting of transformers' TrainingArguments")
+    trainer: list[str] = flag(
+        (), "optimization", "KEY=VALUE ...: any other setting of transformers' TrainingArguments", repeatable=True
+    )
 
     max_valid_examples: int | None = flag(None, "prediction", "predict a seeded sample of the validation split")
     max_test_examples: int | None = flag(None, "prediction", "predict a seeded sample of the test split")
@@ -99,8 +101,8 @@ class Arguments:
     prediction_dtype: str = flag(
         "auto",
         "prediction",
-        "precision of the model while it predicts; auto: bfloat16 on a GPU, float32 otherwise",
-        choices=("auto", "float32", "bfloat16"),
+        "precision of the model while it predicts; auto: bfloat16 on a GPU (float16 on an older one), float32 otherwise",
+        choices=("auto", "float32", "bfloat16", "float16"),
     )
     rouge_tokenizer: str = flag(
         "auto",

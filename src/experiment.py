@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.adapters.peft_folder import WEIGHTS_FILE, hash_of_adapter
+from src.adapters.peft_folder import WEIGHTS_FILE, hash_of_adapter, highest_rank
 from src.calibration import FILE as CALIBRATION_FILE
 from src.engine.pool import Engines
 from src.errors import UserError
@@ -21,7 +21,14 @@ from src.prediction import Prediction, PredictionSettings
 from src.processes import is_main_process
 from src.prompts import instruction
 from src.records import Cost, Journal, device, results_record
-from src.resume import RECORD_FILE, SETTINGS_FILE, differences, settings_of_adapter, settings_of_predictions
+from src.resume import (
+    RECORD_FILE,
+    SETTINGS_FILE,
+    differences,
+    settings_of_adapter,
+    settings_of_earlier_predictions,
+    settings_of_predictions,
+)
 from src.scoring.score import Scores
 from src.settings import calibration_spec, lora_settings, optimization_settings, prediction_settings
 from src.tensor_files import count_parameters
@@ -162,7 +169,7 @@ class Experiment:
     def _guard_predictions(self) -> None:
         """Leave the settings beside the predictions; raises UserError when earlier ones were made with other settings."""
         path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
-        earlier, now = read_json(path) if path.is_file() else {}, self._settings_of_predictions()
+        earlier, now = settings_of_earlier_predictions(path.parent), self._settings_of_predictions()
         if mistakes := differences(f"predictions of {self.name}", earlier, now):
             raise UserError(*mistakes)
         write_json(path, earlier | now)
@@ -179,6 +186,7 @@ class Experiment:
         folders = [
             self.plan.workspace.stored_model(n) for n in (arguments.stored_model_name, arguments.secondary_stored_model_name)
         ]
+        self.engines.expect_rank(max(map(highest_rank, folders)))
         first = self._predict(step_paths[0], examples.chosen, instruction(tasks[:1]), folders[0], f"{stage}, step 1")
         between = [replace(example, input=one.output) for example, one in zip(examples.chosen, first, strict=True)]
         second = self._predict(step_paths[1], between, instruction(tasks[1:]), folders[1], f"{stage}, step 2")

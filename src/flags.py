@@ -14,9 +14,16 @@ from src.errors import UserError, nearest
 T = TypeVar("T")
 
 
-def flag(default: Any, group: str, help: str, certainty: str = "ours", choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field that is a command-line flag."""
-    metadata = {"group": group, "help": help, "certainty": certainty, "choices": choices}
+def flag(
+    default: Any,
+    group: str,
+    help: str,
+    certainty: str = "ours",
+    choices: tuple[str, ...] | None = None,
+    repeatable: bool = False,
+) -> Any:
+    """A dataclass field that is a command-line flag. A `repeatable` one takes the values of all its occurrences."""
+    metadata = {"group": group, "help": help, "certainty": certainty, "choices": choices, "repeatable": repeatable}
     if isinstance(default, list | tuple):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -65,8 +72,8 @@ def _options(field: dataclasses.Field, declared: Any) -> dict[str, Any]:
     if not _is_empty(default_of(field)):
         shown = default_of(field)
         options["help"] += f" (default: {' '.join(map(str, shown)) if isinstance(shown, list) else shown})"
-    if field.name == "trainer":
-        options["action"] = "extend"  # --trainer A=1 --trainer B=2 are two settings
+    if field.metadata["repeatable"]:
+        options["action"] = "extend"
     return options
 
 

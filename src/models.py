@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError, first_line
-from src.files import hash_of_files
+from src.files import hash_of_files, hash_of_json
 from src.processes import device_name
 from src.tensor_files import read_tensor_shapes
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POCKET = "pocket"
+# What configurations call the longest sequence.
+_LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "seq_len")
 POCKET_FOLDER = Path(__file__).parent / "pocket" / "base_model"
 
 
@@ -59,6 +61,19 @@ class BaseModel:
         """What the model is: the hub's commit, or a hash of a local folder's configuration, weights and tokenizer."""
         return _identity_of_folder(self.location) if self.is_local else str(self.config()._commit_hash)
 
+    @property
+    def revision(self) -> str | None:
+        """The hub's commit; None for a local folder."""
+        return None if self.is_local else self.config()._commit_hash
+
+    def signature(self) -> str:
+        """What the model is, without reading its weights: the hub's commit, or a hash of a folder's settings and tensor shapes."""
+        if not self.is_local:
+            return str(self.revision)
+        folder = Path(self.location)
+        shapes = {path.name: read_tensor_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
+        return hash_of_json([hash_of_files(sorted(folder.glob("*.json"))), shapes])
+
     def tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
@@ -87,7 +102,8 @@ class BaseModel:
     @property
     def longest_sequence(self) -> int | None:
         """The tokens that the model takes at most, where it says so."""
-        return getattr(self.config().get_text_config(), "max_position_embeddings", None)
+        config = self.config().get_text_config()
+        return next((length for name in _LENGTH_NAMES if (length := getattr(config, name, None))), None)
 
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
         """The model on this process's GPU if there is one, its weights frozen."""

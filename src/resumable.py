@@ -17,48 +17,67 @@ logger = logging.getLogger(__name__)
 def complete_rows(
     path: Path,
     ids: list[str],
-    batches: list[list[str]],
+    batches_of: Callable[[set[str]], list[list[str]]],
+    start: Callable[[], object],
     make_rows: Callable[[list[str]], list[dict[str, Any]]],
     description: str,
 ) -> list[dict[str, Any]]:
     """One row per id, in their order, and in the file `path` once all are made.
 
-    Each finished batch is appended to `path`.partial; a run that finds such a file keeps its whole batches. A row has its id under
-    "id".
+    Each finished batch is appended to `path`.partial; a run that finds such a file goes on from it. A row has its id under "id".
+
+    Args:
+        batches_of: from the ids that have a row already, the batches that are left to be made; rows in them are made again.
+        start: called once before the first batch, and not at all when nothing is left to do.
     """
     from tqdm import tqdm
 
     if path.is_file():
         return [row for _, row in read_json_lines(path)]
-    partial = path.with_name(path.name + ".partial")
-    rows = _whole_batches(partial, batches)
+    partial = partial_of(path)
+    found = {id: row for id, row in _rows_of_whole_lines(partial).items() if id in ids}
+    batches = batches_of(set(found))
+    again = {id for batch in batches for id in batch}
+    rows = {id: row for id, row in found.items() if id not in again}
     write_text(partial, "".join(map(line_of, rows.values())))
-    remaining = [batch for batch in batches if batch[0] not in rows]
-    if remaining:
+    logger.debug("%s: %d in all, %d made before", description, len(ids), len(rows))
+    if batches:
+        start()
         with open(partial, "a", encoding="utf-8") as file, tqdm(total=len(ids), initial=len(rows), desc=description) as bar:
-            for batch in remaining:
+            for batch in batches:
                 made = make_rows(batch)
                 file.write("".join(map(line_of, made)))
                 file.flush()
                 os.fsync(file.fileno())
                 rows |= {row["id"]: row for row in made}
                 bar.update(len(batch))
-    logger.debug("%s: %d in all, %d made before", description, len(ids), len(ids) - sum(map(len, remaining)))
     in_order = [rows[id] for id in ids]
     write_text(path, "".join(map(line_of, in_order)))
     partial.unlink()
     return in_order
 
 
+def chunks(ids: list[str], size: int) -> list[list[str]]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
+def partial_of(path: Path) -> Path:
+    """Where the rows of an unfinished file are."""
+    return path.with_name(path.name + ".partial")
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a file, finished or not, has a row."""
+    partial = partial_of(path)
+    return path.is_file() or (partial.is_file() and partial.stat().st_size > 0)
+
+
 def line_of(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _whole_batches(path: Path, batches: list[list[str]]) -> dict[str, dict[str, Any]]:
-    """Rows, by id, of the batches that an interrupted run finished. Only the file's last line may be broken."""
+def _rows_of_whole_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows by id; the last line is left out where it is broken off."""
     if not path.is_file():
         return {}
-    lines = path.read_bytes().split(b"\n")[:-1]
-    found = {row["id"]: row for row in map(json.loads, lines)}
-    whole = [batch for batch in batches if all(id in found for id in batch)]
-    return {id: found[id] for batch in whole for id in batch}
+    return {row["id"]: row for row in map(json.loads, path.read_bytes().split(b"\n")[:-1])}

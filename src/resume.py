@@ -52,10 +52,16 @@ def check_resumable(plan: Plan, data: ExperimentData) -> None:
             checkpoints = _settings_in(workspace.training(plan.written_adapter))
             mistakes += differences(f"adapter {folder.name}, still in training,", checkpoints, settings_of_adapter(plan, data))
     if plan.splits and not plan.arguments.overwrite:
-        earlier = _settings_in(workspace.predictions_folder(name))
+        earlier = settings_of_earlier_predictions(workspace.predictions_folder(name))
         mistakes += differences(f"predictions of {name}", earlier, settings_of_predictions(plan, data))
     if mistakes:
         raise UserError(*mistakes)
+
+
+def settings_of_earlier_predictions(folder: Path) -> dict[str, Any]:
+    """What the predictions in a folder were made with; nothing when a run stopped before the first of them."""
+    rows = [path for path in folder.glob("*.jsonl*") if path.stat().st_size > 0]
+    return _settings_in(folder) if rows else {}
 
 
 def differences(what: str, earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:

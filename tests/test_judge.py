@@ -354,9 +354,11 @@ def test_every_set_of_pockets_is_judged_by_its_own_inputs_and_style_in_one_call(
         assert records[name]["experiment"] == name
 
 
-def test_an_experiment_that_is_named_twice_is_judged_once(workspace, judge):
+def test_an_experiment_that_is_named_twice_is_judged_once(workspace, judge, caplog):
     store_predictions(workspace, "e", SIX)
-    assert list(judge(f"{RULE}--experiment_name e e")) == ["e"]
+    with caplog.at_level("INFO"):
+        assert list(judge(f"{RULE}--experiment_name e e")) == ["e"]
+    assert caplog.text.count("e, test, 5 of 6 examples judged") == 1
 
 
 def test_a_second_run_asks_nothing_and_ends_in_the_same_record(workspace, judge):

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,8 +20,9 @@ from src.data import Dataset, Locations, find_dataset
 from src.engine import EngineSettings
 from src.files import read_json, write_json
 from src.judge import Request, verdict_of
+from src.judge.url_judge import UrlJudge
 from src.judge.vllm_judge import VllmJudge
-from src.models import BaseModel
+from src.models import POCKET_FOLDER, BaseModel
 from src.prediction import Prediction
 from src.resumable import line_of
 from src.workspace import Workspace
@@ -87,3 +95,45 @@ def test_experiments_share_one_engine_and_a_second_call_starts_none(engines, tin
     assert again["one"]["stages"]["test"]["yes"] == records["one"]["stages"]["test"]["yes"]
     assert workspace.verdicts("one", "test", "llama").stat().st_mtime_ns == before
     assert read_json(workspace.judgement("one", "llama")) == again["one"]
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The URL of vLLM's own server with Pocket's base model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = (
+        f"--model {POCKET_FOLDER} --served-model-name pocket-lm --dtype float32 --enforce-eager --max-model-len 1024 --port {port}"
+    )
+    words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *shlex.split(flags), "--host", "127.0.0.1"]
+    environment = os.environ | {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    with open(tmp_path / "server.log", "wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    url = f"http://127.0.0.1:{port}/v1"
+    try:
+        while not answers(f"{url}/models"):
+            assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
+            time.sleep(0.5)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def test_vllms_own_server_judges_behind_a_url(server, dataset):
+    judge = UrlJudge(server, "pocket-lm")
+    assert judge.identity["root"] == str(POCKET_FOLDER)
+    requests = [Request(dataset, "test", "Tom: Hi!", output) for output in [*ADVERSARIAL, "ja " * 3334]]
+    *replies, too_long = judge.replies(requests)
+    assert [reply.text in ("yes", "no") for reply in replies] == [True] * len(ADVERSARIAL)
+    assert too_long.text is None
+    assert too_long.failure.startswith("the server refuses the request: ")

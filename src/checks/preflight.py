@@ -6,16 +6,18 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from src.adapters.lora import module_type
-from src.adapters.peft_folder import read_shapes
+from src.adapters.lora import LoraAdapter, module_type
+from src.adapters.peft_folder import highest_rank, read_shapes
+from src.calibration import LC_PLUS_PLUS
 from src.encoding import ChatEncoder
+from src.engine.checks import check_adapter, check_vllm
 from src.errors import UserError
 from src.files import read_json
 from src.loading import ExperimentData
 from src.methods import CALIBRATION, MERGE, MULTI_STEP
 from src.models import BaseModel
 from src.plan import Plan
-from src.prediction.backends import check_backend, resolve_backend
+from src.prediction.backends import VLLM, resolve_backend, resolve_dtype
 from src.prompts import instruction
 from src.resume import RECORD_FILE
 from src.settings import longest_prompt, lora_settings, optimization_settings
@@ -44,10 +46,9 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
 
 
 def _check_prediction(plan: Plan, data: ExperimentData) -> None:
-    """The backend must run here, and the model must have room for a prompt."""
+    """The model must have room for a prompt, and vLLM, where it is to predict, must take model and adapter."""
     if not data.stages:
         return
-    check_backend(resolve_backend(plan.arguments.prediction_backend), plan.arguments.tensor_parallel_size)
     room = longest_prompt(plan)
     if room < 1:
         raise UserError(
@@ -55,6 +56,32 @@ def _check_prediction(plan: Plan, data: ExperimentData) -> None:
         )
     if room < plan.arguments.max_prompt_length:
         logger.info("prompts are cut at %d tokens: the model takes %d", room, plan.base.longest_sequence)
+    if resolve_backend(plan.arguments.prediction_backend) != VLLM:
+        return
+    try:
+        check_vllm(plan.base, plan.arguments.tensor_parallel_size)
+        check_adapter(_rank_to_predict_with(plan), _module_paths(plan), resolve_dtype(plan.arguments.prediction_dtype))
+    except UserError as error:
+        raise UserError(
+            *(f"{mistake}; --prediction_backend transformers does without vLLM" for mistake in error.mistakes)
+        ) from error
+
+
+def _rank_to_predict_with(plan: Plan) -> int:
+    """The highest rank among the adapters that the predictions will be made with."""
+    if plan.arguments.do_train:
+        return plan.arguments.lora_rank
+    if plan.method not in (MERGE, CALIBRATION):
+        return max((highest_rank(plan.workspace.stored_model(name)) for name in plan.adapters), default=0)
+    (factors,) = _merge_of_one_module(plan).factors.values()
+    return factors.rank + (plan.arguments.calibration_rank if plan.arguments.lora_merge_strategy == LC_PLUS_PLUS else 0)
+
+
+def _module_paths(plan: Plan) -> set[str]:
+    """Paths, or types, of the modules that have a LoRA."""
+    if plan.arguments.do_train:
+        return set(plan.arguments.lora_target_modules)
+    return {path for name in plan.adapters for path in read_shapes(plan.workspace.stored_model(name))}
 
 
 def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
@@ -111,15 +138,18 @@ def _check_training(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[in
 
 def _check_merge(plan: Plan) -> None:
     """The strategy must take the adapters; tried on one module."""
-    if plan.method not in (MERGE, CALIBRATION):
-        return
+    if plan.method in (MERGE, CALIBRATION):
+        _merge_of_one_module(plan)
+
+
+def _merge_of_one_module(plan: Plan) -> LoraAdapter:
     from src.adapters.peft_folder import read_adapter
     from src.merging import merge
 
     adapters = [read_adapter(plan.workspace.stored_model(name)) for name in plan.adapters]
     path = next(iter(adapters[0].factors))
     first_modules = [replace(one, factors={k: v for k, v in one.factors.items() if k == path}) for one in adapters]
-    merge(
+    return merge(
         plan.arguments.lora_merge_strategy if plan.method == MERGE else "linear", first_modules, plan.arguments.lora_merge_weights
     )
 

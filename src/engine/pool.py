@@ -35,10 +35,10 @@ class Engines:
         """
         import torch
 
-        key = (base.identity(), settings)
+        key = (base.location, settings)
         rank = max(adapter.rank if adapter else 0, self._highest_rank)
         has_biases = bool(adapter and adapter.has_biases)
-        if self._engine and (self._key != key or self._engine.highest_rank < rank or (has_biases and not self._engine.eager)):
+        if self._engine and (self._key != key or not self._fits(self._engine, rank, has_biases)):
             self.close()
         if not self._engine:
             from src.engine.vllm_engine import VllmEngine
@@ -47,10 +47,18 @@ class Engines:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
             eager = has_biases or not torch.cuda.is_available()
-            self._engine = VllmEngine(base.location, settings, rank, eager, log_path)
+            self._engine = VllmEngine(base.location, base.revision, settings, rank, eager, log_path)
             self._key = key
             self.started += 1
         return self._engine
+
+    def expect_rank(self, rank: int) -> None:
+        """An adapter of this rank will come: engines started from now on take it."""
+        self._highest_rank = max(rank, self._highest_rank)
+
+    @staticmethod
+    def _fits(engine: VllmEngine, rank: int, has_biases: bool) -> bool:
+        return not engine.is_dead and engine.highest_rank >= rank and (engine.eager or not has_biases)
 
     def make_room(self) -> None:
         """End an engine that has a GPU's memory, before something else needs it."""

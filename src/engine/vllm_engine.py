@@ -6,9 +6,10 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from src.engine import EngineSettings, ServedAdapter
+from src.engine import MAIN_PROCESS, EngineSettings, ServedAdapter
+from src.engine.checks import allowed_rank
 from src.errors import UserError, first_line
 from src.logs import into_file, pass_messages_on
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_UNKNOWN = "unknown"  # the calibration of an engine that failed to change it
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process with a GPU, or with threads, may hang
@@ -26,11 +28,15 @@ _ENVIRONMENT = {
 }
 
 
+_EXCEPTION = re.compile(r"(?:^|[\s\]])(?P<exception>(?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?)$")
+
+
 class VllmEngine:
     """A model in vLLM's child processes, until `shutdown`.
 
     Args:
         model: a folder or a hub id.
+        revision: the hub's commit.
         highest_rank: of the adapters it must take, 0 for none.
         eager: run without compilation and CUDA graphs, which would not see that a calibration changes biases.
         log_path: where the messages of vLLM's processes go.
@@ -38,21 +44,24 @@ class VllmEngine:
     Raises UserError when vLLM can't start, with its reason.
     """
 
-    def __init__(self, model: str, settings: EngineSettings, highest_rank: int, eager: bool, log_path: Path) -> None:
+    def __init__(
+        self, model: str, revision: str | None, settings: EngineSettings, highest_rank: int, eager: bool, log_path: Path
+    ) -> None:
         self.highest_rank = allowed_rank(highest_rank)
         self.eager = eager
+        self.is_dead = False
         self._ids: dict[str, int] = {}
         self._calibration: str | None = None
         adapters = {"enable_lora": True, "max_lora_rank": self.highest_rank, "max_loras": 1} if highest_rank else {}
         logger.info("starting vLLM for %s; its messages: %s", model, log_path)
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        self._log_path, self._log_start = log_path, log_path.stat().st_size if log_path.is_file() else 0
+        self._log_path, start = log_path, _size(log_path)
         try:
             with into_file(log_path):
-                self._llm = _start(model, settings, eager, adapters)
+                self._llm = _start(model, revision, settings, eager, adapters)
             pass_messages_on("vllm")
         except (RuntimeError, ValueError, OSError) as error:
-            reason = _first_error(log_path, self._log_start) or first_line(error)
+            reason = _first_error(log_path, start) or first_line(error)
             raise UserError(f"vLLM could not start {model}: {reason}; its messages are in {log_path}") from error
 
     def generate(
@@ -62,16 +71,18 @@ class VllmEngine:
         from vllm.lora.request import LoRARequest
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        self._set_calibration(adapter if adapter and adapter.has_biases else None)
         request = None
         if adapter:
             number = self._ids.setdefault(adapter.name, len(self._ids) + 1)
             request = LoRARequest(adapter.name, number, str(adapter.folder))
         asked = [{"prompt_token_ids": prompt} for prompt in prompts]
+        start = _size(self._log_path)
         try:
+            self._set_calibration(adapter if adapter and adapter.has_biases else None)
             outputs = self._llm.generate(asked, sampling, lora_request=request, use_tqdm=False)
         except EngineDeadError as error:
-            reason = _first_error(self._log_path, self._log_start) or first_line(error)
+            self.is_dead = True
+            reason = _first_error(self._log_path, start) or first_line(error)
             raise UserError(f"vLLM died: {reason}; its messages are in {self._log_path}") from error
         return [output.outputs[0] for output in outputs]
 
@@ -80,6 +91,7 @@ class VllmEngine:
         name = adapter.name if adapter else None
         if name == self._calibration:
             return
+        self._calibration = _UNKNOWN
         self._llm.collective_rpc("set_calibration", args=(str(adapter.folder) if adapter else None,))
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache, which belongs to another calibration")
@@ -90,27 +102,21 @@ class VllmEngine:
         self._llm.llm_engine.engine_core.shutdown()
 
 
-def allowed_rank(rank: int) -> int:
-    """The lowest `max_lora_rank` of vLLM's that takes adapters of a rank; raises UserError when there is none."""
-    if not rank:
-        return 0
-    from vllm.config.lora import MaxLoRARanks
-
-    allowed = get_args(MaxLoRARanks)
-    if rank > max(allowed):
-        raise UserError(f"vLLM takes adapters up to rank {max(allowed)}, not {rank}: add --prediction_backend transformers")
-    return min(one for one in allowed if one >= rank)
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
-def _start(model: str, settings: EngineSettings, eager: bool, adapters: dict[str, Any]) -> Any:
+def _start(model: str, revision: str | None, settings: EngineSettings, eager: bool, adapters: dict[str, Any]) -> Any:
     import torch
 
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ[MAIN_PROCESS] = str(os.getpid())
     from vllm import LLM
 
     return LLM(
         model,
+        revision=revision,
         dtype=settings.dtype,
         max_model_len=settings.max_model_len,
         gpu_memory_utilization=settings.gpu_memory_utilization,
@@ -126,8 +132,13 @@ def _start(model: str, settings: EngineSettings, eager: bool, adapters: dict[str
 
 
 def _first_error(log_path: Path, start: int) -> str | None:
-    """The first error that vLLM's processes reported: those that follow are its consequences."""
+    """The first exception that vLLM's processes reported after a place in the log: those that follow are its consequences."""
+    if not log_path.is_file():
+        return None
     with open(log_path, "rb") as file:
         file.seek(start)
-        found = re.search(r"\b\w*(?:Error|Exception): \S.*", file.read().decode(errors="replace"))
-    return found.group().strip() if found else None
+        lines = file.read().decode(errors="replace").splitlines()
+    # vLLM's processes report what ends them at level ERROR; other tracebacks may have been dealt with.
+    errors = [line for line in lines if " ERROR " in line] or lines
+    found = (_EXCEPTION.search(line) for line in errors)
+    return next((match.group("exception").strip() for match in found if match), None)

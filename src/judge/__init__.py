@@ -20,7 +20,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said, word for word; or why it said nothing."""
+    """What a judge said, word for word, or why that is no verdict; both when it said why."""
 
     text: str | None = None
     failure: str | None = None
@@ -42,6 +42,10 @@ class Judge(Protocol):
     @property
     def identity(self) -> dict[str, Any]: ...
 
+    def start(self) -> None:
+        """Get ready; called before the first request, and not at all when there is none."""
+        ...
+
     def replies(self, requests: list[Request]) -> list[Reply]:
         """One reply per request, in their order. Raises UserError when the judge can't be asked at all."""
         ...
@@ -49,9 +53,9 @@ class Judge(Protocol):
 
 def verdict_of(id: str, reply: Reply) -> Verdict:
     """A reply's verdict: it must be "yes" or "no", in whatever case, and nothing else."""
-    if reply.text is None:
-        return Verdict(id, None, None, reply.failure)
-    word = reply.text.strip().lower()
+    if reply.failure:
+        return Verdict(id, None, reply.text, reply.failure)
+    word = (reply.text or "").strip().lower()
     if word in ("yes", "no"):
         return Verdict(id, word, reply.text, None)
     return Verdict(id, None, reply.text, "the reply is neither yes nor no")

@@ -11,7 +11,7 @@ from src.flags import build_parser, flag, parse
 class JudgeArguments:
     """Which predictions are judged, by whom, and how."""
 
-    experiment_name: list[str] = flag((), "what", "experiments whose stored predictions are judged (required)")
+    experiment_name: list[str] = flag((), "what", "experiments whose stored predictions are judged (required)", repeatable=True)
     stage: str = flag("test", "what", "split that was predicted", choices=("valid", "test"))
     overwrite: bool = flag(False, "what", "throw away the verdicts of an earlier run of this judge")
 
@@ -21,15 +21,21 @@ class JudgeArguments:
     judge_url: str | None = flag(
         None, "judge", "OpenAI-compatible URL of a server that has the model, such as http://localhost:8000/v1; default: vLLM, here"
     )
-    judge_dtype: str = flag("auto", "judge", "precision of the judge model; auto: its own", choices=("auto", "float32", "bfloat16"))
-    max_model_len: int = flag(8192, "judge", "tokens of a question to the judge at most; longer ones count as failures")
+    judge_dtype: str = flag(
+        "auto", "judge", "precision of the judge model; auto: its own", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    max_model_len: int | None = flag(
+        None, "judge", "tokens of a question to the judge at most; longer ones count as failures; default: 8192, or what it takes"
+    )
 
     bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples behind the 95 %% interval")
     seed: int = flag(0, "scoring", "seed of the resampling")
 
     batch_size: int = flag(64, "machine", "outputs judged at a time, between which a run can resume")
     gpu_memory_utilization: float = flag(0.9, "machine", "share of each GPU's memory that vLLM takes")
-    tensor_parallel_size: int | None = flag(None, "machine", "GPUs that vLLM spreads the judge over; default: all that are visible")
+    tensor_parallel_size: int | None = flag(
+        None, "machine", "GPUs that vLLM spreads the judge over; default: all visible ones that its heads divide by"
+    )
     workspace: str = flag(".", "machine", "folder that holds predictions and output")
 
 

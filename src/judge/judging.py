@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
@@ -14,32 +15,47 @@ from src.judge.plan import SPLITS, JudgedExperiment, JudgePlan
 from src.judge.prompts import prompt_hash
 from src.prediction.predict import read_predictions
 from src.records import environment
-from src.resumable import complete_rows
-from src.resume import differences
+from src.resumable import chunks, complete_rows, has_rows, partial_of
 from src.scoring.bootstrap import bootstrap_interval
 from src.tables import percent
 
 logger = logging.getLogger(__name__)
 
 
-def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> dict[str, Any]:
-    """Judge one experiment's predictions and write its record; returns the record.
+def check_judgeable(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> None:
+    """Raise UserError when verdicts exist that were given under other settings."""
+    if plan.arguments.overwrite:
+        return
+    path = plan.workspace.verdicts(experiment.name, plan.arguments.stage, plan.judge_name)
+    earlier = read_json(_settings_file(path)) if has_rows(path) else {}
+    settings = _settings(plan, experiment, judge)
+    differing = [key for key in earlier.keys() & settings.keys() if earlier[key] != settings[key]]
+    if differing:
+        listed = "; ".join(f"{key} was {earlier[key]}, is {settings[key]}" for key in sorted(differing))
+        raise UserError(
+            f"{experiment.name} was judged by {plan.judge_name} under other settings ({listed}): --overwrite judges it anew"
+        )
 
-    Raises UserError when verdicts exist that were given under other settings.
-    """
+
+def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> dict[str, Any]:
+    """Judge one experiment's predictions and write its record; returns the record."""
     name, stage = experiment.name, plan.arguments.stage
     path = plan.workspace.verdicts(name, stage, plan.judge_name)
+    if plan.arguments.overwrite:
+        for old in (path, partial_of(path)):
+            old.unlink(missing_ok=True)
     settings = _settings(plan, experiment, judge)
-    _guard(plan, experiment, settings)
+    write_json(_settings_file(path), settings)
     predictions = {one.id: one for one in read_predictions(plan.workspace.predictions(name, stage))}
 
     def verdicts_of(ids: list[str]) -> list[dict[str, Any]]:
         requests = [Request(experiment.dataset, SPLITS[stage], predictions[id].input, predictions[id].output) for id in ids]
         return [asdict(verdict_of(id, reply)) for id, reply in zip(ids, judge.replies(requests), strict=True)]
 
-    ids, size = list(predictions), plan.arguments.batch_size
-    batches = [ids[start : start + size] for start in range(0, len(ids), size)]
-    rows = complete_rows(path, ids, batches, verdicts_of, f"{name}: judge")
+    def unjudged(done: set[str]) -> list[list[str]]:
+        return chunks([id for id in predictions if id not in done], plan.arguments.batch_size)
+
+    rows = complete_rows(path, list(predictions), unjudged, judge.start, verdicts_of, f"{name}: judge")
     return _record(plan, experiment, settings, [Verdict(**row) for row in rows])
 
 
@@ -65,17 +81,8 @@ def _settings(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> di
     }
 
 
-def _guard(plan: JudgePlan, experiment: JudgedExperiment, settings: dict[str, Any]) -> None:
-    """Leave the settings beside the verdicts; raises UserError when earlier verdicts were given under others."""
-    path = plan.workspace.verdicts(experiment.name, plan.arguments.stage, plan.judge_name)
-    settings_path = path.with_suffix(".settings.json")
-    if plan.arguments.overwrite:
-        for old in (path, path.with_name(path.name + ".partial"), settings_path):
-            old.unlink(missing_ok=True)
-    earlier = read_json(settings_path) if settings_path.is_file() else {}
-    if mistakes := differences(f"judgement of {experiment.name} by {plan.judge_name}", earlier, settings):
-        raise UserError(*mistakes)
-    write_json(settings_path, settings)
+def _settings_file(verdicts: Path) -> Path:
+    return verdicts.with_suffix(".settings.json")
 
 
 def _record(plan: JudgePlan, experiment: JudgedExperiment, settings: dict[str, Any], verdicts: list[Verdict]) -> dict[str, Any]:

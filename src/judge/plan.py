@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from src.data import Dataset, Locations, find_dataset
 from src.errors import UserError, nearest
@@ -15,6 +16,7 @@ from src.models import POCKET, BaseModel
 from src.resume import SETTINGS_FILE
 from src.workspace import Workspace
 
+_FOR_VLLM_HERE = ("judge_dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size")
 SPLITS = {"valid": "validation", "test": "test"}
 
 
@@ -68,19 +70,33 @@ def _wrong_values(arguments: JudgeArguments) -> list[str]:
         mistakes.append(f"--gpu_memory_utilization {arguments.gpu_memory_utilization}: must be above 0 and at most 1")
     if not 0 <= arguments.seed < 2**32:
         mistakes.append(f"--seed {arguments.seed}: must be at least 0 and below 2^32")
-    if url and not re.match(r"https?://[^/]+", url):
+    if url and not _is_url(url):
         mistakes.append(f"--judge_url {url}: expected a URL such as http://localhost:8000/v1")
     if url and model == POCKET:
         mistakes.append("--judge_url contradicts --judge_model_name_or_path pocket, which is no model")
-    if not url and model != POCKET:
-        try:
-            BaseModel(model).check_exists()
-        except UserError as error:
-            mistakes += [mistake.replace("--model_name_or_path", "--judge_model_name_or_path") for mistake in error.mistakes]
+    if url or model == POCKET:
+        given = [name for name in _FOR_VLLM_HERE if getattr(arguments, name) != getattr(JudgeArguments(), name)]
+        where = "behind --judge_url" if url else "in place of a model"
+        mistakes += [f"--{name} is for a model in vLLM here: it means nothing to a judge {where}" for name in given]
+        return mistakes
+    try:
+        BaseModel(model).check_exists()
+    except UserError as error:
+        mistakes += [mistake.replace("--model_name_or_path", "--judge_model_name_or_path") for mistake in error.mistakes]
     return mistakes
 
 
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a broken port or address
+        return False
+
+
 def _experiment(name: str, arguments: JudgeArguments, workspace: Workspace) -> JudgedExperiment:
+    if name.startswith(".") or "/" in name or "\\" in name or not name:
+        raise UserError(f"--experiment_name {name}: a name is needed, not a path")
     folder = workspace.predictions_folder(name)
     if not (folder / SETTINGS_FILE).is_file():
         stored = [path.parent.name for path in folder.parent.glob(f"*/{SETTINGS_FILE}")]

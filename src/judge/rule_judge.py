@@ -23,6 +23,9 @@ class RuleJudge:
         revision = hash_of_files([folder / f"{name}.py" for name in _GRAMMAR])
         return {"judge": "rule", "model": POCKET, "revision": revision}
 
+    def start(self) -> None:
+        """Nothing needs to start."""
+
     def replies(self, requests: list[Request]) -> list[Reply]:
         return [_reply(request) for request in requests]
 

@@ -3,73 +3,100 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from src.errors import UserError, first_line
 from src.judge import Reply, Request
 from src.judge.prompts import judge_prompt
+from src.prompts import TEMPLATE_DATE
+from src.tasks import find_task
 
-_LONGEST_REPLY = 16
+_LONGEST_REPLY = 16  # tokens
+_IN_PARALLEL = 64
+# As in our own engine: the word is one of two, nothing of the model's own sampling settings applies, and a template that prints
+# the date prints always the same.
+_VLLM_OPTIONS = {
+    "structured_outputs": {"choice": ["yes", "no"]},
+    "repetition_penalty": 1.0,
+    "chat_template_kwargs": {"date_string": TEMPLATE_DATE},
+}
 
 
 class UrlJudge:
-    """Asks a server, all requests of a batch at a time. The key, where one is needed, is taken from OPENAI_API_KEY.
+    """Asks a server, the requests of a batch in parallel. The key, where one is needed, is taken from OPENAI_API_KEY.
 
-    Raises UserError when no server answers, or it has no model of the name.
+    Raises UserError when no server answers, it has no model of the name, or it does not take our kind of request.
     """
 
     def __init__(self, url: str, model: str) -> None:
         import openai
 
         self._url, self._model = url, model
-        self._client = openai.OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=5, timeout=600)
-        with _ServerErrors(url):
-            served = {one.id: one for one in self._client.with_options(max_retries=1, timeout=30).models.list()}
-        if model not in served:
-            raise UserError(f"--judge_model_name_or_path {model}: the server at {url} has {', '.join(served) or 'no model'}")
-        self._root = getattr(served[model], "root", None)
+        self._client = openai.OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=5, timeout=120)
+        self._root = self._served_model().get("root")
 
     @property
     def identity(self) -> dict[str, Any]:
         """Servers tell no revision; `root` is where vLLM's has the model from."""
         return {"judge": "url", "model": self._model, "revision": None, "root": self._root}
 
-    def replies(self, requests: list[Request]) -> list[Reply]:
-        with ThreadPoolExecutor(max_workers=len(requests)) as threads:
-            return list(threads.map(self._reply, requests))
+    def start(self) -> None:
+        """Ask a question of ours: a server that refuses it would refuse all, and each would count as a failure."""
+        reply = self._ask(judge_prompt((find_task("summarization"),), "", ""))
+        if reply.failure:
+            raise UserError(f"--judge_url {self._url}: {reply.failure}: {reply.text}")
 
-    def _reply(self, request: Request) -> Reply:
+    def replies(self, requests: list[Request]) -> list[Reply]:
+        questions = [judge_prompt(request.dataset.tasks, request.input, request.output) for request in requests]
+        threads = ThreadPoolExecutor(max_workers=min(len(questions), _IN_PARALLEL))
+        try:
+            return list(threads.map(self._ask, questions))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, question: str) -> Reply:
         import openai
 
-        question = judge_prompt(request.dataset.tasks, request.input, request.output)
-        with _ServerErrors(self._url):
+        with self._server_errors():
             try:
                 completion = self._client.chat.completions.create(
                     model=self._model,
                     messages=[{"role": "user", "content": question}],
                     temperature=0,
                     max_tokens=_LONGEST_REPLY,
-                    extra_body={"structured_outputs": {"choice": ["yes", "no"]}},
+                    extra_body=_VLLM_OPTIONS,
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                return Reply(failure=f"the server refuses the request: {first_line(error)}")
+                return Reply(first_line(error), failure="the server refuses the request")
+        if not completion.choices:
+            return Reply(failure="the server's answer is empty")
         return Reply(completion.choices[0].message.content or "")
 
+    def _served_model(self) -> dict[str, Any]:
+        """What the server says of the model."""
+        with self._server_errors():
+            answer = self._client.with_options(max_retries=1, timeout=30).models.with_raw_response.list()
+        try:
+            served = {one["id"]: one for one in answer.http_response.json()["data"]}
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"--judge_url {self._url}: what answers there speaks no OpenAI-compatible language") from error
+        if self._model not in served:
+            raise UserError(
+                f"--judge_model_name_or_path {self._model}: the server at {self._url} has {', '.join(served) or 'no model'}"
+            )
+        return served[self._model]
 
-class _ServerErrors:
-    """Turns a server's silence or refusal into a UserError; what was judged before is kept."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+    @contextmanager
+    def _server_errors(self) -> Iterator[None]:
+        """Turns a server's silence or refusal into a UserError; what was judged before is kept."""
         import openai
 
-        if isinstance(error, openai.APIConnectionError):
+        try:
+            yield
+        except openai.APIConnectionError as error:
             raise UserError(f"--judge_url {self._url}: no server answers there; `vllm serve MODEL` starts one") from error
-        if isinstance(error, openai.APIStatusError):
+        except openai.APIStatusError as error:
             raise UserError(f"--judge_url {self._url}: the server says {first_line(error)}") from error

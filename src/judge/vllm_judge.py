@@ -27,7 +27,11 @@ class VllmJudge:
     @property
     def identity(self) -> dict[str, Any]:
         limits = {"dtype": self._settings.dtype, "max_model_len": self._settings.max_model_len}
-        return {"judge": "vllm", "model": self._model.name, "revision": self._model.identity()} | limits
+        return {"judge": "vllm", "model": self._model.name, "revision": self._model.signature()} | limits
+
+    def start(self) -> None:
+        """Start vLLM, unless it runs for this model already."""
+        self._engines.engine(self._model, self._settings, None, self._log_path)
 
     def replies(self, requests: list[Request]) -> list[Reply]:
         """Replies in the order of the requests; a prompt that doesn't fit is a failure, it is never cut."""
@@ -50,7 +54,7 @@ class VllmJudge:
     def _unfit(self, prompt: list[int], request: Request) -> str | None:
         """Why a prompt can't be put to the model."""
         if len(prompt) + _LONGEST_REPLY > self._settings.max_model_len:
-            return "the prompt is longer than --max_model_len"
+            return f"the question is longer than {self._settings.max_model_len} tokens (--max_model_len, or what the model takes)"
         empty = self._encoder.question(judge_prompt(request.dataset.tasks, "", ""))
         if self._specials_in(prompt) > self._specials_in(empty):
             return "the text has special tokens of the judge's chat template in it"

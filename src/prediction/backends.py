@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.errors import UserError
 from src.models import BaseModel
 from src.prediction import PredictionSettings
 
@@ -29,25 +27,14 @@ def resolve_backend(asked: str) -> str:
 
 
 def resolve_dtype(asked: str) -> str:
-    """The precision that is asked for; "auto" is bfloat16 on a GPU, float32 otherwise."""
+    """The precision that is asked for; "auto" is bfloat16 on a GPU that has it, float16 on one that hasn't, float32 on a CPU."""
     import torch
 
     if asked != "auto":
         return asked
-    return "bfloat16" if torch.cuda.is_available() else "float32"
-
-
-def check_backend(backend: str, tensor_parallel_size: int) -> None:
-    """Raise UserError when a backend can't run on this machine as asked."""
-    if backend != VLLM:
-        return
-    import torch
-
-    if not importlib.util.find_spec("vllm"):
-        raise UserError("vLLM is not installed: make environment, or add --prediction_backend transformers")
-    gpus = torch.cuda.device_count()
-    if tensor_parallel_size > max(1, gpus):
-        raise UserError(f"--tensor_parallel_size {tensor_parallel_size}: {gpus} GPUs are visible (CUDA_VISIBLE_DEVICES)")
+    if not torch.cuda.is_available():
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def make_generator(

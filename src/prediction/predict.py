@@ -13,7 +13,7 @@ from src.encoding import ChatEncoder, Prompt
 from src.files import read_json_lines, write_text
 from src.models import BaseModel
 from src.prediction import Answer, Prediction, PredictionSettings
-from src.resumable import complete_rows, line_of
+from src.resumable import chunks, complete_rows, line_of
 
 
 class Generator(Protocol):
@@ -33,7 +33,8 @@ def predict_split(
 ) -> list[Prediction]:
     """Predictions for all examples, in their order, and in the file `path` once all are made.
 
-    Batches are the same in every run, the longest prompts first. The generator is made only if there is something left to do.
+    The longest prompts come first, and batches are the same in every run: a batch's padding shows in a result's last digits. The
+    generator is made only if there is something left to do.
     """
     if path.is_file():
         return read_predictions(path)
@@ -41,8 +42,11 @@ def predict_split(
     prompts = {example.id: encoder.prompt(instruction, example.input, settings.max_prompt_length) for example in examples}
     by_id = {example.id: example for example in examples}
     ids = list(by_id)
-    longest_first = sorted(ids, key=lambda id: -len(prompts[id].ids))
-    batches = [longest_first[start : start + settings.batch_size] for start in range(0, len(ids), settings.batch_size)]
+    batches = chunks(sorted(ids, key=lambda id: -len(prompts[id].ids)), settings.batch_size)
+
+    def unfinished(done: set[str]) -> list[list[str]]:
+        return [batch for batch in batches if not done.issuperset(batch)]
+
     generator = cache(make_generator)
 
     def predict(batch: list[str]) -> list[dict[str, Any]]:
@@ -50,7 +54,7 @@ def predict_split(
         made = [_prediction(by_id[id], prompts[id], answer) for id, answer in zip(batch, answers, strict=True)]
         return [asdict(prediction) for prediction in made]
 
-    return [Prediction(**row) for row in complete_rows(path, ids, batches, predict, description)]
+    return [Prediction(**row) for row in complete_rows(path, ids, unfinished, generator, predict, description)]
 
 
 def join_steps(path: Path, examples: list[Example], first: list[Prediction], second: list[Prediction]) -> list[Prediction]:
