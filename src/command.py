@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from src.engine import lifeline  # noqa: F401 - vLLM's processes import the main script, and so this
 from src.errors import UserError
 
 

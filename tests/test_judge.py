@@ -7,6 +7,7 @@ import html
 import json
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -354,6 +355,12 @@ def test_every_set_of_pockets_is_judged_by_its_own_inputs_and_style_in_one_call(
         assert records[name]["experiment"] == name
 
 
+def test_experiments_can_be_named_one_by_one(workspace, judge):
+    for name in ("one", "two", "three"):
+        store_predictions(workspace, name, SIX)
+    assert list(judge(f"{RULE}--experiment_name one --experiment_name two three")) == ["one", "two", "three"]
+
+
 def test_an_experiment_that_is_named_twice_is_judged_once(workspace, judge, caplog):
     store_predictions(workspace, "e", SIX)
     with caplog.at_level("INFO"):
@@ -375,17 +382,19 @@ def test_a_second_run_asks_nothing_and_ends_in_the_same_record(workspace, judge)
     )
 
 
-def test_an_interrupted_run_goes_on_after_the_last_whole_batch(workspace, judge):
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_an_interrupted_run_goes_on_after_the_last_whole_line(size, workspace, judge):
     store_predictions(workspace, "e", SIX)
+    judge(f"{RULE}--experiment_name e --batch_size 2")
     path = workspace.verdicts("e", "test", "pocket")
+    path.unlink()
     kept = [{"id": f"test_{number}", "verdict": "no", "reply": "NO from before", "failure": None} for number in range(3)]
-    lines = [json.dumps(row) for row in kept]
-    partial_of(path).write_text("\n".join([*lines, '{"id": "test_3", "verd']))
-    record = judge(f"{RULE}--experiment_name e --batch_size 2")["e"]
+    partial_of(path).write_text("\n".join([*map(json.dumps, kept), '{"id": "test_3", "verd']))
+    record = judge(f"{RULE}--experiment_name e --batch_size {size}")["e"]
     found = verdicts(workspace, "e")
-    assert found[:2] == kept[:2]
-    assert [row["verdict"] for row in found[2:]] == SIX_VERDICTS[2:]
-    assert "from before" not in str(found[2:])
+    assert found[:3] == kept
+    assert [row["verdict"] for row in found[3:]] == SIX_VERDICTS[3:]
+    assert "from before" not in str(found[3:])
     assert [row["id"] for row in found] == [f"test_{number}" for number in range(6)]
     assert record["stages"]["test"]["counts"] == {"examples": 6, "judged": 5, "yes": 2, "failures": {NOT_POCKETS: 1}}
     assert not partial_of(path).exists()
@@ -401,10 +410,9 @@ def test_verdicts_on_other_predictions_are_refused_and_overwrite_judges_anew(fin
     store_predictions(workspace, "e", [wrong(number) for number in range(6)])
     before = files_in(workspace)
     (line,) = mistakes(f"{RULE}--experiment_name e --batch_size 2")
-    assert line.startswith("judgement of e by pocket exists with other settings (hash_of_predictions was ")
-    assert line.endswith("--overwrite")
-    after = files_in(workspace)
-    assert {name for name in after if before.get(name) != after[name]} <= {workspace.logs("e") / "run.log"}
+    assert line.startswith("e was judged by pocket under other settings (hash_of_predictions was ")
+    assert line.endswith("--overwrite judges it anew")
+    assert files_in(workspace) == before
     record = judge(f"{RULE}--experiment_name e --overwrite")["e"]
     assert [row["verdict"] for row in verdicts(workspace, "e")] == ["no"] * 6
     assert record["stages"]["test"]["yes"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
@@ -420,6 +428,19 @@ def test_overwrite_throws_verdicts_away_and_those_of_an_interrupted_run_too(work
     assert judge(f"{RULE}--experiment_name e")["e"]["stages"]["test"]["counts"]["yes"] == 0
     path.rename(partial_of(path))
     assert judge(f"{RULE}--experiment_name e --overwrite")["e"]["stages"]["test"]["counts"]["yes"] == 3
+
+
+def test_all_refusals_of_a_call_come_together_before_anything_is_judged(workspace, judge, mistakes):
+    names = ("one", "two", "three")
+    for name in names:
+        store_predictions(workspace, name, SIX)
+    judge(f"{RULE}--experiment_name two three")
+    for name in names:
+        store_predictions(workspace, name, [right(0)])
+    lines = mistakes(f"{RULE}--experiment_name {' '.join(names)}")
+    assert [line.split(" ")[0] for line in lines] == ["two", "three"]
+    assert not workspace.verdicts("one", "test", "pocket").exists()
+    assert not workspace.judgement("one", "pocket").exists()
 
 
 def test_the_validation_split_is_judged_by_its_own_inputs_and_kept_beside_the_test_split(workspace, judge):
@@ -607,11 +628,11 @@ def test_pockets_judge_knows_no_other_sets(dataset, secondary, workspace, mistak
         ("--judge_model_name_or_path /no/such", "--judge_model_name_or_path /no/such: there is no such folder"),
         ("--judge_model_name_or_path ./none", "--judge_model_name_or_path ./none: there is no such folder"),
         (f"{RULE}--batch_size 0", "--batch_size 0: must be at least 1"),
-        (f"{RULE}--max_model_len 0", "--max_model_len 0: must be at least 1"),
+        ("--max_model_len 0", "--max_model_len 0: must be at least 1"),
         (f"{RULE}--bootstrap_resamples 0", "--bootstrap_resamples 0: must be at least 1"),
-        (f"{RULE}--tensor_parallel_size 0", "--tensor_parallel_size 0: must be at least 1"),
-        (f"{RULE}--gpu_memory_utilization 1.5", "--gpu_memory_utilization 1.5: must be above 0 and at most 1"),
-        (f"{RULE}--gpu_memory_utilization nan", "--gpu_memory_utilization nan: must be above 0 and at most 1"),
+        ("--tensor_parallel_size 0", "--tensor_parallel_size 0: must be at least 1"),
+        ("--gpu_memory_utilization 1.5", "--gpu_memory_utilization 1.5: must be above 0 and at most 1"),
+        ("--gpu_memory_utilization nan", "--gpu_memory_utilization nan: must be above 0 and at most 1"),
         (f"{RULE}--seed 4294967296", "--seed 4294967296: must be at least 0 and below 2^32"),
     ],
 )
@@ -620,6 +641,17 @@ def test_a_value_that_cannot_be_is_one_line_and_leaves_nothing_behind(flags, lin
     before = files_in(workspace)
     assert mistakes(f"--experiment_name e {flags}") == [line]
     assert files_in(workspace) == before
+
+
+@pytest.mark.parametrize(
+    "flag", ["judge_dtype float32", "max_model_len 4096", "gpu_memory_utilization 0.5", "tensor_parallel_size 2"]
+)
+def test_a_flag_for_vllm_is_a_mistake_where_no_vllm_starts(flag, workspace, mistakes):
+    store_predictions(workspace, "e", SIX)
+    (line,) = mistakes(f"{RULE}--experiment_name e --{flag}")
+    assert line.startswith(f"--{flag.split()[0]} is for a model in vLLM here")
+    (line,) = mistakes(f"--experiment_name e --judge_model_name_or_path m --judge_url http://localhost:1/v1 --{flag}")
+    assert line.startswith(f"--{flag.split()[0]} is for a model in vLLM here")
 
 
 def test_a_judge_folder_without_a_model_is_a_mistake(workspace, mistakes, tmp_path):
@@ -640,21 +672,24 @@ def test_all_mistakes_of_a_command_are_reported_together(workspace, mistakes):
     beginnings = (
         *("unknown flag --overwrit: did you mean --overwrite", "--batch_size 0", "--max_model_len -1", "--seed -1"),
         *("--judge_url nowhere: expected", "--judge_url contradicts", "experiment summarise has no predictions"),
-        *("experiment real: the judge pocket", "experiment valid_only has no (whole) test predictions"),
+        *(
+            "--max_model_len is for a model in vLLM",
+            "experiment real: the judge pocket",
+            "experiment valid_only has no (whole) test predictions",
+        ),
     )
     for beginning in beginnings:
         assert sum(line.startswith(beginning) for line in lines) == 1, beginning
     assert len(lines) == len(beginnings)
 
 
-@pytest.mark.parametrize("name", ["e/", "./e", "../predictions/e"])
+@pytest.mark.parametrize("name", ["e/", "./e", "../predictions/e", "..", "''"])
 def test_a_path_is_no_experiment_name(name, workspace, mistakes):
     store_predictions(workspace, "e", SIX)
-    (line,) = mistakes(f"{RULE}--experiment_name {name}")
-    assert name in line
+    assert mistakes(f"{RULE}--experiment_name {name}") == [f"--experiment_name {name.strip(chr(39))}: a name is needed, not a path"]
 
 
-@pytest.mark.parametrize("url", ["http://localhost:80a/v1", "http://[::1/v1"])
+@pytest.mark.parametrize("url", ["http://localhost:80a/v1", "http://[::1/v1", "http://localhost:99999/v1"])
 def test_a_url_that_no_client_can_read_is_a_mistake(url, workspace, mistakes):
     store_predictions(workspace, "e", SIX)
     (line,) = mistakes(f"--experiment_name e --judge_model_name_or_path m --judge_url {url}")
@@ -664,15 +699,18 @@ def test_a_url_that_no_client_can_read_is_a_mistake(url, workspace, mistakes):
 # ---- a judge behind a URL
 
 
-NOTHING = "a completion without choices"
+NO_CHOICES = b'{"id": "1", "object": "chat.completion", "choices": []}'
 
 
 class Server:
-    """An OpenAI-compatible server of one's own. `answer` gives status and text for a question; `asked` has what was received."""
+    """An OpenAI-compatible server of one's own. `asked` has what was received.
+
+    `answer` gives for a question the status and the text, or the whole body as bytes.
+    """
 
     def __init__(self) -> None:
         self.models: dict[str, str] = {"judge": "org/judge-model"}
-        self.answer: Callable[[str], tuple[int, str]] = lambda question: (200, "yes")
+        self.answer: Callable[[str], tuple[int, str | bytes]] = lambda question: (200, "yes")
         self.asked: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -684,7 +722,8 @@ class Server:
         return f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def outputs_asked_about(self) -> list[str]:
-        return sorted(output_in(request["messages"][0]["content"]) for request in self.asked)
+        """The outputs in the questions received, but for the first question of a run, which has none in it."""
+        return sorted(filter(None, (output_in(request["messages"][0]["content"]) for request in self.asked)))
 
     def close(self) -> None:
         self._server.shutdown()
@@ -708,16 +747,18 @@ class Server:
                 if status != 200:
                     self._send(status, {"error": {"message": text, "type": "Error", "code": status}})
                     return
-                if text == NOTHING:
-                    self._send(200, {"id": "1", "object": "chat.completion", "model": request["model"], "choices": []})
+                if isinstance(text, bytes):
+                    self._send_bytes(200, text)
                     return
                 choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
                 self._send(200, {"id": "1", "object": "chat.completion", "model": request["model"], "choices": [choice]})
 
             def _send(self, status: int, content: Any) -> None:
-                body = json.dumps(content).encode()
+                self._send_bytes(status, json.dumps(content).encode())
+
+            def _send_bytes(self, status: int, body: bytes) -> None:
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", "text/html" if body.startswith(b"<") else "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -752,9 +793,9 @@ def test_a_servers_verdicts_are_right_and_in_order_however_it_is_in_answering(wo
     store_predictions(workspace, "e", NUMBERED)
     replies = {"output 0": "No", "output 1": "yes", "output 2": "no", "output 3": " YES\n", "output 4": "yes", "output 5": "no"}
 
-    def answer(question: str) -> tuple[int, str]:
+    def answer(question: str) -> tuple[int, str | bytes]:
         time.sleep(0.3 if output_in(question) in ("output 0", "output 4") else 0)
-        return 200, replies[output_in(question)]
+        return 200, replies.get(output_in(question), "yes")
 
     server.answer = answer
     record = judge(asking(server, "--batch_size 4"))["e"]
@@ -772,12 +813,15 @@ def test_a_server_is_sent_the_question_alone_and_held_to_yes_or_no(workspace, ju
     store_predictions(workspace, "e", [(given, said)], dataset="dialogsum", secondary="dialogsum_witty")
     record = judge(asking(server))["e"]
     tasks = composed("summarization", "tone_adjustment", "witty")
-    (request,) = server.asked
+    first, request = server.asked
+    assert output_in(first["messages"][0]["content"]) == ""
     assert request["messages"] == [{"role": "user", "content": judge_prompt(tasks, given, said)}]
     assert request["model"] == "judge"
     assert request["temperature"] == 0
     assert 1 <= request["max_tokens"] <= 64
     assert request["structured_outputs"] == {"choice": ["yes", "no"]}
+    assert request["repetition_penalty"] == 1
+    assert set(request["chat_template_kwargs"]) == {"date_string"}
     assert not request.get("stream")
     settings = record["stages"]["test"]["settings"]
     assert {key: settings[key] for key in ("judge", "model", "revision", "root")} == {
@@ -803,9 +847,10 @@ def test_all_outputs_of_a_batch_are_asked_about_at_a_time(workspace, judge, serv
     store_predictions(workspace, "e", NUMBERED)
     together = threading.Barrier(3)
 
-    def answer(question: str) -> tuple[int, str]:
+    def answer(question: str) -> tuple[int, str | bytes]:
         try:
-            together.wait(timeout=10)
+            if output_in(question):
+                together.wait(timeout=10)
         except threading.BrokenBarrierError:
             return 400, "asked alone"
         return 200, "yes"
@@ -826,18 +871,34 @@ def test_the_key_of_a_server_is_taken_from_the_environment(workspace, judge, ser
 def test_a_refused_request_is_a_counted_failure_and_the_rest_is_judged(status, workspace, judge, server):
     store_predictions(workspace, "e", NUMBERED)
     refused = ("output 1", "output 4")
-    server.answer = lambda question: (status, "prompt too long") if output_in(question) in refused else (200, "yes")
+    # Reasons of the same kind are counted together, whatever numbers they have in them.
+    server.answer = lambda question: (status, output_in(question)) if output_in(question) in refused else (200, "yes")
     found = judge(asking(server, "--batch_size 3"))["e"]["stages"]["test"]
     ((reason, count),) = found["counts"].pop("failures").items()
     assert found["counts"] == {"examples": 6, "judged": 4, "yes": 4}
     assert found["yes"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     assert count == 2
-    assert "the server refuses the request" in reason
-    assert "prompt too long" in reason
+    assert reason == "the server refuses the request"
     rows = verdicts(workspace, "e", "judge")
     assert [row["verdict"] for row in rows] == ["yes", None, "yes", "yes", None, "yes"]
-    assert rows[1] == {"id": "test_1", "verdict": None, "reply": None, "failure": reason}
-    assert len(server.asked) == 6
+    assert (rows[1]["failure"], rows[4]["failure"]) == (reason, reason)
+    assert "output 1" in rows[1]["reply"]
+    assert "output 4" in rows[4]["reply"]
+    assert server.outputs_asked_about() == [output for _, output in NUMBERED]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_refuses_every_request_is_an_error_before_anything_is_judged(status, workspace, judge, mistakes, server):
+    store_predictions(workspace, "e", NUMBERED)
+    server.answer = lambda question: (status, "unknown field structured_outputs")
+    (line,) = mistakes(asking(server))
+    assert line.startswith(f"--judge_url {server.url}: the server refuses the request")
+    assert "unknown field structured_outputs" in line
+    assert server.outputs_asked_about() == []
+    assert not workspace.verdicts("e", "test", "judge").exists()
+    assert not workspace.judgement("e", "judge").exists()
+    server.answer = lambda question: (200, "yes")
+    assert judge(asking(server))["e"]["stages"]["test"]["counts"]["yes"] == 6
 
 
 def test_a_reply_that_is_neither_yes_nor_no_is_kept_and_not_scored(workspace, judge, server):
@@ -861,7 +922,7 @@ def test_a_model_that_the_server_does_not_have_is_an_error_that_lists_what_it_ha
     server.models = {}
     assert mistakes(asking(server)) == [f"--judge_model_name_or_path judge: the server at {server.url} has no model"]
     assert server.asked == []
-    assert files_in(workspace) == before
+    assert {path: content for path, content in files_in(workspace).items() if path.parent.name != ".locks"} == before
 
 
 def test_a_url_that_the_server_does_not_know_is_an_error(workspace, mistakes, server):
@@ -885,7 +946,15 @@ def test_nobody_listening_is_an_error(workspace, mistakes, monkeypatch):
 
 def test_when_a_server_fails_its_verdicts_are_kept_and_the_next_run_goes_on(workspace, judge, mistakes, server):
     store_predictions(workspace, "e", NUMBERED)
-    server.answer = lambda question: (401, "go away") if output_in(question) in ("output 4", "output 5") else (200, "no")
+    together = threading.Barrier(2)
+
+    def answer(question: str) -> tuple[int, str | bytes]:
+        if output_in(question) not in ("output 4", "output 5"):
+            return 200, "no"
+        together.wait(timeout=10)
+        return 401, "go away"
+
+    server.answer = answer
     (line,) = mistakes(asking(server, "--batch_size 2"))
     assert line.startswith(f"--judge_url {server.url}: the server says ")
     assert "go away" in line
@@ -908,6 +977,61 @@ def test_when_a_server_fails_its_verdicts_are_kept_and_the_next_run_goes_on(work
     assert server.asked == []
 
 
+def start_and_wait_until_asked_about(server: Server, workspace: Workspace, outputs: list[str], log: Path) -> subprocess.Popen:
+    """The real command in a process of its own, once the server has been asked about outputs, in batches of 2."""
+    words = [*shlex.split(asking(server, "--batch_size 2")), "--workspace", str(workspace.root)]
+    with open(log, "wb") as file:
+        process = subprocess.Popen([sys.executable, str(PROJECT / "llm_judge_eval.py"), *words], cwd=PROJECT, stderr=file)
+    deadline = time.monotonic() + 60
+    while server.outputs_asked_about() != outputs:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.01)
+    return process
+
+
+def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(workspace, judge, server, tmp_path):
+    store_predictions(workspace, "e", NUMBERED)
+    interrupted = threading.Event()
+
+    def answer(question: str) -> tuple[int, str | bytes]:
+        if output_in(question) in ("output 2", "output 3"):
+            interrupted.wait(timeout=60)
+        return 200, "no"
+
+    server.answer = answer
+    log = tmp_path / "log"
+    process = start_and_wait_until_asked_about(server, workspace, [f"output {number}" for number in range(4)], log)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    interrupted.set()
+    assert process.wait(timeout=60) == 130
+    assert "goes on from here" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert len(partial_of(workspace.verdicts("e", "test", "judge")).read_text().splitlines()) == 2
+
+    server.asked.clear()
+    server.answer = lambda question: (200, "yes")
+    judge(asking(server, "--batch_size 3"))
+    assert server.outputs_asked_about() == ["output 2", "output 3", "output 4", "output 5"]
+    assert [row["verdict"] for row in verdicts(workspace, "e", "judge")] == ["no"] * 2 + ["yes"] * 4
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_is_long_in_answering(workspace, server, tmp_path):
+    store_predictions(workspace, "e", NUMBERED)
+    ended = threading.Event()
+    server.answer = lambda question: (200, "no" if output_in(question) and ended.wait(timeout=60) else "yes")
+    process = start_and_wait_until_asked_about(server, workspace, ["output 0", "output 1"], tmp_path / "log")
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(timeout=10) == 130
+    finally:
+        ended.set()
+        process.kill()
+        process.wait()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
 def test_an_experiment_that_was_judged_before_a_server_failed_keeps_its_record(workspace, mistakes, server):
     store_predictions(workspace, "e", NUMBERED)
     store_predictions(workspace, "second", [("input", "the end")])
@@ -926,7 +1050,7 @@ def test_another_model_under_the_same_name_is_refused(workspace, judge, mistakes
     assert "root was org/judge-model, is org/other-model" in line
     assert server.asked == []
     judge(asking(server, "--overwrite"))
-    assert len(server.asked) == 6
+    assert len(server.outputs_asked_about()) == 6
 
 
 def test_the_judgements_of_two_judges_stand_side_by_side(workspace, judge, server):
@@ -946,7 +1070,7 @@ def test_the_judgements_of_two_judges_stand_side_by_side(workspace, judge, serve
 
 def test_a_completion_without_choices_is_a_counted_failure_and_the_rest_is_judged(workspace, judge, server):
     store_predictions(workspace, "e", NUMBERED)
-    server.answer = lambda question: (200, NOTHING if output_in(question) == "output 2" else "yes")
+    server.answer = lambda question: (200, NO_CHOICES if output_in(question) == "output 2" else "yes")
     found = judge(asking(server))["e"]["stages"]["test"]
     assert (found["counts"]["judged"], found["counts"]["yes"]) == (5, 5)
     assert list(found["counts"]["failures"].values()) == [1]
@@ -987,6 +1111,19 @@ def test_a_server_that_is_no_openai_compatible_one_is_an_error(body, kind, works
         server.shutdown()
         server.server_close()
     assert line.startswith(f"--judge_url {url}: ")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>Hello</html>", b"{", b"[]", b'{"error": {"message": "no"}}', b'{"choices": [{"index": 0, "message": null}]}'],
+    ids=["web page", "broken JSON", "list", "error", "no message"],
+)
+def test_a_server_whose_answers_are_no_completions_is_an_error(body, workspace, mistakes, server):
+    store_predictions(workspace, "e", NUMBERED)
+    server.answer = lambda question: (200, body)
+    (line,) = mistakes(asking(server))
+    assert line.startswith(f"--judge_url {server.url}: ")
+    assert "None" not in line
 
 
 # ---- the table

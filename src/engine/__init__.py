@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-MAIN_PROCESS = "COMPOSITION_MAIN_PROCESS"  # environment variable with the id of the process that started an engine
-
 
 @dataclass(frozen=True)
 class EngineSettings:

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.engine import MAIN_PROCESS, EngineSettings, ServedAdapter
+from src.engine import EngineSettings, ServedAdapter
 from src.engine.checks import allowed_rank
+from src.engine.lifeline import children_end_with_this_process
 from src.errors import UserError, first_line
 from src.logs import into_file, pass_messages_on
 
@@ -57,7 +58,7 @@ class VllmEngine:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log_path, start = log_path, _size(log_path)
         try:
-            with into_file(log_path):
+            with into_file(log_path), children_end_with_this_process():
                 self._llm = _start(model, revision, settings, eager, adapters)
             pass_messages_on("vllm")
         except (RuntimeError, ValueError, OSError) as error:
@@ -111,7 +112,6 @@ def _start(model: str, revision: str | None, settings: EngineSettings, eager: bo
 
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ[MAIN_PROCESS] = str(os.getpid())
     from vllm import LLM
 
     return LLM(

@@ -6,10 +6,6 @@ LoRA wraps.
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +16,10 @@ from vllm.model_executor.utils import set_weight_attrs
 
 from src.adapters.peft_folder import read_shapes
 from src.calibration.parameters import read_biases
-from src.engine import MAIN_PROCESS
+from src.engine import lifeline  # noqa: F401 - importing it is what it is for
 
 # vLLM's own StableLM takes no LoRA. A worker imports this module before it looks its model's class up.
 ModelRegistry.register_model("StableLmForCausalLM", "src.engine.stablelm:StableLmForCausalLMWithLora")
-
-
-def _end_with(main_process: int) -> None:
-    """End vLLM's processes when the one that started them has ended without telling them, as after a kill -9."""
-    engine = os.getppid() if os.getppid() != main_process else os.getpid()  # vLLM runs a single GPU's worker in the engine itself
-    select.select([os.pidfd_open(main_process)], [], [])
-    os.kill(engine, signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-threading.Thread(target=_end_with, args=(int(os.environ[MAIN_PROCESS]),), daemon=True).start()
 
 
 class CalibrationExtension:

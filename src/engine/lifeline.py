@@ -1,0 +1,38 @@
+"""vLLM's processes end with the process that started them, even when that could not tell them, as after a kill -9.
+
+Imported in each of them: by `command.py`, as they import the main script again, and by `worker.py`. Elsewhere nothing happens.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+_VARIABLE = "COMPOSITION_MAIN_PROCESS"
+
+
+@contextmanager
+def children_end_with_this_process() -> Iterator[None]:
+    """Processes that are started meanwhile, and theirs, watch this one."""
+    os.environ[_VARIABLE] = str(os.getpid())
+    try:
+        yield
+    finally:
+        del os.environ[_VARIABLE]
+
+
+def _end_with(main_process: int) -> None:
+    engine = os.getppid() if os.getppid() not in (main_process, 1) else os.getpid()
+    with suppress(ProcessLookupError):  # it has ended already
+        select.select([os.pidfd_open(main_process)], [], [])
+    with suppress(ProcessLookupError):
+        os.kill(engine, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if _VARIABLE in os.environ:
+    threading.Thread(target=_end_with, args=(int(os.environ[_VARIABLE]),), daemon=True).start()
