@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,8 +35,10 @@ class UrlJudge:
         import openai
 
         self._url, self._model = url, model
-        self._client = openai.OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=5, timeout=120)
-        self._root = self._served_model().get("root")
+        key = os.environ.get("OPENAI_API_KEY", "none")
+        self._client = openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=5, timeout=120)
+        self._runner = asyncio.Runner()
+        self._root = self._runner.run(self._served_model()).get("root")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -45,24 +47,29 @@ class UrlJudge:
 
     def start(self) -> None:
         """Ask a question of ours: a server that refuses it would refuse all, and each would count as a failure."""
-        reply = self._ask(judge_prompt((find_task("summarization"),), "", ""))
+        (reply,) = self._runner.run(self._ask_all([judge_prompt((find_task("summarization"),), "", "")]))
         if reply.failure:
             raise UserError(f"--judge_url {self._url}: {reply.failure}: {reply.text}")
 
     def replies(self, requests: list[Request]) -> list[Reply]:
         questions = [judge_prompt(request.dataset.tasks, request.input, request.output) for request in requests]
-        threads = ThreadPoolExecutor(max_workers=min(len(questions), _IN_PARALLEL))
-        try:
-            return list(threads.map(self._ask, questions))
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+        return self._runner.run(self._ask_all(questions))
 
-    def _ask(self, question: str) -> Reply:
+    async def _ask_all(self, questions: list[str]) -> list[Reply]:
+        free = asyncio.Semaphore(_IN_PARALLEL)
+
+        async def ask(question: str) -> Reply:
+            async with free:
+                return await self._ask(question)
+
+        return await asyncio.gather(*map(ask, questions))
+
+    async def _ask(self, question: str) -> Reply:
         import openai
 
         with self._server_errors():
             try:
-                completion = self._client.chat.completions.create(
+                answer = await self._client.chat.completions.with_raw_response.create(
                     model=self._model,
                     messages=[{"role": "user", "content": question}],
                     temperature=0,
@@ -71,27 +78,24 @@ class UrlJudge:
                 )
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 return Reply(first_line(error), failure="the server refuses the request")
-        if not completion.choices:
-            return Reply(failure="the server's answer is empty")
-        return Reply(completion.choices[0].message.content or "")
+            choices = answer.http_response.json()["choices"]
+            if not choices:
+                return Reply(failure="the server's answer is empty")
+            return Reply(choices[0]["message"]["content"] or "")
 
-    def _served_model(self) -> dict[str, Any]:
+    async def _served_model(self) -> dict[str, Any]:
         """What the server says of the model."""
         with self._server_errors():
-            answer = self._client.with_options(max_retries=1, timeout=30).models.with_raw_response.list()
-        try:
+            answer = await self._client.with_options(max_retries=1, timeout=30).models.with_raw_response.list()
             served = {one["id"]: one for one in answer.http_response.json()["data"]}
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"--judge_url {self._url}: what answers there speaks no OpenAI-compatible language") from error
         if self._model not in served:
-            raise UserError(
-                f"--judge_model_name_or_path {self._model}: the server at {self._url} has {', '.join(served) or 'no model'}"
-            )
+            known = ", ".join(served) or "no model"
+            raise UserError(f"--judge_model_name_or_path {self._model}: the server at {self._url} has {known}")
         return served[self._model]
 
     @contextmanager
     def _server_errors(self) -> Iterator[None]:
-        """Turns a server's silence or refusal into a UserError; what was judged before is kept."""
+        """Turns a server's silence, refusal or other language into a UserError; what was judged before is kept."""
         import openai
 
         try:
@@ -100,3 +104,5 @@ class UrlJudge:
             raise UserError(f"--judge_url {self._url}: no server answers there; `vllm serve MODEL` starts one") from error
         except openai.APIStatusError as error:
             raise UserError(f"--judge_url {self._url}: the server says {first_line(error)}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"--judge_url {self._url}: what answers there speaks no OpenAI-compatible language") from error
