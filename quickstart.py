@@ -14,6 +14,7 @@ from pathlib import Path
 import llm_judge_eval
 import run_experiment
 from src.command import exit_code_of
+from src.engine.pool import Engines
 from src.files import read_json, write_text
 from src.logs import log_to_screen
 from src.tables import Row, markdown_table
@@ -57,9 +58,10 @@ def run() -> None:
     start = time.monotonic()
     commands = [f"--experiment_name {name} {flags}" for name, flags in SINGLE_TASKS.items()]
     commands += [f"--experiment_name {_experiment(name)} {COMPOSED} {flags} --do_predict" for name, flags in METHODS.values()]
-    for number, flags in enumerate(commands, start=1):
-        print(f"\n[{number}/{len(commands)}] python run_experiment.py @configs/pocket.txt {flags}", flush=True)
-        run_experiment.run(["@configs/pocket.txt", *shlex.split(flags)])
+    with Engines(highest_rank=32) as engines:
+        for number, flags in enumerate(commands, start=1):
+            print(f"\n[{number}/{len(commands)}] python run_experiment.py @configs/pocket.txt {flags}", flush=True)
+            run_experiment.run(["@configs/pocket.txt", *shlex.split(flags)], engines)
     experiments = {label: _experiment(name) for label, (name, _) in METHODS.items()}
     judge = f"--judge_model_name_or_path pocket --experiment_name {' '.join(experiments.values())}"
     print(f"\npython llm_judge_eval.py {judge}", flush=True)

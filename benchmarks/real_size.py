@@ -9,6 +9,7 @@ Prints a Markdown table. `--shape tiny` goes through the same code in a minute o
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import subprocess
 import sys
@@ -134,13 +135,15 @@ def training_lines(shape: Shape, base: BaseModel, folder: Path) -> list[str]:
     )
     tokens = shape.sequences * shape.length
     folders = [TrainingFolders(folder / f"training{number}", folder / "logs") for number in range(2)]
+    model = base.load(torch.float32)
     with Measured("LoRA training, rank 32", tokens) as lora:
-        adapter, _ = train_lora(base.load(torch.float32), base.name, sequences, 0, LORA, settings, folders[0], "LoRA")
+        adapter, _ = train_lora(model, base.name, sequences, 0, LORA, settings, folders[0], "LoRA")
     pair = [replace(adapter, name=name) for name in ("one", "other")]
     merged = merge("linear", pair, [0.5, 0.5])
     spec = CalibrationSpec(LC_PLUS_PLUS, for_each_component=True, rank=4)
+    model = base.load(torch.float32)
     with Measured("LC++ calibration, rank 4", tokens) as calibrated:
-        calibration, _ = train_calibration(base.load(torch.float32), merged, spec, sequences, 0, settings, folders[1], "LC++")
+        calibration, _ = train_calibration(model, merged, spec, sequences, 0, settings, folders[1], "LC++")
     write_adapter(folder / "adapter", calibration.fold_into(merged), "float16")
     return [lora.line, calibrated.line]
 
@@ -173,6 +176,7 @@ class Measured:
         self.label, self.tokens, self.line = label, tokens, ""
 
     def __enter__(self) -> Measured:
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

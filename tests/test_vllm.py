@@ -17,12 +17,12 @@ from src.adapters.peft_folder import read_shapes
 from src.calibration import LC, CalibrationSpec
 from src.calibration.parameters import Calibration
 from src.engine import ServedAdapter
-from src.engine.checks import allowed_rank
-from src.errors import UserError
 from src.models import BaseModel
 from src.prediction import PredictionSettings
 from src.prediction.transformers_backend import TransformersGenerator
 from src.prediction.vllm_backend import VllmGenerator
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the engine on a CPU is tested; test_gpu.py is for GPUs")
 
 # Engines are shared by tests with the same lengths.
 LENGTHS = "--max_new_tokens 24 --max_prompt_length 1000 --max_test_examples 12 "
@@ -138,16 +138,6 @@ def test_an_answer_that_reaches_the_limit_is_cut_off_alike(served):
     base = BaseModel(str(model))
     with_vllm = VllmGenerator(base, None, VLLM, shared, root / "vllm.log").answers(PROMPTS)
     assert with_vllm == TransformersGenerator(base, None, VLLM).answers(PROMPTS)
-
-
-@pytest.mark.parametrize(("rank", "allowed"), [(0, 0), (1, 1), (4, 8), (8, 8), (9, 16), (68, 128), (512, 512)])
-def test_the_next_rank_that_vllm_allows_is_chosen(rank, allowed):
-    assert allowed_rank(rank) == allowed
-
-
-def test_an_adapter_of_a_rank_above_vllms_is_an_error():
-    with pytest.raises(UserError, match="up to rank 512, not 513"):
-        allowed_rank(513)
 
 
 def test_a_served_adapter_knows_its_rank_and_its_biases(served):

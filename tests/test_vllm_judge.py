@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 import llm_judge_eval
 from src.data import Dataset, Locations, find_dataset
@@ -26,6 +27,8 @@ from src.models import POCKET_FOLDER, BaseModel
 from src.prediction import Prediction
 from src.resumable import line_of
 from src.workspace import Workspace
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the engine on a CPU is tested; test_gpu.py is for GPUs")
 
 # The settings of the prediction engines in test_vllm.py, so that one engine serves both.
 SETTINGS = EngineSettings("float32", 1024, 0.9, 1)
