@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -92,6 +94,29 @@ def run(workspace):
         run_experiment.run([*shlex.split(flags), "--workspace", str(workspace.root)])
 
     return run_command
+
+
+@pytest.fixture
+def judge(workspace) -> Callable[[str], dict[str, dict[str, Any]]]:
+    """The command `llm_judge_eval.py`, in this process and in the test's workspace, with words given as one string."""
+    import shlex
+
+    import llm_judge_eval
+
+    return lambda flags: llm_judge_eval.run([*shlex.split(flags), "--workspace", str(workspace.root)])
+
+
+@pytest.fixture
+def mistakes(judge) -> Callable[[str], list[str]]:
+    """The mistakes that the command `llm_judge_eval.py` finds in a command line."""
+    from src.errors import UserError
+
+    def found(flags: str) -> list[str]:
+        with pytest.raises(UserError) as caught:
+            judge(flags)
+        return list(caught.value.mistakes)
+
+    return found
 
 
 @pytest.fixture(scope="session")

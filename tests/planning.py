@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ ONE = "--experiment_name e --dataset pocket_dialogs "
 COMPOSED = f"{ONE}--secondary_task translation --tgt_lang es --secondary_task_dataset pocket_dialogs_es "
 MERGED = "--lora_merge_strategy linear --lora_merge_modules sums trans "
 LEARNED = "--lora_merge_strategy learnable_calibration --lora_merge_modules sums trans "
+
+
+def with_ctrl_c() -> None:
+    """For a child process to run first: Ctrl-C reaches it even where the tests run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def plan_of(flags: str, workspace: Workspace) -> Plan:

@@ -137,7 +137,7 @@ def test_reading_a_peft_folder_gives_the_updates_that_peft_computes(options, tin
 
 
 def test_a_written_adapter_is_read_back_and_loaded_by_peft_with_the_same_updates(tiny_models, tmp_path):
-    shapes = {"model.layers.0.self_attn.q_proj": (32, 32), "model.layers.1.self_attn.q_proj": (32, 32)}
+    shapes = {"model.layers.0.self_attn.q_proj": (64, 64), "model.layers.1.self_attn.q_proj": (64, 64)}
     factors = {
         path: LoraFactors(torch.randn(rank, d_in), torch.randn(d_out, rank), scaling)
         for (path, (d_out, d_in)), rank, scaling in zip(shapes.items(), (2, 5), (0.5, 3.0), strict=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from planning import with_ctrl_c
 
 from src.adapters.peft_folder import WEIGHTS_FILE
 from src.files import read_json
@@ -31,7 +32,9 @@ def command(model: Path, workspace: Workspace, flags: str) -> list[str]:
 
 def start(words: list[str], log: Path) -> subprocess.Popen:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=open(log, "wb"))
+    return subprocess.Popen(
+        words, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=open(log, "wb"), preexec_fn=with_ctrl_c
+    )
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:

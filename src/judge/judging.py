@@ -27,6 +27,8 @@ def check_judgeable(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge)
     if plan.arguments.overwrite:
         return
     path = plan.workspace.verdicts(experiment.name, plan.arguments.stage, plan.judge_name)
+    if has_rows(path) and not _settings_file(path).is_file():
+        raise UserError(f"{path} has verdicts, and {_settings_file(path).name} is missing: --overwrite judges anew")
     earlier = read_json(_settings_file(path)) if has_rows(path) else {}
     settings = _settings(plan, experiment, judge)
     differing = [key for key in earlier.keys() & settings.keys() if earlier[key] != settings[key]]

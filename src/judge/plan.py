@@ -70,13 +70,13 @@ def _wrong_values(arguments: JudgeArguments) -> list[str]:
         mistakes.append(f"--gpu_memory_utilization {arguments.gpu_memory_utilization}: must be above 0 and at most 1")
     if not 0 <= arguments.seed < 2**32:
         mistakes.append(f"--seed {arguments.seed}: must be at least 0 and below 2^32")
-    if url and not _is_url(url):
+    if url is not None and not _is_url(url):
         mistakes.append(f"--judge_url {url}: expected a URL such as http://localhost:8000/v1")
-    if url and model == POCKET:
+    if url is not None and model == POCKET:
         mistakes.append("--judge_url contradicts --judge_model_name_or_path pocket, which is no model")
-    if url or model == POCKET:
+    if url is not None or model == POCKET:
         given = [name for name in _FOR_VLLM_HERE if getattr(arguments, name) != getattr(JudgeArguments(), name)]
-        where = "behind --judge_url" if url else "in place of a model"
+        where = "behind --judge_url" if url is not None else "in place of a model"
         mistakes += [f"--{name} is for a model in vLLM here: it means nothing to a judge {where}" for name in given]
         return mistakes
     try:
