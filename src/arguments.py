@@ -122,7 +122,7 @@ class Arguments:
         "examples on the device at a time; changes speed and memory, not the result; default: up to 16 on a CPU, 8 on a GPU",
     )
     prediction_batch_size: int | None = flag(
-        None, "machine", "prompts handed over at a time, between which a run can resume; default: 512 to vLLM, 64 to transformers"
+        None, "machine", "prompts handed over at a time, between which a run can resume; default: 256 to vLLM, 64 to transformers"
     )
     gpu_memory_utilization: float = flag(0.9, "machine", "share of each GPU's memory that vLLM takes")
     tensor_parallel_size: int = flag(1, "machine", "GPUs that vLLM spreads the model over")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -117,6 +117,18 @@ def mistakes(judge) -> Callable[[str], list[str]]:
         return list(caught.value.mistakes)
 
     return found
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Any]:
+    """A server behind a URL that answers as a test tells it to."""
+    from judging import Server
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    running = Server()
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")

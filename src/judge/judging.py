@@ -44,8 +44,7 @@ def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge
     name, stage = experiment.name, plan.arguments.stage
     path = plan.workspace.verdicts(name, stage, plan.judge_name)
     if plan.arguments.overwrite:
-        for old in (path, partial_of(path)):
-            old.unlink(missing_ok=True)
+        _throw_away(plan, name, path)
     settings = _settings(plan, experiment, judge)
     write_json(_settings_file(path), settings)
     predictions = {one.id: one for one in read_predictions(plan.workspace.predictions(name, stage))}
@@ -59,6 +58,17 @@ def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge
 
     rows = complete_rows(path, list(predictions), unjudged, judge.start, verdicts_of, f"{name}: judge")
     return _record(plan, experiment, settings, [Verdict(**row) for row in rows])
+
+
+def _throw_away(plan: JudgePlan, name: str, verdicts: Path) -> None:
+    """Remove the verdicts of an earlier run, and what the record says of them."""
+    for old in (verdicts, partial_of(verdicts)):
+        old.unlink(missing_ok=True)
+    record_path = plan.workspace.judgement(name, plan.judge_name)
+    if record_path.is_file():
+        record = read_json(record_path)
+        record["stages"].pop(plan.arguments.stage, None)
+        write_json(record_path, record)
 
 
 def show_judgement(plan: JudgePlan, experiment: str, record: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 VLLM, TRANSFORMERS = "vllm", "transformers"
 # vLLM schedules prompts itself, transformers computes them as one batch.
-PROMPTS_AT_A_TIME = {VLLM: 512, TRANSFORMERS: 64}
+PROMPTS_AT_A_TIME = {VLLM: 256, TRANSFORMERS: 64}
 
 
 def resolve_backend(asked: str) -> str:
