@@ -148,4 +148,4 @@ class _load_errors:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError | ValueError) and not isinstance(error, UserError):
             reason = first_line(error)
-            raise UserError(f"base model {self.name} could not be loaded: {reason}") from error
+            raise UserError(f"model {self.name} could not be loaded: {reason}") from error

@@ -289,3 +289,11 @@ def test_a_table_shows_the_record_of_the_real_command(workspace, judge):
         "60.0 [20.0, 100.0]",
         "—",
     ]
+
+
+def test_a_line_that_is_no_prediction_is_an_error_that_names_it(workspace, mistakes):
+    path = store_predictions(workspace, "e", SIX)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], '{"id": "test_2"}\n', *lines[3:]]), encoding="utf-8")
+    (line,) = mistakes(f"{RULE}--experiment_name e")
+    assert line.startswith(f"{path}, line 3: not a prediction")

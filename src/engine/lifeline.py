@@ -25,6 +25,31 @@ def children_end_with_this_process() -> Iterator[None]:
         del os.environ[_VARIABLE]
 
 
+@contextmanager
+def ctrl_c_is_heard() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt again and again, every two seconds, until the block ends.
+
+    While vLLM starts, it waits in a call of pyzmq that swallows the first one, and would go on waiting.
+    """
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 2)
+        raise KeyboardInterrupt
+
+    alarm = signal.signal(signal.SIGALRM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGALRM, alarm)
+
+
 def _end_with(main_process: int) -> None:
     engine = os.getppid() if os.getppid() not in (main_process, 1) else os.getpid()
     with suppress(ProcessLookupError):  # it has ended already

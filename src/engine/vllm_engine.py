@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.engine import EngineSettings, ServedAdapter
 from src.engine.checks import allowed_rank
-from src.engine.lifeline import children_end_with_this_process
+from src.engine.lifeline import children_end_with_this_process, ctrl_c_is_heard
 from src.errors import UserError, first_line
 from src.logs import into_file, pass_messages_on
 
@@ -58,7 +58,7 @@ class VllmEngine:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log_path, start = log_path, _size(log_path)
         try:
-            with into_file(log_path), children_end_with_this_process():
+            with into_file(log_path), children_end_with_this_process(), ctrl_c_is_heard():
                 self._llm = _start(model, revision, settings, eager, adapters)
             pass_messages_on("vllm")
         except (RuntimeError, ValueError, OSError) as error:

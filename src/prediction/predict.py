@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from src.data import Example
 from src.encoding import ChatEncoder, Prompt
+from src.errors import UserError, first_line
 from src.files import read_json_lines, write_text
 from src.models import BaseModel
 from src.prediction import Answer, Prediction, PredictionSettings
@@ -74,7 +75,14 @@ def join_steps(path: Path, examples: list[Example], first: list[Prediction], sec
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    return [Prediction(**row) for _, row in read_json_lines(path)]
+    """The predictions in a file; raises UserError with file and line for a line that is none."""
+    predictions = []
+    for number, row in read_json_lines(path):
+        try:
+            predictions.append(Prediction(**row))
+        except TypeError as error:
+            raise UserError(f"{path}, line {number}: not a prediction ({first_line(error)}); make the file again") from error
+    return predictions
 
 
 def _prediction(example: Example, prompt: Prompt, answer: Answer) -> Prediction:
