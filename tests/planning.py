@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,22 @@ LEARNED = "--lora_merge_strategy learnable_calibration --lora_merge_modules sums
 def with_ctrl_c() -> None:
     """For a child process to run first: Ctrl-C reaches it even where the tests run in the background, which ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def heavy_imports_of(command: str, words: list[str]) -> list[str]:
+    """The heavy libraries that a command's `run` has imported when it ends with help or a user's mistake."""
+    script = (
+        f"import sys, {command}\n"
+        "from src.errors import UserError\n"
+        f"try:\n    {command}.run(sys.argv[1:])\n    sys.exit('it ran')\n"
+        "except UserError:\n    pass\nexcept SystemExit as error:\n    assert error.code == 0, error.code\n"
+        "heavy = {'torch', 'vllm', 'transformers', 'datasets', 'peft', 'evaluate', 'numpy', 'openai'}\n"
+        "print(*sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    project = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr.split()
 
 
 def plan_of(flags: str, workspace: Workspace) -> Plan:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from judging import PROJECT, RULE, SIX, SIX_VERDICTS, files_in, partial_of, store_predictions, verdicts
+from planning import heavy_imports_of
 
 
 def run_command(*words: str) -> subprocess.CompletedProcess:
@@ -71,18 +72,7 @@ def test_help_names_the_flags_and_ends_with_code_0():
 def test_neither_help_nor_a_usage_error_imports_a_heavy_library(flags, workspace):
     store_predictions(workspace, "e", SIX)
     store_predictions(workspace, "real", SIX, dataset="dialogsum", secondary=None)
-    script = (
-        "import sys, llm_judge_eval\n"
-        "from src.errors import UserError\n"
-        "try:\n    llm_judge_eval.run(sys.argv[1:])\n    sys.exit('it ran')\n"
-        "except UserError:\n    pass\nexcept SystemExit as error:\n    assert error.code == 0, error.code\n"
-        "heavy = {'torch', 'vllm', 'transformers', 'datasets', 'peft', 'evaluate', 'numpy', 'openai'}\n"
-        "print(*sorted(heavy & set(sys.modules)), file=sys.stderr)"
-    )
-    words = [sys.executable, "-c", script, *shlex.split(flags), "--workspace", str(workspace.root)]
-    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.split() == []
+    assert heavy_imports_of("llm_judge_eval", [*shlex.split(flags), "--workspace", str(workspace.root)]) == []
 
 
 def test_an_unknown_experiment_proposes_the_nearest(workspace, mistakes):
