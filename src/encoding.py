@@ -85,19 +85,36 @@ class ChatEncoder:
 
     def target(self, text: str) -> list[int]:
         """The target's tokens as the chat template writes an assistant's turn, up to and with the token that ends the turn."""
-        answered = self._render([*self._question, {"role": "assistant", "content": text}], add_generation_prompt=False)
-        if not answered.startswith(self._asked):
-            # Some templates rewrite the last turn (strip it, add a thought); the end-of-text token then ends it.
-            return [*self._ids(text), self.tokenizer.eos_token_id]
-        ids = self._ids(answered[len(self._asked) :])
-        ends = [index for index, token in enumerate(ids) if token in self.end_tokens]
-        return ids[: ends[-1] + 1] if ends else [*ids, self.tokenizer.eos_token_id]
+        return self._up_to_end(self._ids(self._answer(text)))
+
+    def target_lengths(self, texts: list[str]) -> list[int]:
+        """The number of tokens that `target` gives for each text."""
+        return [len(self._up_to_end(ids)) for ids in self._ids([self._answer(text) for text in texts])]
 
     def question(self, content: str) -> list[int]:
         """Token ids of a chat prompt whose user's turn is `content`, uncut."""
-        return self._ids(self._render([{"role": "user", "content": content}], add_generation_prompt=True))
+        return self._ids(self._question_text(content))
 
-    def _ids(self, text: str) -> list[int]:
+    def question_lengths(self, contents: list[str]) -> list[int]:
+        """The number of tokens that `question` gives for each content."""
+        return [len(ids) for ids in self._ids([self._question_text(content) for content in contents])]
+
+    def _answer(self, text: str) -> str:
+        """An answer as the template writes it, up to the end of the conversation."""
+        answered = self._render([*self._question, {"role": "assistant", "content": text}], add_generation_prompt=False)
+        # Some templates rewrite the last turn (strip it, add a thought); the end-of-text token then ends the plain text.
+        return answered[len(self._asked) :] if answered.startswith(self._asked) else text + self.tokenizer.eos_token
+
+    def _up_to_end(self, ids: list[int]) -> list[int]:
+        """An answer's tokens up to and with the last one that ends a turn; the end-of-text token is added where there is none."""
+        ends = [index for index, token in enumerate(ids) if token in self.end_tokens]
+        return ids[: ends[-1] + 1] if ends else [*ids, self.tokenizer.eos_token_id]
+
+    def _question_text(self, content: str) -> str:
+        return self._render([{"role": "user", "content": content}], add_generation_prompt=True)
+
+    def _ids(self, text: str | list[str]) -> list:
+        """Token ids of a text, or of each of several."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _chat_ids(self, instruction: str, text: str) -> list[int]:

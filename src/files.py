@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -61,6 +62,32 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(value, dict):
                 raise UserError(f"{path}, line {number}: expected a JSON object, found {type(value).__name__}")
             yield number, value
+
+
+def read_delimited(path: Path, delimiter: str = ",", quoted: bool = True) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a table with a header; a quoted field may hold line breaks.
+
+    Raises UserError with file and line for a row that is broken, or has more or fewer fields than the header.
+    """
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    with open(path, "rb") as file:
+        # Decoded line by line, so that a broken byte is reported at its line.
+        lines = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(file))
+        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+        header: list[str] = []
+        while True:
+            start = reader.line_num + 1
+            try:
+                fields = next(reader, None)
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise UserError(f"{path}, line {start}: not a row of a table ({error}); mend or remove it") from error
+            if fields is None:
+                return
+            if header and fields and len(fields) != len(header):
+                raise UserError(f"{path}, line {start}: expected {len(header)} fields, found {len(fields)}; mend or remove the row")
+            if header and fields:
+                yield start, dict(zip(header, fields, strict=True))
+            header = header or fields
 
 
 def hash_of_json(value: Any) -> str:

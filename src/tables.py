@@ -44,6 +44,11 @@ def markdown_table(rows: list[Row], stage: str = "test") -> str:
                 f"{row.results['seconds']['total']:.0f}",
             )
         )
+    return aligned(lines)
+
+
+def aligned(lines: list[tuple[str, ...]]) -> str:
+    """A Markdown table of a header and rows, its columns aligned: the first to the left, the others to the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     written = [_line(line, widths) for line in lines]
     rule = "|" + "|".join("-" * (width + 1) + (":" if column else "-") for column, width in enumerate(widths)) + "|"

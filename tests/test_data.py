@@ -188,10 +188,12 @@ def test_quoted_fields_of_several_lines_are_one_row(raw):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b'p,q,"User 1: Hi!\nUser 2: no end\n', "not a row of CSV"),
-        (b'p,q,"User 1: Hi!" User 2\n', "not a row of CSV"),
-        (b"p,q,User 1: caf\xe9\n", "not a row of CSV"),
-        (b"p,q\n", "expected a text in column 'Best Generated Conversation', found None"),
+        (b'p,q,"User 1: Hi!\nUser 2: no end\n', "not a row of a table"),
+        (b'p,q,"User 1: Hi!" User 2\n', "not a row of a table"),
+        (b"p,q,User 1: caf\xe9\n", "not a row of a table"),
+        (b"p,q\n", "expected 3 fields, found 2"),
+        (b"p,q,,r\n", "expected 3 fields, found 4"),
+        (b"p,q,\n", "expected a text in column 'Best Generated Conversation', found ''"),
     ],
 )
 def test_a_broken_row_is_named_by_file_and_line(row, reason, raw):
@@ -260,8 +262,10 @@ def test_a_prepared_set_is_read_back_as_it_was_saved(tmp_path):
 
 
 def test_a_prepared_set_that_is_not_there_is_a_mistake(tmp_path):
-    with pytest.raises(UserError, match=r"tedtalks_es is not a saved data set"):
-        dataset("tedtalks_es", prepared=tmp_path).read("train")
+    with pytest.raises(
+        UserError, match=r"dialogsum_es is missing: bash prepare_compositional_task_data\.sh --only dialogsum_es makes it"
+    ):
+        dataset("dialogsum_es", prepared=tmp_path).read("train")
 
 
 def test_a_prepared_set_without_a_split_or_a_column_is_a_mistake(tmp_path):

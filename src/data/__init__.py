@@ -9,11 +9,17 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from src.errors import UserError, nearest
+from src.errors import UserError, first_line, nearest
+from src.files import read_json
 from src.tasks import Task
+
+SPLITS = ("train", "validation", "test")
+# What the preparation leaves in a set's folder beside the examples.
+RECORD_FILE = "preparation.json"
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,33 @@ class Example:
     id: str
     input: str
     reference: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The examples of one split of a source, and how much of the source was left out of them, by reason."""
+
+    examples: list[Example]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where texts come from, as their publishers have them.
+
+    `rows` is the publishers' count by split; `files` names their files by split, as `--raw_data_dir` holds them. `example` is a
+    real example. A source without `hub_id` is on no hub.
+    """
+
+    title: str
+    columns: str
+    example: str
+    licence: str
+    split_rule: str
+    rows: dict[str, int]
+    files: dict[str, str] = field(default_factory=dict)
+    hub_id: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,13 +71,20 @@ class Dataset:
     """A named set. `tasks` is the one task of its targets, or a main and an auxiliary task when it is compositional.
 
     `inputs_of` is the name of the single-task set that has the same inputs (its own name for a single-task set).
-    `read(split)` returns the examples of "train", "validation" or "test" and raises UserError where they are missing or broken.
+    `read_source(split)` gives the source's examples; in a `rewritten` set their references have yet to be translated, or
+    changed in tone, by the last task. `generate(split)` gives the examples where no prepared folder holds them; without it the
+    set must be prepared. `from_files` is whether the user has named the publishers' files, which then count more than a folder.
     """
 
     name: str
     tasks: tuple[Task, ...]
     inputs_of: str
-    read: Callable[[str], list[Example]]
+    source: Source
+    folder: Path
+    read_source: Callable[[str], Reading]
+    generate: Callable[[str], list[Example]] | None
+    rewritten: bool = False
+    from_files: bool = False
 
     @property
     def is_compositional(self) -> bool:
@@ -58,6 +98,61 @@ class Dataset:
     def language(self) -> str:
         """Language of the references."""
         return self.tasks[-1].language
+
+    @property
+    def is_read_from_folder(self) -> bool:
+        return self.generate is None or (is_saved(self.folder) and not self.from_files)
+
+    def read(self, split: str) -> list[Example]:
+        """The examples of "train", "validation" or "test"; raises UserError where they are missing or broken."""
+        if not self.is_read_from_folder:
+            return self.generate(split)
+        if not is_saved(self.folder):
+            raise UserError(f"{self.folder} is missing: bash prepare_compositional_task_data.sh --only {self.name} makes it")
+        return read_saved(self.folder, split)
+
+    def provenance(self) -> dict[str, Any]:
+        """What `read` reads from: the preparation's fingerprint and models, or the source itself."""
+        if self.is_read_from_folder:
+            path = self.folder / RECORD_FILE
+            record = read_json(path) if path.is_file() else {}
+            return {"folder": self.folder.name} | {key: record.get(key) for key in ("fingerprint", "made_from")}
+        if self.from_files:
+            return {"files": sorted(set(self.source.files.values()))}
+        return {"hub": f"{self.source.hub_id}@{self.source.revision}"} if self.source.hub_id else {"generated": self.source.title}
+
+
+def published_set(
+    name: str, task: Task, source: Source, locations: Locations, read_source: Callable[[Locations, str], Reading]
+) -> Dataset:
+    """A single-task set whose targets are as published: it can be used without preparation."""
+
+    def read(split: str) -> Reading:
+        return read_source(locations, split)
+
+    return Dataset(
+        name,
+        (task,),
+        name,
+        source,
+        folder=locations.prepared / name,
+        read_source=read,
+        generate=lambda split: read(split).examples,
+        from_files=locations.raw is not None,
+    )
+
+
+def rewritten_set(
+    name: str,
+    tasks: tuple[Task, ...],
+    inputs_of: str,
+    source: Source,
+    locations: Locations,
+    read_source: Callable[[Locations, str], Reading],
+) -> Dataset:
+    """A set whose targets a model makes from the source's: it must be prepared."""
+    folder = locations.prepared / name
+    return Dataset(name, tasks, inputs_of, source, folder, lambda split: read_source(locations, split), None, rewritten=True)
 
 
 def all_datasets(locations: Locations) -> dict[str, Dataset]:
@@ -74,10 +169,10 @@ def find_dataset(name: str, locations: Locations) -> Dataset:
     return known[name]
 
 
-def field(row: dict, column: str, place: str) -> str:
+def text_field(row: dict, column: str, place: str, may_be_blank: bool = False) -> str:
     """A text column of a row; raises UserError that says where the row stands when it has no such text."""
     value = row.get(column)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not (value.strip() or may_be_blank):
         found = f"found {value!r}" if column in row else f"it has {', '.join(map(str, row)) or 'no columns'}"
         raise UserError(f"{place}: expected a text in column {column!r}, {found}")
     try:
@@ -85,3 +180,36 @@ def field(row: dict, column: str, place: str) -> str:
     except UnicodeEncodeError as error:
         raise UserError(f"{place}: the text in column {column!r} is not valid Unicode ({error.reason})") from error
     return value
+
+
+def source_file(source: Source, locations: Locations, split: str) -> Path:
+    """The publishers' file of a split; raises UserError when it isn't there."""
+    path = locations.raw / source.files[split]
+    if not path.is_file():
+        raise UserError(f"{path} is missing: it is the {split} split of {source.title} in its publishers' format")
+    return path
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder holds a set that `datasets.DatasetDict.save_to_disk` wrote."""
+    return (folder / "dataset_dict.json").is_file()
+
+
+def read_saved(folder: Path, split: str) -> list[Example]:
+    """A split of a saved set with columns id, input and target. A target may be blank: the preparation keeps and reports such."""
+    from datasets import load_from_disk
+
+    try:
+        splits = load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is damaged: {first_line(error)}; make it again") from error
+    if split not in splits:
+        raise UserError(f"{folder} has no {split} split; it has {', '.join(splits)}")
+    return [
+        Example(
+            str(row.get("id", f"{split}_{number}")),
+            text_field(row, "input", f"{folder}, {split}, row {number}"),
+            text_field(row, "target", f"{folder}, {split}, row {number}", may_be_blank=True),
+        )
+        for number, row in enumerate(splits[split])
+    ]

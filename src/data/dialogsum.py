@@ -1,54 +1,53 @@
-"""DialogSum: English dialogues and their summaries (Chen et al. 2021), CC BY-NC-SA 4.0.
-
-Hub: knkarthick/dialogsum, columns id, dialogue, summary, topic; splits 12,460 / 500 / 1,500 (each of 500 test dialogues
-stands three times, with a summary each). Publishers' files: dialogsum.{train,dev,test}.jsonl with fname, dialogue,
-summary (summary1, summary2, summary3 in the test file), topic. Example: "#Person1#: Hello, how are you doing today? ..." →
-"#Person2# has trouble breathing. The doctor asks #Person2# about it and will send #Person2# to a pulmonary specialist."
-"""
+"""DialogSum: English dialogues and their summaries (Chen et al. 2021)."""
 
 from __future__ import annotations
 
-from functools import partial
-
-from src.data import Dataset, Example, Locations, field
-from src.errors import UserError
+from src.data import Dataset, Example, Locations, Reading, Source, published_set, source_file, text_field
 from src.files import read_json_lines
+from src.hub import load_hub_split
 from src.tasks import find_task
 
-HUB_ID = "knkarthick/dialogsum"
-FILES = {"train": "dialogsum.train.jsonl", "validation": "dialogsum.dev.jsonl", "test": "dialogsum.test.jsonl"}
+NAME = "dialogsum"
+TASK = "summarization"
+SOURCE = Source(
+    title="DialogSum",
+    hub_id="knkarthick/dialogsum",
+    revision="main",
+    files={"train": "dialogsum.train.jsonl", "validation": "dialogsum.dev.jsonl", "test": "dialogsum.test.jsonl"},
+    columns="fname (on the hub id), dialogue, summary (in the test file summary1, summary2, summary3), topic",
+    example="#Person1#: Hello, how are you doing today? #Person2#: I ' Ve been having trouble breathing lately. ... → "
+    "#Person2# has trouble breathing. The doctor asks #Person2# about it and will send #Person2# to a pulmonary specialist.",
+    licence="CC BY-NC-SA 4.0",
+    split_rule="the publishers'; a test dialogue makes an example for each of its three summaries",
+    rows={"train": 12460, "validation": 500, "test": 1500},
+)
 
 
 def datasets(locations: Locations) -> list[Dataset]:
-    return [Dataset("dialogsum", (find_task("summarization"),), "dialogsum", partial(_read, locations))]
+    return [published_set(NAME, find_task(TASK), SOURCE, locations, read_source)]
 
 
-def _read(locations: Locations, split: str) -> list[Example]:
-    return _read_file(locations, split) if locations.raw else _read_hub(split)
+def read_source(locations: Locations, split: str) -> Reading:
+    return Reading(_read_file(locations, split) if locations.raw else _read_hub(split))
 
 
 def _read_hub(split: str) -> list[Example]:
-    from src.hub import load_hub_split
-
-    rows = load_hub_split(HUB_ID, split)
-    place = f"{HUB_ID}, {split}, row"
+    place = f"{SOURCE.hub_id}, {split}, row"
     return [
-        Example(f"{split}_{number}", field(row, "dialogue", f"{place} {number}"), field(row, "summary", f"{place} {number}"))
-        for number, row in enumerate(rows)
+        Example(f"{split}_{number}", *(text_field(row, column, f"{place} {number}") for column in ("dialogue", "summary")))
+        for number, row in enumerate(load_hub_split(SOURCE, split))
     ]
 
 
 def _read_file(locations: Locations, split: str) -> list[Example]:
-    path = locations.raw / FILES[split]
-    if not path.is_file():
-        raise UserError(f"{path} is missing: it is the {split} split of DialogSum in its publishers' format")
+    path = source_file(SOURCE, locations, split)
     examples = []
     for number, row in read_json_lines(path):
         place = f"{path}, line {number}"
-        dialogue = field(row, "dialogue", place)
+        dialogue = text_field(row, "dialogue", place)
         columns = [column for column in ("summary1", "summary2", "summary3") if column in row] or ["summary"]
         name = str(row.get("fname", f"{split}_{number}"))
         for column in columns:
             suffix = column.removeprefix("summary")
-            examples.append(Example(f"{name}_{suffix}" if suffix else name, dialogue, field(row, column, place)))
+            examples.append(Example(f"{name}_{suffix}" if suffix else name, dialogue, text_field(row, column, place)))
     return examples

@@ -2,16 +2,29 @@
 
 Sets: pocket_dialogs (summaries), pocket_replies, pocket_sentences_{es,fr,de} (translation),
 pocket_sentences_{professional,casual,witty,paraphrase} (tone), and the 14 compositional ones,
-pocket_dialogs_es ... pocket_replies_paraphrase. Licence: the project's. Splits: 8,000 / 250 / 250.
+pocket_dialogs_es ... pocket_replies_paraphrase.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
-from src.data import Dataset, Example, Locations
+from src.data import Dataset, Example, Locations, Reading, Source
 from src.tasks import Task, all_tasks, find_task
 
+if TYPE_CHECKING:
+    from src.pocket.examples import MeaningExample
+
+SOURCE = Source(
+    title="Pocket's grammar",
+    columns="input, reference",
+    example="Tom: Good morning, André! ... Tom: I will cook a heavy soup at the market on Tuesday. ... → Tom will cook a heavy "
+    "soup at the market this evening. André drew a strange camera in the garden on Tuesday.",
+    licence="Apache 2.0, the project's",
+    split_rule="by the slots of the events: no combination of slots of a test example occurs in training",
+    rows={"train": 8000, "validation": 250, "test": 250},
+)
 _MAIN_TASKS = {"dialogs": "summarization", "replies": "reply"}
 
 
@@ -20,22 +33,37 @@ def datasets(locations: Locations) -> list[Dataset]:
     auxiliary_tasks = [task for task in all_tasks() if task.role == "auxiliary"]
     for source, name in _MAIN_TASKS.items():
         main = find_task(name)
-        found.append(_dataset(source, (main,), None))
-        found += [_dataset(source, (main, task), task.variant) for task in auxiliary_tasks]
-    return found + [_dataset("sentences", (task,), task.variant) for task in auxiliary_tasks]
+        found.append(_dataset(locations, source, (main,), None))
+        found += [_dataset(locations, source, (main, task), task.variant) for task in auxiliary_tasks]
+    return found + [_dataset(locations, "sentences", (task,), task.variant) for task in auxiliary_tasks]
 
 
-def _dataset(source: str, tasks: tuple[Task, ...], variant: str | None) -> Dataset:
+def _dataset(locations: Locations, source: str, tasks: tuple[Task, ...], variant: str | None) -> Dataset:
     own_inputs = f"pocket_{source}"
     name = f"{own_inputs}_{variant}" if variant else own_inputs
-    return Dataset(name, tasks, own_inputs if len(tasks) == 2 else name, partial(_read, source, variant or "en"))
+    return Dataset(
+        name,
+        tasks,
+        own_inputs if len(tasks) == 2 else name,
+        SOURCE,
+        folder=locations.prepared / name,
+        read_source=lambda split: Reading(_examples(source, "en", split)),
+        generate=partial(_examples, source, variant or "en"),
+        rewritten=variant is not None,
+    )
 
 
-def _read(source: str, style: str, split: str) -> list[Example]:
-    from src.pocket.examples import draw_examples
+def _examples(source: str, style: str, split: str) -> list[Example]:
     from src.pocket.sentences import render_all
 
     return [
         Example(f"{split}_{number}", example.input, render_all(example.meaning, style))
-        for number, example in enumerate(draw_examples(source, split))
+        for number, example in enumerate(_drawn(source, split))
     ]
+
+
+@cache
+def _drawn(source: str, split: str) -> tuple[MeaningExample, ...]:
+    from src.pocket.examples import draw_examples
+
+    return tuple(draw_examples(source, split))

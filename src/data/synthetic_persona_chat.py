@@ -1,38 +1,45 @@
-"""Synthetic-Persona-Chat: generated conversations between two people (Jandaghi et al. 2023), CC BY 4.0.
+"""Synthetic-Persona-Chat: generated conversations between two people (Jandaghi et al. 2023).
 
-Hub: google/Synthetic-Persona-Chat; publishers' files: Synthetic-Persona-Chat_{train,valid,test}.csv; column "Best Generated
-Conversation", a line per turn ("User 1: Hi!"). Each pair of consecutive lines by different users gives one example, turn
-→ next turn, without the prefix. Validation and test are seeded samples of 1,000 pairs, as in the paper's later code base.
-Example: "What is your favorite thing to do?" → "I like to move objects with my mind."
+Each pair of consecutive lines by different users gives one example, turn → next turn, without the "User N: " before them;
+validation and test are samples, as in the paper's later code base.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 from random import Random
 
-from src.data import Dataset, Example, Locations, field
-from src.errors import UserError
+from src.data import Dataset, Example, Locations, Reading, Source, published_set, source_file, text_field
+from src.files import read_delimited
+from src.hub import load_hub_split
 from src.tasks import find_task
 
 NAME = "synthetic_persona_chat"
-HUB_ID = "google/Synthetic-Persona-Chat"
-FILES = {
-    "train": "Synthetic-Persona-Chat_train.csv",
-    "validation": "Synthetic-Persona-Chat_valid.csv",
-    "test": "Synthetic-Persona-Chat_test.csv",
-}
+TASK = "reply"
+SOURCE = Source(
+    title="Synthetic-Persona-Chat",
+    hub_id="google/Synthetic-Persona-Chat",
+    revision="main",
+    files={
+        "train": "Synthetic-Persona-Chat_train.csv",
+        "validation": "Synthetic-Persona-Chat_valid.csv",
+        "test": "Synthetic-Persona-Chat_test.csv",
+    },
+    columns="user 1 personas, user 2 personas, Best Generated Conversation",
+    example="What is your favorite thing to do? → I like to move objects with my mind.",
+    licence="CC BY 4.0",
+    split_rule="the publishers'; of validation and test a seeded sample of 1,000 pairs each",
+    rows={"train": 8938, "validation": 1000, "test": 968},
+)
 COLUMN = "Best Generated Conversation"
 SAMPLED = {"validation": 1000, "test": 1000}
 _TURN = re.compile(r"^(User \d+):\s*(.*?)\s*$")
 
 
 def datasets(locations: Locations) -> list[Dataset]:
-    return [Dataset(NAME, (find_task("reply"),), NAME, partial(_read, locations))]
+    return [published_set(NAME, find_task(TASK), SOURCE, locations, read_source)]
 
 
 def adjacent_turns(conversation: str) -> Iterator[tuple[str, str]]:
@@ -43,42 +50,26 @@ def adjacent_turns(conversation: str) -> Iterator[tuple[str, str]]:
             yield turn[2], next_turn[2]
 
 
-def _read(locations: Locations, split: str) -> list[Example]:
-    conversations = _from_files(locations, split) if locations.raw else _from_hub(split)
-    examples = [
-        Example(f"{split}_{row}_{number}", text, reply)
-        for row, conversation in conversations
-        for number, (text, reply) in enumerate(adjacent_turns(conversation))
-    ]
+def read_source(locations: Locations, split: str) -> Reading:
+    lines, examples = 0, []
+    for row, conversation in _conversations(locations, split):
+        lines += len(conversation.splitlines()) - 1
+        pairs = enumerate(adjacent_turns(conversation))
+        examples += [Example(f"{split}_{row}_{number}", text, reply) for number, (text, reply) in pairs]
+    left_out = {"pairs of lines that are no turns of two users": lines - len(examples)}
     wanted = SAMPLED.get(split)
     if wanted and len(examples) > wanted:
+        left_out["pairs of turns that were not sampled"] = len(examples) - wanted
         chosen = sorted(Random(f"{NAME}/{split}").sample(range(len(examples)), wanted))
         examples = [examples[index] for index in chosen]
-    return examples
+    return Reading(examples, {reason: count for reason, count in left_out.items() if count})
 
 
-def _from_hub(split: str) -> Iterator[tuple[int, str]]:
-    from src.hub import load_hub_split
-
-    for number, row in enumerate(load_hub_split(HUB_ID, split)):
-        yield number, field(row, COLUMN, f"{HUB_ID}, {split}, row {number}")
-
-
-def _from_files(locations: Locations, split: str) -> Iterator[tuple[int, str]]:
-    path = locations.raw / FILES[split]
-    if not path.is_file():
-        raise UserError(f"{path} is missing: it is the {split} split of Synthetic-Persona-Chat in its publishers' format")
-    with open(path, "rb") as file:
-        # Decoded line by line, so that a broken byte is reported at its line.
-        reader = csv.DictReader((line.decode("utf-8") for line in file), strict=True)
-        number = 0
-        while True:
-            start = reader.line_num + 1
-            try:
-                row = next(reader, None)
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise UserError(f"{path}, line {start}: not a row of CSV ({error}); mend or remove it") from error
-            if row is None:
-                return
-            yield number, field(row, COLUMN, f"{path}, line {start}")
-            number += 1
+def _conversations(locations: Locations, split: str) -> Iterator[tuple[int, str]]:
+    if not locations.raw:
+        for number, row in enumerate(load_hub_split(SOURCE, split)):
+            yield number, text_field(row, COLUMN, f"{SOURCE.hub_id}, {split}, row {number}")
+        return
+    path = source_file(SOURCE, locations, split)
+    for number, (line, row) in enumerate(read_delimited(path)):
+        yield number, text_field(row, COLUMN, f"{path}, line {line}")

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Make the benchmark's data sets below data/; --help lists the flags. Runs from any folder; data/ stands where it is typed.
+set -euo pipefail
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=python3
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$project/.venv/bin/python" ]; then python="$project/.venv/bin/python"; fi
+PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m src.preparation "$@"

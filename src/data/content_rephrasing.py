@@ -1,0 +1,49 @@
+"""Sound Natural: requests as people say them and as an assistant would pass them on; the latter get a tone.
+
+The rephrased sentence, with a capital, is the input; its version in a tone is the target, as in the paper's later code base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from src.data import Dataset, Example, Locations, Reading, Source, rewritten_set, source_file, text_field
+from src.files import read_delimited
+from src.hub import load_hub_split
+from src.tasks import all_tasks
+
+NAME = "content_rephrasing"
+SOURCE = Source(
+    title="Sound Natural",
+    hub_id="facebook/content_rephrasing",
+    revision="80e34a787a6c757d2e9cad051ac26c3353b70225",
+    files={"train": "train.tsv", "validation": "val.tsv", "test": "test.tsv"},
+    columns="Rephrased Content, and others that are not read",
+    example="ask my wife if she can pick up the kids is rephrased as: can you pick up the kids",
+    licence="CC BY-SA 4.0",
+    split_rule="the publishers'",
+    rows={"train": 2250, "validation": 321, "test": 642},
+)
+COLUMN = "Rephrased Content"
+
+
+def datasets(locations: Locations) -> list[Dataset]:
+    tones = [task for task in all_tasks() if task.name == "tone_adjustment"]
+    names = [f"{NAME}_{task.variant}" for task in tones]
+    return [rewritten_set(name, (task,), name, SOURCE, locations, read_source) for name, task in zip(names, tones, strict=True)]
+
+
+def read_source(locations: Locations, split: str) -> Reading:
+    """Examples whose references are their inputs, which have yet to get a tone."""
+    texts = [text[0].upper() + text[1:] for text in map(str.strip, _texts(locations, split))]
+    return Reading([Example(f"{split}_{number}", text, text) for number, text in enumerate(texts)])
+
+
+def _texts(locations: Locations, split: str) -> Iterator[str]:
+    if not locations.raw:
+        for number, row in enumerate(load_hub_split(SOURCE, split)):
+            yield text_field(row, COLUMN, f"{SOURCE.hub_id}, {split}, row {number}")
+        return
+    path = source_file(SOURCE, locations, split)
+    for line, row in read_delimited(path, delimiter="\t"):
+        yield text_field(row, COLUMN, f"{path}, line {line}")

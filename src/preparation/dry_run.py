@@ -1,0 +1,46 @@
+"""What a call would make, from what, and how large; nothing is fetched or written."""
+
+from __future__ import annotations
+
+from src.data import Dataset
+from src.preparation.plan import PreparationPlan, SetPlan
+from src.preparation.saving import record_of
+from src.preparation.session import SetToMake, sets_to_make
+from src.tables import aligned
+
+_HEADER = ("set", "state", "made from", "targets by", "train", "validation", "test", "texts to rewrite", "their characters")
+
+
+def dry_run_table(plan: PreparationPlan) -> str:
+    """A line per set. Sources on the hub are not read: of them only the publishers' numbers of rows are known."""
+    local = [one for one in plan.sets if _is_local(one.dataset)]
+    read = {one.name: one for one in sets_to_make(PreparationPlan(plan.arguments, plan.workspace, local))}
+    return aligned([_HEADER, *(_of_read(read[one.name]) if one.name in read else _of_hub(one) for one in plan.sets)])
+
+
+def _is_local(dataset: Dataset) -> bool:
+    return dataset.from_files or not dataset.source.hub_id
+
+
+def _of_read(one: SetToMake) -> tuple[str, ...]:
+    splits = one.source.splits
+    texts = {example.reference for some in splits.values() for example in some} if one.plan.text_model else set()
+    sizes = (f"{len(some):,}" for some in splits.values())
+    origin = "the publishers' files" if one.plan.dataset.from_files else one.plan.dataset.source.title
+    return (
+        one.name,
+        one.state(),
+        origin,
+        one.plan.text_model_name or "publishers",
+        *sizes,
+        f"{len(texts):,}",
+        f"{sum(map(len, texts)):,}",
+    )
+
+
+def _of_hub(one: SetPlan) -> tuple[str, ...]:
+    source = one.dataset.source
+    state = "made; not compared with the hub" if record_of(one.dataset.folder) else "missing"
+    sizes = (f"{count:,} rows" for count in source.rows.values())
+    made_by = (one.text_model_name, "all", "?") if one.text_model_name else ("publishers", "0", "0")
+    return (one.name, state, f"hub {source.hub_id}@{source.revision}", made_by[0], *sizes, *made_by[1:])

@@ -1,0 +1,99 @@
+"""The quality gate: what is noticed about an example. Findings are reported; nothing is dropped unless a flag says so."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from src.preparation.languages import confidences
+
+FINDINGS = {
+    "empty": "the target is blank",
+    "runaway": "the target is far longer than the text it was made from, or repeats itself",
+    "wrong_language": "a language identifier gives the target's language less than 20 % (texts of 20 letters and more)",
+    "copy": "the target is the text it was made from",
+    "end_marker": "a model's marker was left in the target",
+    "input_in_later_split": "the same input stands in the validation or test split (for a validation example: in the test split)",
+    "example_in_later_split": "the same, and with the same target",
+}
+_MARKERS = re.compile(r"###|</?s>|<pad>|<unk>|<\|\w+\|>|<eos>|<bos>")
+_LETTERS_TO_TELL_A_LANGUAGE = 20
+# On Pocket, 2 of 32,000 good targets are below it, and 97 to 99 % of English ones where another language is expected.
+_LEAST_CONFIDENCE = 0.2
+_REPEATED_WORDS, _REPETITIONS = 3, 6
+
+
+@dataclass(frozen=True)
+class PreparedExample:
+    """An example as it is saved. `source` is the text that its target was made from (None: the target is as published)."""
+
+    id: str
+    input: str
+    target: str
+    source: str | None = None
+    findings: tuple[str, ...] = ()
+
+
+def findings_of(splits: dict[str, list[PreparedExample]], language: str, rewrites: bool) -> dict[str, list[tuple[str, ...]]]:
+    """The findings of each example, by split, in their order. `rewrites`: do targets say what their inputs (or sources) say?"""
+    found = {}
+    for split, examples in splits.items():
+        later = _later_examples(splits, split)
+        inputs = {example.input for example in later}
+        pairs = {(example.input, example.target) for example in later}
+        of_targets = target_findings(examples, language, rewrites)
+        found[split] = [
+            (*findings, *_of_later_splits(example, inputs, pairs)) for example, findings in zip(examples, of_targets, strict=True)
+        ]
+    return found
+
+
+def target_findings(examples: list[PreparedExample], language: str, rewrites: bool) -> list[list[str]]:
+    """The findings that a target shows by itself or beside the text it was made from."""
+    long = list({example.target for example in examples if _letters(example.target) >= _LETTERS_TO_TELL_A_LANGUAGE})
+    confidence = dict(zip(long, confidences(long, language), strict=True))
+    all_findings = []
+    for example in examples:
+        target, source = example.target, example.source or example.input
+        shown = {
+            "empty": not target.strip(),
+            "runaway": _repeats_itself(target) or (rewrites and len(target) > 50 + 3 * len(source)),
+            "wrong_language": confidence.get(target, 1.0) < _LEAST_CONFIDENCE,
+            "copy": bool(target.strip()) and _plain(target) == _plain(source),
+            "end_marker": bool(_MARKERS.search(target)) and not _MARKERS.search(source),
+        }
+        all_findings.append([name for name, is_shown in shown.items() if is_shown])
+    return all_findings
+
+
+def _later_examples(splits: dict[str, list[PreparedExample]], split: str) -> Iterable[PreparedExample]:
+    names = list(splits)
+    return [example for name in names[names.index(split) + 1 :] for example in splits[name]]
+
+
+def _of_later_splits(example: PreparedExample, inputs: set[str], pairs: set[tuple[str, str]]) -> Iterable[str]:
+    if example.input in inputs:
+        yield "input_in_later_split"
+    if (example.input, example.target) in pairs:
+        yield "example_in_later_split"
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _repeats_itself(text: str) -> bool:
+    """Whether some three words stand there six times, or a character twenty times in a row, as in degenerate decoding."""
+    if re.search(r"(\S)\1{19}", text):
+        return True
+    words = text.split()
+    if len(words) - len(set(words)) < _REPETITIONS - 1:
+        return False
+    phrases = Counter(zip(*(words[start:] for start in range(_REPEATED_WORDS)), strict=False))
+    return max(phrases.values(), default=0) >= _REPETITIONS

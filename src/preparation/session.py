@@ -1,0 +1,204 @@
+"""A call's sets, one after the other: read, rewritten, looked at, saved, and described by a card."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src import splitting
+from src.data import SPLITS
+from src.errors import UserError
+from src.files import hash_of_json, read_json, write_json, write_text
+from src.preparation import languages, quality
+from src.preparation.card import card
+from src.preparation.lengths import encoder_of, lengths_under
+from src.preparation.plan import PreparationPlan, SetPlan
+from src.preparation.quality import PreparedExample, findings_of
+from src.preparation.rewriting import forget_rewritten, rewritten_texts
+from src.preparation.saving import changes, hash_of_code, read_back, record_of, save_set
+from src.preparation.sources import SourceExamples, read_sources
+from src.records import environment
+from src.text_models import text_model_files
+
+if TYPE_CHECKING:
+    from src.encoding import ChatEncoder
+
+logger = logging.getLogger(__name__)
+
+LENGTHS_FILE = "lengths.json"
+CARD_FILE = "card.md"
+UP_TO_DATE = "up to date"
+
+
+@dataclass(frozen=True)
+class SetToMake:
+    """A set, its source's examples, and what it is made from: the folder is up to date while that stays the same."""
+
+    plan: SetPlan
+    source: SourceExamples
+    made_from: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def folder(self) -> Path:
+        return self.plan.dataset.folder
+
+    def state(self) -> str:
+        """Whether the folder is missing, up to date, or stale, and then why."""
+        record = record_of(self.folder)
+        if record is None:
+            return "missing"
+        changed = changes(record["made_from"], self.made_from)
+        return f"stale: {', '.join(changed)} changed" if changed else UP_TO_DATE
+
+
+def sets_to_make(plan: PreparationPlan) -> list[SetToMake]:
+    """The plan's sets with their sources; raises UserError with all sources that are missing or broken."""
+    arguments = plan.arguments
+    sources = read_sources((one.dataset for one in plan.sets), arguments.max_train_examples, arguments.data_seed)
+    return [SetToMake(one, sources[one.name], _made_from(one, sources[one.name], arguments.drop)) for one in plan.sets]
+
+
+def prepare(plan: PreparationPlan) -> None:
+    """Make what is missing or stale of the plan's sets, and describe them; raises UserError for what can't be made."""
+    sets = sets_to_make(plan)
+    stale = [one.name for one in sets if plan.arguments.overwrite or one.state() != UP_TO_DATE]
+    _check_text_models(one for one in sets if one.name in stale)
+    encoders = _encoders(sets)
+    for one in sets:
+        splits = None
+        with plan.workspace.locked(data_set=one.name):
+            if one.name in stale:
+                logger.info("%d of %d: %s (%s)", stale.index(one.name) + 1, len(stale), one.name, one.state())
+                splits = _make(plan, one)
+            _describe(one, splits, {model: encoders[model] for model in one.plan.length_models})
+
+
+def _encoders(sets: list[SetToMake]) -> dict[str, ChatEncoder | str]:
+    """The models' encoders that lengths are measured with, or why they can't be had."""
+    encoders = {model: encoder_of(model) for model in sorted({model for one in sets for model in one.plan.length_models})}
+    for model, encoder in encoders.items():
+        if isinstance(encoder, str):
+            logger.warning("lengths in tokens under %s won't be in the cards: %s", model, encoder)
+    return encoders
+
+
+def _describe(one: SetToMake, splits: dict[str, list[PreparedExample]] | None, encoders: dict[str, ChatEncoder | str]) -> None:
+    """Write the set's lengths in tokens and its card where they are missing, and show the set in a line."""
+    if splits or not _is_described(one, encoders):
+        splits = splits or read_back(one.folder)
+        lengths = {
+            model: encoder if isinstance(encoder, str) else lengths_under(encoder, splits, one.plan.dataset.tasks)
+            for model, encoder in encoders.items()
+        }
+        write_json(one.folder / LENGTHS_FILE, lengths)
+        write_text(one.folder / CARD_FILE, card(one.plan.dataset, splits, record_of(one.folder), lengths))
+    logger.info("%s", _summary(one))
+
+
+def _made_from(plan: SetPlan, source: SourceExamples, drop: list[str]) -> dict[str, Any]:
+    text_model = None
+    if plan.text_model:
+        code = hash_of_code(text_model_files()[plan.text_model_name], splitting)
+        text_model = {"name": plan.text_model_name, "code": code} | plan.text_model.identity()
+    return {
+        "source": source.hash,
+        "text_model": text_model,
+        "drop": sorted(drop),
+        "code": hash_of_code(quality, languages),
+    }
+
+
+def _check_text_models(sets: Iterable[SetToMake]) -> None:
+    """Before anything long begins: can the text models be had?"""
+    mistakes: list[str] = []
+    for one in sets:
+        try:
+            if one.plan.text_model:
+                one.plan.text_model.check()
+        except UserError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise UserError(*dict.fromkeys(mistakes))
+
+
+def _make(plan: PreparationPlan, one: SetToMake) -> dict[str, list[PreparedExample]]:
+    """Save the set; returns its examples."""
+    examples = _examples(plan, one)
+    found = findings_of(examples, one.plan.dataset.language, one.plan.dataset.tasks[-1].role == "auxiliary")
+    marked = {
+        split: [replace(example, findings=findings) for example, findings in zip(some, found[split], strict=True)]
+        for split, some in examples.items()
+    }
+    drop = set(plan.arguments.drop)
+    kept = {split: [example for example in some if not drop.intersection(example.findings)] for split, some in marked.items()}
+    empty = [split for split, some in kept.items() if not some]
+    if empty:
+        raise UserError(f"{one.name}: --drop {' '.join(sorted(drop))} leaves no {empty[0]} example")
+    save_set(one.folder, kept, _record(one, marked, kept, drop))
+    return kept
+
+
+def _examples(plan: PreparationPlan, one: SetToMake) -> dict[str, list[PreparedExample]]:
+    """The source's examples with the targets of the set."""
+    splits = one.source.splits
+    if not one.plan.text_model:
+        return {split: [PreparedExample(e.id, e.input, e.reference) for e in some] for split, some in splits.items()}
+    path = plan.rewritten(one.name)
+    if plan.arguments.overwrite:
+        forget_rewritten(path)
+    texts = [example.reference for some in splits.values() for example in some]
+    made_with = {"text_model": one.made_from["text_model"], "texts": hash_of_json(sorted(set(texts)))}
+    targets = rewritten_texts(path, texts, one.plan.text_model, made_with, plan.arguments.batch_size, one.name)
+    return {
+        split: [PreparedExample(e.id, e.input, targets[e.reference], e.reference) for e in some] for split, some in splits.items()
+    }
+
+
+def _record(
+    one: SetToMake, marked: dict[str, list[PreparedExample]], kept: dict[str, list[PreparedExample]], drop: set[str]
+) -> dict[str, Any]:
+    """What is written down beside the set. An example is counted under the first of its findings that is dropped."""
+    counts = {}
+    for split in SPLITS:
+        dropped = Counter(
+            next(finding for finding in example.findings if finding in drop)
+            for example in marked[split]
+            if drop.intersection(example.findings)
+        )
+        counts[split] = {"kept": len(kept[split]), "left_out": one.source.left_out[split], "dropped": dict(dropped)}
+    rows = {split: [[e.id, e.input, e.target, e.source] for e in some] for split, some in kept.items()}
+    source = one.plan.dataset.source
+    origin = ", ".join(sorted(set(source.files.values()))) if one.plan.dataset.from_files else ""
+    return {
+        "fingerprint": hash_of_json({"made_from": one.made_from, "content": rows}),
+        "made_from": one.made_from,
+        "source": origin or (f"hub {source.hub_id}@{source.revision}" if source.hub_id else "generated"),
+        "counts": counts,
+        "findings": {split: dict(Counter(f for e in some for f in e.findings)) for split, some in marked.items()},
+        "environment": environment(),
+    }
+
+
+def _is_described(one: SetToMake, wanted: dict[str, Any]) -> bool:
+    """Whether the card is there, with the lengths of every wanted model that can be had."""
+    path = one.folder / LENGTHS_FILE
+    if not (path.is_file() and (one.folder / CARD_FILE).is_file()):
+        return False
+    earlier = read_json(path)
+    return all(isinstance(earlier.get(model), dict) or isinstance(encoder, str) for model, encoder in wanted.items())
+
+
+def _summary(one: SetToMake) -> str:
+    record = record_of(one.folder)
+    kept = " + ".join(f"{count['kept']:,}" for count in record["counts"].values())
+    total = sum((Counter(counts) for counts in record["findings"].values()), Counter())
+    findings = ", ".join(f"{count:,} {name}" for name, count in total.items()) or "none"
+    return f"{one.name}: {kept} examples; findings: {findings} ({one.folder / CARD_FILE})"

@@ -1,0 +1,98 @@
+"""Tones by RedPajama-INCITE-Base-3B with the llm-toys adapter, the paper's rewriter by its later code base.
+
+Prompt layout, greedy decoding, 512 new tokens and the end marker are those of that code base; it quantized the model to 4 bits,
+which is left out here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from src.published import PublishedModel
+from src.splitting import split_text
+from src.tasks import Task
+from src.text_models import TextModelSettings
+
+TASKS = ("tone_adjustment",)
+DEFAULT_MODEL = "togethercomputer/RedPajama-INCITE-Base-3B-v1"
+DEFAULT_ADAPTER = "llm-toys/RedPajama-INCITE-Base-3B-v1-paraphrase-tone"
+PROMPT = "### Instruction:\nChange the tone of the following Input sentence to {tone}.\n\n### Input:\n{text}\n\n### Response:\n"
+END = "### END"
+LONGEST_OUTPUT = 512  # tokens
+
+
+def text_model(task: Task, settings: TextModelSettings) -> ToneRewriter:
+    published = PublishedModel(settings.model or DEFAULT_MODEL)
+    return ToneRewriter(task.variant, published, PublishedModel(settings.adapter or DEFAULT_ADAPTER), settings)
+
+
+class ToneRewriter:
+    """A GPT-NeoX model with a LoRA adapter, on this process's GPU if there is one."""
+
+    batch_size = 32
+
+    def __init__(self, tone: str, published: PublishedModel, adapter: PublishedModel, settings: TextModelSettings) -> None:
+        self.tone = tone
+        self.published = published
+        self.adapter = adapter
+        self.settings = settings
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "model": self.published.identity(),
+            "adapter": self.adapter.identity(),
+            "tone": self.tone,
+            "dtype": self.settings.dtype,
+        }
+
+    def check(self) -> None:
+        from src.published import check_adapter, check_published
+
+        check_published(self.published, "--tone_rewriter_model")
+        check_adapter(self.adapter, self.settings.converted)
+
+    def start(self) -> None:
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from src.published import check_adapter, load_published
+
+        self.tokenizer = load_published(AutoTokenizer, self.published, padding_side="left")
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        base = load_published(AutoModelForCausalLM, self.published, self.settings.dtype)
+        adapter = check_adapter(self.adapter, self.settings.converted)
+        self.model = PeftModel.from_pretrained(base, adapter.location, revision=adapter.revision).merge_and_unload()
+        longest = self.model.config.max_position_embeddings
+        self.longest_output = min(LONGEST_OUTPUT, longest // 2)
+        self.longest_text = longest - self.longest_output - self._length(self._prompt(""))
+
+    def rewrite(self, texts: list[str]) -> list[str]:
+        pieces = [split_text(text, self._length, self.longest_text) for text in texts]
+        toned = iter(self._rewrite([piece.strip() for parts in pieces for piece in parts]))
+        return [" ".join(filter(None, (next(toned) for _ in parts))) for parts in pieces]
+
+    def _prompt(self, text: str) -> str:
+        return PROMPT.format(tone=self.tone, text=text)
+
+    def _length(self, text: str) -> int:
+        return len(self.tokenizer(text)["input_ids"])
+
+    def _rewrite(self, pieces: list[str]) -> list[str]:
+        import torch
+
+        outputs = []
+        for start in range(0, len(pieces), self.batch_size):
+            prompts = [self._prompt(piece) for piece in pieces[start : start + self.batch_size]]
+            batch = self.tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
+            with torch.inference_mode():
+                ids = self.model.generate(
+                    **batch.to(self.model.device),
+                    max_new_tokens=self.longest_output,
+                    do_sample=False,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                    stop_strings=[END],
+                    tokenizer=self.tokenizer,
+                )
+            answers = self.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+            outputs += [answer.partition(END)[0].strip() for answer in answers]
+        return outputs

@@ -1,0 +1,72 @@
+"""Translation from English by MarianMT (Helsinki-NLP/opus-mt-en-*), the paper's translator by its later code base.
+
+A text of more than 512 tokens (the models' limit) is split, translated piece by piece and joined. The models decode with their own
+settings (beam search).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from src.errors import UserError
+from src.published import PublishedModel
+from src.splitting import split_text
+from src.tasks import Task
+from src.text_models import TextModelSettings
+
+TASKS = ("translation",)
+DEFAULT_MODEL = "Helsinki-NLP/opus-mt-en-{language}"
+LONGEST = 512  # tokens of a text, and of its translation
+
+
+def text_model(task: Task, settings: TextModelSettings) -> MarianTranslator:
+    name = (settings.model or DEFAULT_MODEL).replace("{language}", task.variant)
+    return MarianTranslator(PublishedModel(name), settings)
+
+
+class MarianTranslator:
+    """A MarianMT model with its SentencePiece tokenizer, on this process's GPU if there is one."""
+
+    batch_size = 64
+
+    def __init__(self, published: PublishedModel, settings: TextModelSettings) -> None:
+        self.published = published
+        self.settings = settings
+
+    def identity(self) -> dict[str, Any]:
+        return {"model": self.published.identity(), "dtype": self.settings.dtype}
+
+    def check(self) -> None:
+        from src.published import check_published
+
+        config = check_published(self.published, "--translator_model")
+        if config.model_type != "marian":
+            raise UserError(f"--translator_model {self.published.name}: expected a Marian model, found {config.model_type}")
+
+    def start(self) -> None:
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        from src.published import load_published
+
+        self.tokenizer = load_published(AutoTokenizer, self.published)
+        self.model = load_published(AutoModelForSeq2SeqLM, self.published, self.settings.dtype)
+        self.longest = min(LONGEST, self.model.config.max_position_embeddings)
+
+    def rewrite(self, texts: list[str]) -> list[str]:
+        pieces = [split_text(text, self._length, self.longest) for text in texts]
+        translated = iter(self._translate([piece.strip() for parts in pieces for piece in parts]))
+        return [" ".join(filter(None, (next(translated) for _ in parts))) for parts in pieces]
+
+    def _length(self, text: str) -> int:
+        return len(self.tokenizer(text)["input_ids"])
+
+    def _translate(self, pieces: list[str]) -> list[str]:
+        import torch
+
+        outputs = []
+        for start in range(0, len(pieces), self.batch_size):
+            batch = self.tokenizer(pieces[start : start + self.batch_size], return_tensors="pt", padding=True)
+            with torch.inference_mode():
+                ids = self.model.generate(**batch.to(self.model.device), max_length=self.longest, do_sample=False)
+            outputs += [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return outputs
