@@ -6,6 +6,7 @@ settings (beam search).
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from src.errors import UserError
@@ -48,7 +49,9 @@ class MarianTranslator:
 
         from src.published import load_published
 
-        self.tokenizer = load_published(AutoTokenizer, self.published)
+        with warnings.catch_warnings():  # the tokenizer doesn't use the package that it recommends
+            warnings.filterwarnings("ignore", message=".*sacremoses")
+            self.tokenizer = load_published(AutoTokenizer, self.published)
         self.model = load_published(AutoModelForSeq2SeqLM, self.published, self.settings.dtype)
         self.longest = min(LONGEST, self.model.config.max_position_embeddings)
 
