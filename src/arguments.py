@@ -129,7 +129,9 @@ class Arguments:
     gradient_checkpointing: bool = flag(False, "machine", "recompute activations in the backward pass, to save memory")
     save_steps: int = flag(20, "machine", "updates between two checkpoints that an interrupted training resumes from")
     report_to: list[str] = flag(("tensorboard",), "machine", "trackers of transformers' Trainer: tensorboard, wandb, none")
-    raw_data_dir: str | None = flag(None, "machine", "folder with the publishers' own files; default: the hub")
+    raw_data_dir: str | None = flag(
+        None, "machine", "folder with the publishers' own files; default: data/ if prepared, else the hub"
+    )
     workspace: str = flag(".", "machine", "folder that holds data, output, predictions, stored_models and logs")
 
 

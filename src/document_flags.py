@@ -6,9 +6,12 @@ import dataclasses
 from pathlib import Path
 
 from src.arguments import Arguments
+from src.data import Locations, all_datasets
 from src.flags import default_of
 from src.judge.arguments import JudgeArguments
 from src.judge.prompts import judge_prompt
+from src.preparation.arguments import PreparationArguments
+from src.preparation.quality import FINDINGS
 from src.tasks import find_task
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -34,10 +37,31 @@ def judge_prompt_example() -> str:
     return f"```\n{judge_prompt(tasks, '...', '...')}\n```"
 
 
+def sources_table() -> str:
+    """A Markdown table of the sources of the sets that are prepared."""
+    sources = list(
+        {dataset.source.title: dataset.source for dataset in all_datasets(Locations(Path("data"), None)).values()}.values()
+    )
+    lines = ["| source | hub id @ revision | files in `--raw_data_dir` | columns | splits | rows | licence |", "|" + "---|" * 7]
+    for source in sources:
+        hub = f"`{source.hub_id}` @ `{source.revision}`" if source.hub_id else "none"
+        files = ", ".join(f"`{name}`" for name in dict.fromkeys(source.files.values())) or "none"
+        rows = " / ".join(f"{count:,}" for count in source.rows.values())
+        lines.append(f"| {source.title} | {hub} | {files} | {source.columns} | {source.split_rule} | {rows} | {source.licence} |")
+    return "\n".join([*lines, "", *(f"- {source.title}, an example: {source.example}" for source in sources)])
+
+
+def findings_table() -> str:
+    """A Markdown table of what the quality gate notices."""
+    return "\n".join(["| finding | meaning |", "|---|---|", *(f"| `{name}` | {meaning} |" for name, meaning in FINDINGS.items())])
+
+
 def written_parts(page: Path) -> dict[str, str]:
     """What stands between a page's markers, by the marker's name."""
     if page.name == "judge.md":
         return {"flags": flags_table(JudgeArguments), "prompt": judge_prompt_example()}
+    if page.name == "data.md":
+        return {"sources": sources_table(), "findings": findings_table(), "flags": flags_table(PreparationArguments)}
     return {"flags": flags_table(Arguments)}
 
 
@@ -51,7 +75,7 @@ def page_with_parts(page: Path) -> str:
     return text
 
 
-PAGES = (DOCS / "fidelity.md", DOCS / "judge.md")
+PAGES = (DOCS / "fidelity.md", DOCS / "judge.md", DOCS / "data.md")
 
 if __name__ == "__main__":
     for page in PAGES:

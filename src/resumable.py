@@ -57,8 +57,8 @@ def complete_rows(
     return in_order
 
 
-def chunks(ids: list[str], size: int) -> list[list[str]]:
-    return [ids[start : start + size] for start in range(0, len(ids), size)]
+def chunks(texts: list[str], size: int) -> list[list[str]]:
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
 def partial_of(path: Path) -> Path:

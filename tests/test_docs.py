@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from src.arguments import parse_arguments
 from src.document_flags import DOCS, PAGES, page_with_parts
 from src.judge.arguments import parse_judge_arguments
+from src.preparation.arguments import parse_preparation_arguments
+from src.preparation.plan import make_preparation_plan
 
 README = Path(__file__).parents[1] / "README.md"
 PAGE = DOCS / "fidelity.md"
@@ -29,6 +32,17 @@ def test_every_command_in_the_readme_has_known_flags_only():
         arguments, mistakes = parse_arguments([word for word in shlex.split(command) if not word.startswith("@")])
         assert not mistakes, command
         assert arguments.experiment_name
+
+
+@pytest.mark.parametrize("page", [README, DOCS / "data.md"], ids=lambda page: page.name)
+def test_every_command_of_the_preparation_can_be_planned(page):
+    text = page.read_text(encoding="utf-8")
+    commands = re.findall(r"(?:^|`)bash prepare_compositional_task_data\.sh(.*?)(?:`|$)", text, flags=re.M)
+    assert commands
+    for command in commands:
+        arguments, mistakes = parse_preparation_arguments(shlex.split(command))
+        assert not mistakes, command
+        assert make_preparation_plan(replace(arguments, raw_data_dir=None)).sets, command
 
 
 @pytest.mark.parametrize("page", [README, DOCS / "judge.md"], ids=lambda page: page.name)

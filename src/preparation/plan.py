@@ -97,6 +97,8 @@ def _set_plan(dataset: Dataset, arguments: PreparationArguments, workspace: Work
     if not dataset.rewritten:
         return SetPlan(dataset, None, None, length_models)
     name, text_model = _text_model(dataset.tasks[-1], POCKET if is_pockets else None, arguments, workspace)
+    if name == POCKET and not is_pockets:
+        raise UserError(f"{dataset.name} can't be made by the text model pocket: it reads the English of Pocket's sets only")
     return SetPlan(dataset, name, text_model, length_models)
 
 

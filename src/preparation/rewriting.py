@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from src.errors import UserError
 from src.files import read_json, write_json
 from src.resumable import chunks, complete_rows, partial_of
 from src.text_models import TextModel
@@ -33,7 +34,12 @@ def rewritten_texts(
 
     def make_rows(ids: list[str]) -> list[dict[str, Any]]:
         sources = [by_id[id] for id in ids]
-        targets = model.rewrite(sources)
+        try:
+            targets = model.rewrite(sources)
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            raise UserError(f"{description}: out of memory with {len(sources)} texts: take a smaller --batch_size") from error
         return [{"id": id, "source": source, "target": target} for id, source, target in zip(ids, sources, targets, strict=True)]
 
     rows = complete_rows(

@@ -156,9 +156,8 @@ def _examples(plan: PreparationPlan, one: SetToMake) -> dict[str, list[PreparedE
         forget_rewritten(path)
     texts = [example.reference for some in splits.values() for example in some]
     made_with = {"text_model": one.made_from["text_model"], "texts": hash_of_json(sorted(set(texts)))}
-    targets = rewritten_texts(
-        path, texts, one.plan.text_model, made_with, plan.arguments.batch_size, f"{one.name}: {one.plan.text_model_name}"
-    )
+    description = f"{one.name}: {one.plan.text_model_name}"
+    targets = rewritten_texts(path, texts, one.plan.text_model, made_with, plan.arguments.batch_size, description)
     return {
         split: [PreparedExample(e.id, e.input, targets[e.reference], e.reference) for e in some] for split, some in splits.items()
     }

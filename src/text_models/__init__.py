@@ -28,7 +28,7 @@ class TextModelSettings:
 
 
 class TextModel(Protocol):
-    """Texts → texts. `batch_size` is how many it likes at a time; the same batch gives the same texts."""
+    """Texts → texts. `batch_size` is how many are given to it at a time by default; the same batch gives the same texts."""
 
     batch_size: int
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from src.published import PublishedModel
+from src.resumable import chunks
 from src.splitting import split_text
 from src.tasks import Task
 from src.text_models import TextModelSettings
@@ -68,7 +69,7 @@ class ToneRewriter:
 
     def rewrite(self, texts: list[str]) -> list[str]:
         pieces = [split_text(text, self._length, self.longest_text) for text in texts]
-        toned = iter(self._rewrite([piece.strip() for parts in pieces for piece in parts]))
+        toned = iter(self._rewrite([piece.strip() for parts in pieces for piece in parts], len(texts)))
         return [" ".join(filter(None, (next(toned) for _ in parts))) for parts in pieces]
 
     def _prompt(self, text: str) -> str:
@@ -77,12 +78,12 @@ class ToneRewriter:
     def _length(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])
 
-    def _rewrite(self, pieces: list[str]) -> list[str]:
+    def _rewrite(self, pieces: list[str], at_a_time: int) -> list[str]:
         import torch
 
         outputs = []
-        for start in range(0, len(pieces), self.batch_size):
-            prompts = [self._prompt(piece) for piece in pieces[start : start + self.batch_size]]
+        for some in chunks(pieces, at_a_time):
+            prompts = [self._prompt(piece) for piece in some]
             batch = self.tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
             with torch.inference_mode():
                 ids = self.model.generate(

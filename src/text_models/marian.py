@@ -11,6 +11,7 @@ from typing import Any
 
 from src.errors import UserError
 from src.published import PublishedModel
+from src.resumable import chunks
 from src.splitting import split_text
 from src.tasks import Task
 from src.text_models import TextModelSettings
@@ -57,18 +58,18 @@ class MarianTranslator:
 
     def rewrite(self, texts: list[str]) -> list[str]:
         pieces = [split_text(text, self._length, self.longest) for text in texts]
-        translated = iter(self._translate([piece.strip() for parts in pieces for piece in parts]))
+        translated = iter(self._translate([piece.strip() for parts in pieces for piece in parts], len(texts)))
         return [" ".join(filter(None, (next(translated) for _ in parts))) for parts in pieces]
 
     def _length(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])
 
-    def _translate(self, pieces: list[str]) -> list[str]:
+    def _translate(self, pieces: list[str], at_a_time: int) -> list[str]:
         import torch
 
         outputs = []
-        for start in range(0, len(pieces), self.batch_size):
-            batch = self.tokenizer(pieces[start : start + self.batch_size], return_tensors="pt", padding=True)
+        for some in chunks(pieces, at_a_time):
+            batch = self.tokenizer(some, return_tensors="pt", padding=True)
             with torch.inference_mode():
                 ids = self.model.generate(**batch.to(self.model.device), max_length=self.longest, do_sample=False)
             outputs += [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
