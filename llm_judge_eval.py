@@ -14,6 +14,7 @@ from typing import Any
 
 from src.command import exit_code_of
 from src.engine.pool import Engines
+from src.hub import use_cache_without_network
 from src.judge.arguments import parse_judge_arguments
 from src.judge.plan import make_judge_plan
 from src.logs import log_to_screen
@@ -26,6 +27,8 @@ def run(argv: list[str], engines: Engines | None = None) -> dict[str, dict[str, 
     """
     arguments, mistakes = parse_judge_arguments(argv)
     plan = make_judge_plan(arguments, mistakes)
+    if plan.needs_hub:
+        use_cache_without_network()
 
     from src.judge.session import judge_all
 

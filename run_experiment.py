@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from src.arguments import parse_arguments
 from src.command import exit_code_of
 from src.engine.pool import Engines
+from src.hub import use_cache_without_network
 from src.logs import log_to_screen
 from src.plan import make_plan
 
@@ -25,6 +26,8 @@ def run(argv: list[str], engines: Engines | None = None) -> None:
     """
     arguments, mistakes = parse_arguments(argv)
     plan = make_plan(arguments, mistakes)
+    if plan.needs_hub:
+        use_cache_without_network()
 
     from src.loading import load_data
     from src.processes import is_main_process

@@ -1,13 +1,38 @@
-"""Reading one split of a data set on the Hugging Face hub."""
+"""The Hugging Face hub: whether it can be reached, and a split of a data set on it."""
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from src.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from src.data import Source
+
+logger = logging.getLogger(__name__)
+
+
+def use_cache_without_network() -> None:
+    """Where the hub can't be reached, let its libraries use their cache at once: they'd try again for minutes otherwise.
+
+    HF_HUB_OFFLINE, where a user has set it, decides instead. The libraries read it when they are imported.
+    """
+    if "HF_HUB_OFFLINE" in os.environ or "huggingface_hub" in sys.modules:
+        return
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        with urlopen(Request(endpoint, method="HEAD"), timeout=10):
+            return
+    except HTTPError:  # it answers
+        return
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        logger.info("%s can't be reached: only local folders and what was downloaded before are used", endpoint)
 
 
 def load_hub_split(source: Source, split: str) -> Any:

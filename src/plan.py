@@ -46,6 +46,12 @@ class Plan:
         return {stage: split for stage, split in (("valid", "validation"), ("test", "test")) if asked[stage]}
 
     @property
+    def needs_hub(self) -> bool:
+        """Whether the base model or a data set may have to come from the hub."""
+        sets = (self.main_set, self.task_set, *self.merge_sets)
+        return not self.base.is_local or any(one.is_on_hub and not one.is_read_from_folder for one in sets)
+
+    @property
     def written_adapter(self) -> str | None:
         """The stored adapter that this experiment makes."""
         if self.method in (MERGE, CALIBRATION):

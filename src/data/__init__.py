@@ -103,6 +103,11 @@ class Dataset:
     def is_read_from_folder(self) -> bool:
         return self.generate is None or (is_saved(self.folder) and not self.from_files)
 
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether its source is read from the hub."""
+        return self.source.hub_id is not None and not self.from_files
+
     def read(self, split: str) -> list[Example]:
         """The examples of "train", "validation" or "test"; raises UserError where they are missing or broken."""
         if not self.is_read_from_folder:
@@ -117,9 +122,10 @@ class Dataset:
             path = self.folder / RECORD_FILE
             record = read_json(path) if path.is_file() else {}
             return {"folder": self.folder.name} | {key: record.get(key) for key in ("fingerprint", "made_from")}
-        if self.from_files:
-            return {"files": sorted(set(self.source.files.values()))}
-        return {"hub": f"{self.source.hub_id}@{self.source.revision}"} if self.source.hub_id else {"generated": self.source.title}
+        if self.is_on_hub:
+            return {"hub": f"{self.source.hub_id}@{self.source.revision}"}
+        files = sorted(set(self.source.files.values()))
+        return {"files": files} if files else {"generated": self.source.title}
 
 
 def published_set(

@@ -37,6 +37,11 @@ class JudgePlan:
     experiments: list[JudgedExperiment]
 
     @property
+    def needs_hub(self) -> bool:
+        """Whether the judge model may have to come from the hub."""
+        return self.arguments.judge_url is None and not BaseModel(self.arguments.judge_model_name_or_path).is_local
+
+    @property
     def judge_name(self) -> str:
         """The judge's name in file names."""
         name = self.arguments.judge_model_name_or_path

@@ -17,8 +17,11 @@ def run(argv: list[str]) -> None:
 
     plan = make_preparation_plan(arguments, mistakes)
 
+    from src.hub import use_cache_without_network
     from src.logs import quieten_libraries
 
+    if plan.needs_hub and not arguments.dry_run:
+        use_cache_without_network()
     quieten_libraries()
     if arguments.dry_run:
         from src.preparation.dry_run import dry_run_table

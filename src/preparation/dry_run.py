@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from src.data import Dataset
 from src.preparation.plan import PreparationPlan, SetPlan
 from src.preparation.saving import record_of
 from src.preparation.session import SetToMake, sets_to_make
@@ -13,13 +12,9 @@ _HEADER = ("set", "state", "made from", "targets by", "train", "validation", "te
 
 def dry_run_table(plan: PreparationPlan) -> str:
     """A line per set. Sources on the hub are not read: of them only the publishers' numbers of rows are known."""
-    local = [one for one in plan.sets if _is_local(one.dataset)]
+    local = [one for one in plan.sets if not one.dataset.is_on_hub]
     read = {one.name: one for one in sets_to_make(PreparationPlan(plan.arguments, plan.workspace, local))}
     return aligned([_HEADER, *(_of_read(read[one.name]) if one.name in read else _of_hub(one) for one in plan.sets)])
-
-
-def _is_local(dataset: Dataset) -> bool:
-    return dataset.from_files or not dataset.source.hub_id
 
 
 def _of_read(one: SetToMake) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from src.data import Dataset, Locations, all_datasets
 from src.errors import UserError, nearest
-from src.models import POCKET
+from src.models import POCKET, BaseModel
 from src.preparation.arguments import PAPER_MODELS, PreparationArguments
 from src.preparation.quality import FINDINGS
 from src.tasks import Task
@@ -40,6 +40,12 @@ class PreparationPlan:
     arguments: PreparationArguments
     workspace: Workspace
     sets: list[SetPlan]
+
+    @property
+    def needs_hub(self) -> bool:
+        """Whether something may have to come from the hub: a source, a text model, or a tokenizer for the lengths."""
+        models = [model for one in self.sets for model in one.length_models if not BaseModel(model).is_local]
+        return bool(models) or any(one.dataset.is_on_hub or one.text_model_name not in (None, POCKET) for one in self.sets)
 
     def rewritten(self, name: str) -> Path:
         """Where the rewritten targets of a set are kept."""

@@ -93,11 +93,14 @@ def _encoders(sets: list[SetToMake]) -> dict[str, ChatEncoder | str]:
 def _describe(one: SetToMake, splits: dict[str, list[PreparedExample]] | None, encoders: dict[str, ChatEncoder | str]) -> None:
     """Write the set's lengths in tokens and its card where they are missing, and show the set in a line."""
     if splits or not _is_described(one, encoders):
+        measured = {} if splits else _measured_lengths(one)
         splits = splits or read_back(one.folder)
         lengths = {
             model: encoder if isinstance(encoder, str) else lengths_under(encoder, splits, one.plan.dataset.tasks)
             for model, encoder in encoders.items()
+            if model not in measured
         }
+        lengths = measured | lengths
         write_json(one.folder / LENGTHS_FILE, lengths)
         write_text(one.folder / CARD_FILE, card(one.plan.dataset, splits, record_of(one.folder), lengths))
     logger.info("%s", _summary(one))
@@ -190,11 +193,16 @@ def _record(
 
 def _is_described(one: SetToMake, wanted: dict[str, Any]) -> bool:
     """Whether the card is there, with the lengths of every wanted model that can be had."""
+    measured = _measured_lengths(one)
+    have_lengths = all(model in measured or isinstance(encoder, str) for model, encoder in wanted.items())
+    return have_lengths and (one.folder / CARD_FILE).is_file() and (one.folder / LENGTHS_FILE).is_file()
+
+
+def _measured_lengths(one: SetToMake) -> dict[str, dict[str, Any]]:
+    """The lengths that stand beside the set, by model."""
     path = one.folder / LENGTHS_FILE
-    if not (path.is_file() and (one.folder / CARD_FILE).is_file()):
-        return False
-    earlier = read_json(path)
-    return all(isinstance(earlier.get(model), dict) or isinstance(encoder, str) for model, encoder in wanted.items())
+    earlier = read_json(path) if path.is_file() else {}
+    return {model: lengths for model, lengths in earlier.items() if isinstance(lengths, dict)}
 
 
 def _summary(one: SetToMake) -> str:

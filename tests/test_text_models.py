@@ -1,0 +1,365 @@
+"""Text models: what they make of a text alone, in a batch, and in pieces; what they are made of; what is refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+import text_models as tiny
+from src.errors import UserError
+from src.pocket.examples import draw_examples
+from src.pocket.sentences import render_all
+from src.processes import device_name
+from src.published import ADAPTER_FILE, PICKLED_ADAPTER_FILE, PublishedModel, check_adapter
+from src.splitting import split_text
+from src.tasks import find_task
+from src.text_models import TextModel, TextModelSettings, find_text_model, llm_toys
+
+POCKET = list(draw_examples("sentences", "validation"))[:20]
+SENTENCES = [example.input for example in POCKET]
+UNICODE = [
+    "¿Qué tal? Naïve café 😀👩‍👩‍👧",
+    "漢字かな交じり文",
+    "Ünïcödé – “quoted” … ½",
+    "#Person1#: I ' Ve  been\there.\n",
+    "?!",
+    "a" * 50,
+]
+TEXTS = [*SENTENCES, *UNICODE, SENTENCES[0]]
+FUZZ = ["".join(Random(seed).choices("  \n\t.!?…;,—aé漢😀", k=seed)) for seed in range(2, 120)]
+ADVERSE = [
+    " " * 40,
+    "\n" * 40,
+    ".!?" * 20,
+    ", ; : " * 9,
+    "漢字" * 30,
+    "👩‍👩‍👧" * 9,
+    "x\n\n\n y.  Z?\r\n" * 5,
+    "\u2028\u200b" * 20,
+    "a" * 99,
+]
+
+
+def text_model(name: str, variant: str, *settings: str | None, **options: Any) -> TextModel:
+    """A text model in float32 for a language or a tone."""
+    task = find_task("translation" if variant in ("es", "fr", "de") else "tone_adjustment", variant)
+    return find_text_model(name, task, TextModelSettings(*settings, dtype="float32", **options), "--text_model")
+
+
+def mistake(action: Callable[[], object]) -> str:
+    """The one line that an action ends with."""
+    with pytest.raises(UserError) as caught:
+        action()
+    assert len(caught.value.mistakes) == 1
+    assert "\n" not in caught.value.mistakes[0]
+    return caught.value.mistakes[0]
+
+
+@pytest.fixture(scope="module")
+def translator_folder(tmp_path_factory) -> Path:
+    return tiny.build_translator(tmp_path_factory.mktemp("translator") / "opus-mt-en-es")
+
+
+@pytest.fixture(scope="module")
+def translator(translator_folder) -> TextModel:
+    translator = text_model("marian", "es", str(translator_folder))
+    translator.start()
+    return translator
+
+
+@pytest.fixture(scope="module")
+def translated(translator_folder) -> Callable[[str], str]:
+    """transformers' own translation of one text."""
+    from transformers import MarianMTModel, MarianTokenizer
+
+    tokenizer = MarianTokenizer.from_pretrained(translator_folder)
+    model = MarianMTModel.from_pretrained(translator_folder).eval().to(device_name())
+
+    def translate(text: str) -> str:
+        encoded = tokenizer(text, return_tensors="pt").to(model.device)
+        return tokenizer.decode(model.generate(**encoded, max_length=tiny.POSITIONS)[0], skip_special_tokens=True).strip()
+
+    return translate
+
+
+@pytest.fixture(scope="module")
+def tone_files(tmp_path_factory, tiny_tokenizer) -> tuple[str, str]:
+    """The folders of a tone rewriter's model and adapter."""
+    folder = tmp_path_factory.mktemp("tones")
+    model = tiny.build_tone_model(folder / "model", tiny_tokenizer)
+    return str(model), str(tiny.build_tone_adapter(folder / "adapter", model))
+
+
+@pytest.fixture(scope="module")
+def rewriter(tone_files) -> TextModel:
+    rewriter = text_model("llm_toys", "casual", *tone_files)
+    rewriter.start()
+    return rewriter
+
+
+@pytest.fixture(scope="module")
+def toned(tone_files) -> Callable[..., str]:
+    """What transformers and PEFT make of one prompt, with the adapter or without it."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tone_files[0])
+    base, other = (AutoModelForCausalLM.from_pretrained(tone_files[0]).eval().to(device_name()) for _ in range(2))
+    adapted = PeftModel.from_pretrained(other, tone_files[1]).merge_and_unload()
+
+    def rewrite(text: str, tone: str = "casual", has_adapter: bool = True) -> str:
+        prompt = (
+            f"### Instruction:\nChange the tone of the following Input sentence to {tone}.\n\n### Input:\n{text}\n\n### Response:\n"
+        )
+        encoded = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(base.device)
+        model = adapted if has_adapter else base
+        ids = model.generate(**encoded, max_new_tokens=tiny.TONE_POSITIONS // 2, pad_token_id=tokenizer.eos_token_id)
+        return tokenizer.decode(ids[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    ("text", "longest", "pieces"),
+    [
+        ("One two. Three four.", 20, ["One two. Three four."]),
+        ("One two. Three four. Five six.", 21, ["One two. Three four. ", "Five six."]),
+        ("One. Two.\nThree. Four.", 12, ["One. Two.\n", "Three. Four."]),
+        ("Is it? It is! Well… Yes.", 8, ["Is it? ", "It is! ", "Well… ", "Yes."]),
+        ("If it rains, we stay; otherwise we go.", 22, ["If it rains, we stay; ", "otherwise we go."]),
+        ("Hello you. If it rains, we stay in. Bye.", 15, ["Hello you. ", "If it rains, ", "we stay in. ", "Bye."]),
+        ("one two three four", 8, ["one two ", "three ", "four"]),
+        ("so abcdefghij", 3, ["so ", "ab", "cde", "fg", "hij"]),
+        ("漢字かな交じり文", 4, ["漢字かな", "交じり文"]),
+    ],
+)
+def test_a_text_is_split_between_sentences_then_clauses_then_words_then_within_a_word(text, longest, pieces):
+    assert split_text(text, len, longest) == pieces
+
+
+@pytest.mark.parametrize("length", [len, lambda text: 1 + len(text.encode()), lambda text: 2 + len(text.split()) + len(text) // 3])
+def test_pieces_are_short_enough_and_make_up_the_text(length):
+    for text in [*ADVERSE, *FUZZ, " ".join(TEXTS)]:
+        for longest in (5, 9, 30):
+            pieces = split_text(text, length, longest)
+            assert "".join(pieces) == text
+            assert all(0 < length(piece) <= longest for piece in pieces)
+
+
+@pytest.mark.xfail(strict=True, reason="two spaces after a sentence are no seam")
+def test_two_spaces_after_a_sentence_do_not_hide_its_end():
+    assert split_text("One two three.  Four five six.", len, 17) == ["One two three.  ", "Four five six."]
+
+
+def test_translations_are_those_of_the_model_for_each_text_alone(translator, translated):
+    made = translator.rewrite(TEXTS)
+    assert made == [translated(text) for text in TEXTS]
+    assert len(set(made)) > len(TEXTS) - 5  # else their order would show nothing
+
+
+def test_the_same_batch_has_the_same_translations_also_in_another_run(translator, translator_folder):
+    again = text_model("marian", "es", str(translator_folder.parent / "opus-mt-en-{language}"))
+    again.start()
+    assert translator.rewrite(TEXTS[:7]) == translator.rewrite(TEXTS[:7]) == again.rewrite(TEXTS[:7])
+
+
+def test_a_text_with_too_many_tokens_is_translated_sentence_by_sentence(translator, translated):
+    sentences = [text for text in SENTENCES if len(translator.tokenizer(text)["input_ids"]) > tiny.POSITIONS / 2]
+    assert len(sentences) >= 3  # no two of them fit together
+    made = translator.rewrite([SENTENCES[0], " ".join(sentences), SENTENCES[1], "a" * 500])
+    assert made[:3] == [translated(SENTENCES[0]), " ".join(map(translated, sentences)), translated(SENTENCES[1])]
+    letters = split_text("a" * 500, lambda text: len(translator.tokenizer(text)["input_ids"]), tiny.POSITIONS)
+    assert made[3] == " ".join(map(translated, letters))
+
+
+@pytest.mark.xfail(strict=True, reason="a piece of white space is translated as an empty text")
+def test_nothing_is_made_of_the_white_space_before_a_long_text(translator):
+    words = "The cat reads " * 20
+    assert translator.rewrite(["\n" + words]) == translator.rewrite([words])
+
+
+def test_tones_are_those_of_the_model_with_its_adapter_for_each_text_alone(rewriter, toned):
+    made = rewriter.rewrite(TEXTS[:9])
+    assert made == [toned(text) for text in TEXTS[:9]]
+    assert len(set(made)) == 9
+    assert not set(made) & {toned(text, has_adapter=False) for text in TEXTS[:9]}
+    assert rewriter.rewrite(TEXTS[:9]) == made
+
+
+@pytest.mark.parametrize("tone", ["professional", "witty"])
+def test_each_tone_has_a_prompt_of_its_own(tone, tone_files, toned):
+    rewriter = text_model("llm_toys", tone, *tone_files)
+    rewriter.start()
+    assert rewriter.rewrite(SENTENCES[:2]) == [toned(text, tone) for text in SENTENCES[:2]]
+    assert rewriter.identity() != text_model("llm_toys", "casual", *tone_files).identity()
+
+
+def test_a_text_with_too_many_tokens_for_its_prompt_is_rewritten_in_pieces(rewriter, toned):
+    def tokens(text: str) -> int:
+        return len(rewriter.tokenizer(text)["input_ids"])
+
+    prompt = llm_toys.PROMPT.format(tone="casual", text="")
+    pieces = split_text(" ".join(SENTENCES[:6]), tokens, tiny.TONE_POSITIONS - tiny.TONE_POSITIONS // 2 - tokens(prompt))
+    assert len(pieces) > 2
+    made = rewriter.rewrite([SENTENCES[0], " ".join(SENTENCES[:6]), SENTENCES[1]])
+    assert made == [toned(SENTENCES[0]), " ".join(toned(piece.strip()) for piece in pieces), toned(SENTENCES[1])]
+
+
+def test_a_tone_ends_before_the_end_marker(rewriter, monkeypatch):
+    with monkeypatch.context() as patch:
+        said = "\n A text.\n\n### END\n### Input:\nmore"
+        patch.setattr(rewriter.tokenizer, "batch_decode", lambda ids, **options: [said] * len(ids))
+        assert rewriter.rewrite(SENTENCES[:2]) == ["A text.", "A text."]
+    whole, lengths, generate = rewriter.rewrite(SENTENCES[:3]), [], rewriter.model.generate
+    monkeypatch.setattr(llm_toys, "END", whole[1][20:30])
+    monkeypatch.setattr(rewriter.model, "generate", lambda **options: lengths.append(generate(**options)) or lengths[-1])
+    assert rewriter.rewrite(SENTENCES[:3]) == [text.partition(whole[1][20:30])[0].strip() for text in whole]
+    rewriter.rewrite([SENTENCES[1]])
+    assert lengths[1].shape[1] < lengths[0].shape[1] - 20, "the model goes on after the end marker"
+
+
+def test_a_name_may_have_a_revision_and_a_folder_has_none(tmp_path):
+    parts = [(model.location, model.revision) for model in map(PublishedModel, ("a/b", "a/b@v1", "a/b@refs/pr/1"))]
+    assert parts == [("a/b", "main"), ("a/b", "v1"), ("a/b", "refs/pr/1")]
+    assert [PublishedModel(name).identity() for name in ("a/b", "a/b@v1")] == ["a/b@main", "a/b@v1"]
+    (tmp_path / "x@v1").mkdir()
+    assert PublishedModel(str(tmp_path / "x@v1")).location == str(tmp_path / "x@v1")
+
+
+def test_a_model_that_cannot_be_had_is_one_line_that_names_it(translator_folder, tone_files, tmp_path):
+    bare, empty = tmp_path / "bare", tmp_path / "empty"
+    shutil.copytree(translator_folder, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    empty.mkdir()
+    reasons = {
+        "/nowhere/model": "there is no such folder",
+        str(empty): "has no config.json",
+        str(bare): "has no weights (*.safetensors)",
+        "nobody/no-such-model@v9": "could not be had: We couldn't connect",
+        tone_files[0]: "expected a Marian model, found gpt_neox",
+    }
+    for name, reason in reasons.items():
+        found = mistake(text_model("marian", "es", name).check)
+        assert found.startswith(f"--translator_model {name}"), found
+        assert reason in found
+    for name in ("nobody/no-such-adapter", str(empty)):
+        assert mistake(text_model("llm_toys", "witty", tone_files[0], name).check).startswith(f"--tone_rewriter_adapter {name}")
+
+
+def test_what_a_folder_holds_is_its_identity(translator_folder, tone_files, tmp_path):
+    for number, folder in enumerate([translator_folder, *tone_files]):
+        copy = tmp_path / "copies" / str(number)
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("README.md", "*.jinja"))
+        before = PublishedModel(str(copy)).identity()
+        assert before == PublishedModel(str(folder)).identity()
+        for path in copy.iterdir():
+            content = path.read_bytes()
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+            assert PublishedModel(str(copy)).identity() != before, path.name
+            path.write_bytes(content)
+
+
+def test_a_pickled_adapter_is_converted_only_when_asked_and_once(tone_files, rewriter, tmp_path):
+    from safetensors.torch import load_file
+
+    folder, converted = tiny.pickled(Path(tone_files[1]), tmp_path / "pickled"), tmp_path / "converted"
+    assert "--convert_pickled_adapter" in mistake(text_model("llm_toys", "casual", tone_files[0], str(folder)).check)
+    asked = text_model("llm_toys", "casual", tone_files[0], str(folder), converted=converted)
+    asked.check()
+    (made,) = converted.iterdir()
+    assert sorted(path.name for path in made.iterdir()) == ["adapter_config.json", ADAPTER_FILE]
+    tensors, expected = load_file(made / ADAPTER_FILE), load_file(Path(tone_files[1]) / ADAPTER_FILE)
+    assert tensors.keys() == expected.keys()
+    assert all((tensors[name] == expected[name]).all() for name in expected)
+    inode = made.stat().st_ino
+    asked.check()
+    asked.start()
+    assert [made.stat().st_ino for made in converted.iterdir()] == [inode], "it was converted again"
+    assert asked.rewrite(SENTENCES[:3]) == rewriter.rewrite(SENTENCES[:3])
+
+
+class Bomb:
+    """What a pickle can do to the one who reads it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(how, tone_files, tmp_path):
+    import torch
+
+    folder, crater = tiny.pickled(Path(tone_files[1]), tmp_path / "pickled"), tmp_path / "crater"
+    bomb = pickle.dumps({"lora": Bomb(crater)})
+    pickle.loads(bomb)
+    crater.rmdir()  # it is a live one
+    if how == "pickle":
+        (folder / PICKLED_ADAPTER_FILE).write_bytes(bomb)
+    else:
+        torch.save({"lora": torch.ones(2), "more": Bomb(crater)}, folder / PICKLED_ADAPTER_FILE)
+    found = mistake(lambda: check_adapter(PublishedModel(str(folder)), tmp_path / "converted"))
+    assert "holds more than tensors" in found
+    assert not crater.exists()
+    assert not (tmp_path / "converted").exists()
+
+
+@pytest.mark.xfail(strict=True, reason="a pickle's content is no part of its folder's identity")
+def test_another_pickled_adapter_is_converted_anew(tone_files, tmp_path):
+    import torch
+
+    one, other = (tiny.pickled(Path(tone_files[1]), tmp_path / name) for name in ("one", "other"))
+    doubled = {name: 2 * tensor for name, tensor in torch.load(one / PICKLED_ADAPTER_FILE).items()}
+    torch.save(doubled, other / PICKLED_ADAPTER_FILE)
+    converted = [Path(check_adapter(PublishedModel(str(folder)), tmp_path / "converted").name) for folder in (one, other)]
+    assert (converted[0] / ADAPTER_FILE).read_bytes() != (converted[1] / ADAPTER_FILE).read_bytes()
+
+
+@pytest.mark.xfail(strict=True, reason="only some of the errors are turned into lines")
+@pytest.mark.parametrize("content", [b"", b"hello world", pickle.dumps({"rank": 4}), pickle.dumps(["a"])])
+def test_a_pickle_without_tensors_is_one_line(content, tone_files, tmp_path):
+    folder = tiny.pickled(Path(tone_files[1]), tmp_path / "pickled")
+    (folder / PICKLED_ADAPTER_FILE).write_bytes(content)
+    assert str(folder) in mistake(lambda: check_adapter(PublishedModel(str(folder)), tmp_path / "converted"))
+
+
+@pytest.mark.xfail(strict=True, reason="only some of the errors are turned into lines")
+@pytest.mark.parametrize(
+    ("which", "file"), [(0, "model.safetensors"), (1, ADAPTER_FILE), (1, "adapter_config.json"), (2, "source.spm")]
+)
+def test_a_model_with_a_broken_file_is_one_line(which, file, tone_files, translator_folder, tmp_path):
+    folders = [shutil.copytree(folder, tmp_path / str(number)) for number, folder in enumerate([*tone_files, translator_folder])]
+    if file.endswith(".safetensors"):
+        (folders[which] / file).write_bytes(b"broken off")
+    else:
+        (folders[which] / file).unlink()
+    names = list(map(str, folders))
+    broken = text_model("marian", "es", names[2]) if which == 2 else text_model("llm_toys", "witty", names[0], names[1])
+    assert names[which] in mistake(broken.start)
+
+
+def test_a_text_model_is_found_by_its_name_for_the_tasks_it_does():
+    settings = TextModelSettings()
+    french, witty = find_task("translation", "fr"), find_task("tone_adjustment", "witty")
+    unknown = mistake(lambda: find_text_model("marain", french, settings, "--translator"))
+    assert unknown == "--translator marain: there is no such text model: did you mean marian?"
+    unable = mistake(lambda: find_text_model("marian", witty, settings, "--tone_rewriter"))
+    assert unable == "--tone_rewriter marian: it does not do tone_adjustment; llm_toys, pocket can"
+    assert find_text_model("marian", french, settings, "--translator").identity()["model"] == "Helsinki-NLP/opus-mt-en-fr@main"
+
+
+@pytest.mark.parametrize("style", ["de", "casual"])
+def test_pockets_grammar_says_what_it_can_read_and_takes_no_model(style):
+    grammar = text_model("pocket", style)
+    assert grammar.rewrite(SENTENCES) == [render_all(example.meaning, style) for example in POCKET]
+    assert "can't read 'The quick brown fox.'" in mistake(lambda: grammar.rewrite([*SENTENCES, "The quick brown fox."]))
+    for settings in (("some/model",), (None, "some/adapter")):
+        assert "takes no model and no adapter" in mistake(lambda settings=settings: text_model("pocket", style, *settings))
