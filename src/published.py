@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,13 @@ from src.errors import UserError, first_line
 from src.files import folder_in_the_making, hash_of_files
 from src.prediction.backends import resolve_dtype
 from src.processes import device_name
+from src.tensor_files import read_tensor_shapes
 
 logger = logging.getLogger(__name__)
 
 ADAPTER_FILE = "adapter_model.safetensors"
 PICKLED_ADAPTER_FILE = "adapter_model.bin"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -42,103 +46,122 @@ class PublishedModel:
         """The hub id and revision, or a hash of a local folder's files."""
         if not self.is_local:
             return f"{self.location}@{self.revision}"
-        kinds = ("*.json", "*.safetensors", "*.spm", "*.model", "*.txt")
+        kinds = ("*.json", "*.safetensors", "*.spm", "*.model", "*.txt", PICKLED_ADAPTER_FILE)
         return hash_of_files(sorted(path for kind in kinds for path in Path(self.name).glob(kind)))
 
 
 def check_published(published: PublishedModel, flag: str) -> Any:
-    """A model's configuration; raises UserError when the hub or the folder hasn't got it."""
+    """A model's configuration; raises UserError when the hub or the folder hasn't got it, or the folder has no whole weights."""
     from transformers import AutoConfig
 
-    name = published.name
-    if name.startswith((".", "/", "~")) and not published.is_local:
-        raise UserError(f"{flag} {name}: there is no such folder")
-    if published.is_local and not (Path(name) / "config.json").is_file():
-        raise UserError(f"{flag} {name}: the folder has no config.json, so it holds no model")
-    if published.is_local and not any(Path(name).glob("*.safetensors")):
-        raise UserError(f"{flag} {name}: the folder has no weights (*.safetensors)")
-    try:
+    _check_folder(published, flag)
+    folder = Path(published.name)
+    if published.is_local:
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{flag} {folder}: the folder has no config.json, so it holds no model")
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise UserError(f"{flag} {folder}: the folder has no weights (*.safetensors)")
+        for path in weights:
+            read_tensor_shapes(path)
+    with _errors_of(published, flag):
         return AutoConfig.from_pretrained(published.location, revision=published.revision)
-    except (OSError, ValueError) as error:
-        raise UserError(_not_to_be_had(published, flag, error)) from error
 
 
-def load_published(kind: Any, published: PublishedModel, dtype: str | None = None, **options: Any) -> Any:
+def check_files(published: PublishedModel, flag: str, *names: str) -> None:
+    """Raise UserError when a local folder lacks one of the files; on a hub they are looked for when they are loaded."""
+    missing = [name for name in names if published.is_local and not (Path(published.name) / name).is_file()]
+    if missing:
+        raise UserError(f"{flag} {published.name}: the folder has no {' and no '.join(missing)}")
+
+
+def load_published(kind: Any, published: PublishedModel, flag: str, dtype: str | None = None, **options: Any) -> Any:
     """A tokenizer (no dtype), or a model in evaluation mode on this process's device, of an Auto class of transformers."""
     weights = {} if dtype is None else {"dtype": resolve_dtype(dtype), "use_safetensors": True}
-    try:
+    with _errors_of(published, flag):
         loaded = kind.from_pretrained(published.location, revision=published.revision, **weights, **options)
-    except (OSError, ValueError) as error:
-        raise UserError(_not_to_be_had(published, "text model", error)) from error
     return loaded if dtype is None else loaded.eval().to(device_name())
 
 
-def check_adapter(adapter: PublishedModel, converted: Path | None) -> PublishedModel:
+def check_adapter(adapter: PublishedModel, flag: str, converted: Path | None) -> PublishedModel:
     """The adapter, or its converted copy where its publishers have pickled weights only.
 
     Raises UserError when it can't be had, or has pickled weights only and no folder for a converted copy is given.
     """
-    if _has_file(adapter, ADAPTER_FILE):
+    _check_folder(adapter, flag)
+    if not _file(adapter, ADAPTER_CONFIG_FILE, flag):
+        raise UserError(f"{flag} {adapter.name}: it has no {ADAPTER_CONFIG_FILE}")
+    if weights := _file(adapter, ADAPTER_FILE, flag):
+        read_tensor_shapes(weights)
         return adapter
-    if not _has_file(adapter, PICKLED_ADAPTER_FILE):
-        raise UserError(f"--tone_rewriter_adapter {adapter.name}: it has no {ADAPTER_FILE}")
+    if not _file(adapter, PICKLED_ADAPTER_FILE, flag):
+        raise UserError(f"{flag} {adapter.name}: it has no {ADAPTER_FILE}")
     if converted is None:
         raise UserError(
-            f"--tone_rewriter_adapter {adapter.name}: its publishers have {PICKLED_ADAPTER_FILE} only, a pickle, which is not read "
+            f"{flag} {adapter.name}: its publishers have {PICKLED_ADAPTER_FILE} only, a pickle, which is not read "
             "unasked; --convert_pickled_adapter reads its tensors (nothing else in it is run) and keeps them as safetensors"
         )
     folder = converted / adapter.identity().replace("/", "--")
     if not (folder / ADAPTER_FILE).is_file():
-        convert_adapter(adapter, folder)
+        _convert(adapter, flag, folder)
     return PublishedModel(str(folder))
 
 
-def convert_adapter(adapter: PublishedModel, folder: Path) -> None:
+def _convert(adapter: PublishedModel, flag: str, folder: Path) -> None:
     """Write an adapter's pickled tensors as safetensors, beside its configuration. torch's restricted reader takes tensors only."""
     from pickle import UnpicklingError
 
     import torch
     from safetensors.torch import save_file
 
-    source = _file(adapter, PICKLED_ADAPTER_FILE)
     try:
-        tensors = torch.load(source, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError) as error:
-        raise UserError(
-            f"{adapter.name}: {PICKLED_ADAPTER_FILE} holds more than tensors, or is damaged: it was not read"
-        ) from error
+        tensors = torch.load(_file(adapter, PICKLED_ADAPTER_FILE, flag), map_location="cpu", weights_only=True)
+    except (
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        OSError,
+    ) as error:  # what it raises depends on where a file is broken
+        tensors, reason = None, error
+    else:
+        reason = None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        fault = f"{PICKLED_ADAPTER_FILE} is damaged, or holds more than tensors: it was not read"
+        raise UserError(f"{flag} {adapter.name}: {fault}") from reason
     with folder_in_the_making(folder) as unfinished:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, unfinished / ADAPTER_FILE)
-        shutil.copyfile(_file(adapter, "adapter_config.json"), unfinished / "adapter_config.json")
+        # Copies, for safetensors refuses tensors that share memory.
+        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, unfinished / ADAPTER_FILE)
+        shutil.copyfile(_file(adapter, ADAPTER_CONFIG_FILE, flag), unfinished / ADAPTER_CONFIG_FILE)
     logger.info("%s was converted to safetensors in %s", adapter.name, folder)
 
 
-def _has_file(published: PublishedModel, name: str) -> bool:
+def _check_folder(published: PublishedModel, flag: str) -> None:
+    if published.name.startswith((".", "/", "~")) and not published.is_local:
+        raise UserError(f"{flag} {published.name}: there is no such folder")
+
+
+def _file(published: PublishedModel, name: str, flag: str) -> Path | None:
+    """A file of a model, fetched where it is on the hub; None when the model has no such file."""
     if published.is_local:
-        return (Path(published.name) / name).is_file()
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return _file(published, name).is_file()
-    except EntryNotFoundError:
-        return False
-
-
-def _file(published: PublishedModel, name: str) -> Path:
-    if published.is_local:
-        return Path(published.name) / name
+        path = Path(published.name) / name
+        return path if path.is_file() else None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    with _errors_of(published, flag):
+        try:
+            return Path(hf_hub_download(published.location, name, revision=published.revision))
+        except LocalEntryNotFoundError:  # no network; it is an EntryNotFoundError, too
+            raise
+        except EntryNotFoundError:
+            return None
+
+
+@contextmanager
+def _errors_of(published: PublishedModel, flag: str) -> Iterator[None]:
+    """Turns a hub's or a library's refusal into a UserError."""
     try:
-        return Path(hf_hub_download(published.location, name, revision=published.revision))
-    except LocalEntryNotFoundError as error:  # no network; it is an EntryNotFoundError, too
-        raise UserError(_not_to_be_had(published, "--tone_rewriter_adapter", error)) from error
-    except EntryNotFoundError:
-        raise
+        yield
     except (OSError, ValueError) as error:
-        raise UserError(_not_to_be_had(published, "--tone_rewriter_adapter", error)) from error
-
-
-def _not_to_be_had(published: PublishedModel, flag: str, error: Exception) -> str:
-    return f"{flag} {published.name} could not be had: {first_line(error)}"
+        raise UserError(f"{flag} {published.name} could not be had: {first_line(error)}") from error

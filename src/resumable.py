@@ -35,7 +35,8 @@ def complete_rows(
     if path.is_file():
         return [row for _, row in read_json_lines(path)]
     partial = partial_of(path)
-    found = {id: row for id, row in _rows_of_whole_lines(partial).items() if id in ids}
+    wanted = set(ids)
+    found = {id: row for id, row in _rows_of_whole_lines(partial).items() if id in wanted}
     batches = batches_of(set(found))
     again = {id for batch in batches for id in batch}
     rows = {id: row for id, row in found.items() if id not in again}

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-POSITIONS = 64  # tokens that the translator takes
+POSITIONS = 56  # tokens that the translator takes
 TONE_POSITIONS = 192  # tokens that the tone rewriter takes: prompt and output
 
 

@@ -157,8 +157,17 @@ def rewritten_set(
     read_source: Callable[[Locations, str], Reading],
 ) -> Dataset:
     """A set whose targets a model makes from the source's: it must be prepared."""
-    folder = locations.prepared / name
-    return Dataset(name, tasks, inputs_of, source, folder, lambda split: read_source(locations, split), None, rewritten=True)
+    return Dataset(
+        name,
+        tasks,
+        inputs_of,
+        source,
+        folder=locations.prepared / name,
+        read_source=lambda split: read_source(locations, split),
+        generate=None,
+        rewritten=True,
+        from_files=locations.raw is not None,
+    )
 
 
 def all_datasets(locations: Locations) -> dict[str, Dataset]:

@@ -35,8 +35,14 @@ def datasets(locations: Locations) -> list[Dataset]:
 
 def read_source(locations: Locations, split: str) -> Reading:
     """Examples whose references are their inputs, which have yet to get a tone."""
-    texts = [text[0].upper() + text[1:] for text in map(str.strip, _texts(locations, split))]
+    texts = [_capitalised(text.strip()) for text in _texts(locations, split)]
     return Reading([Example(f"{split}_{number}", text, text) for number, text in enumerate(texts)])
+
+
+def _capitalised(text: str) -> str:
+    """The text with a capital first letter, where there is one for it (none for ß)."""
+    first = text[0].upper()
+    return (first if len(first) == 1 else text[0]) + text[1:]
 
 
 def _texts(locations: Locations, split: str) -> Iterator[str]:

@@ -44,16 +44,20 @@ def datasets(locations: Locations) -> list[Dataset]:
 
 def adjacent_turns(conversation: str) -> Iterator[tuple[str, str]]:
     """Pairs of consecutive lines by different users, without "User N: ". A line that is no turn (a recipe, say) breaks a pair."""
-    turns = [_TURN.match(line) for line in conversation.splitlines()]
+    turns = [_TURN.match(line) for line in _lines(conversation)]
     for turn, next_turn in pairwise(turns):
         if turn and next_turn and turn[1] != next_turn[1] and turn[2] and next_turn[2]:
             yield turn[2], next_turn[2]
 
 
+def _lines(conversation: str) -> list[str]:
+    return conversation.replace("\r\n", "\n").rstrip("\n").split("\n")
+
+
 def read_source(locations: Locations, split: str) -> Reading:
     lines, examples = 0, []
     for row, conversation in _conversations(locations, split):
-        lines += len(conversation.splitlines()) - 1
+        lines += len(_lines(conversation)) - 1
         pairs = enumerate(adjacent_turns(conversation))
         examples += [Example(f"{split}_{row}_{number}", text, reply) for number, (text, reply) in pairs]
     left_out = {"pairs of lines that are no turns of two users": lines - len(examples)}

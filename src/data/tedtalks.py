@@ -51,21 +51,25 @@ def read_source(task: Task, locations: Locations, split: str) -> Reading:
 def _pairs(locations: Locations, split: str, language: str) -> Iterator[tuple[str, str]]:
     """English and the other language of each row, "" where one is missing."""
     if not locations.raw:
-        yield from map(partial(_of_variable_languages, language), load_hub_split(SOURCE, split))
+        yield from map(partial(_of_variable_languages, language, SOURCE.hub_id), load_hub_split(SOURCE, split))
         return
     parquet = sorted((locations.raw / "plain_text" / split).glob("*.parquet"))
     if parquet:
         for path in parquet:
-            yield from map(partial(_of_variable_languages, language), _parquet_rows(path))
+            yield from map(partial(_of_variable_languages, language, str(path)), _parquet_rows(path))
         return
     path = source_file(SOURCE, locations, split)
     for line, row in read_delimited(path, delimiter="\t", quoted=False):
         yield tuple(text_field(row, column, f"{path}, line {line}", may_be_blank=True).strip() for column in ("en", language))
 
 
-def _of_variable_languages(language: str, row: dict) -> tuple[str, str]:
-    texts = dict(zip(row["translations"]["language"], row["translations"]["translation"], strict=True))
-    return texts.get("en", "").strip(), texts.get(language, "").strip()
+def _of_variable_languages(language: str, place: str, row: dict) -> tuple[str, str]:
+    translations = row.get("translations")
+    try:
+        texts = dict(zip(translations["language"], translations["translation"], strict=True))
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{place}: expected translations with a language for each text, found {translations!r}"[:300]) from error
+    return (texts.get("en") or "").strip(), (texts.get(language) or "").strip()
 
 
 def _parquet_rows(path: Path) -> Iterator[dict]:
@@ -73,7 +77,7 @@ def _parquet_rows(path: Path) -> Iterator[dict]:
     import pyarrow.parquet
 
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(columns=["translations"]):
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
             yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise UserError(f"{path}: not a parquet file of TED talks ({first_line(error)}); fetch it again") from error

@@ -14,17 +14,19 @@ def dry_run_table(plan: PreparationPlan) -> str:
     """A line per set. Sources on the hub are not read: of them only the publishers' numbers of rows are known."""
     local = [one for one in plan.sets if not one.dataset.is_on_hub]
     read = {one.name: one for one in sets_to_make(PreparationPlan(plan.arguments, plan.workspace, local))}
-    return aligned([_HEADER, *(_of_read(read[one.name]) if one.name in read else _of_hub(one) for one in plan.sets)])
+    return aligned(
+        [_HEADER, *(_of_read(read[one.name], plan.arguments.overwrite) if one.name in read else _of_hub(one) for one in plan.sets)]
+    )
 
 
-def _of_read(one: SetToMake) -> tuple[str, ...]:
+def _of_read(one: SetToMake, overwrite: bool) -> tuple[str, ...]:
     splits = one.source.splits
     texts = {example.reference for some in splits.values() for example in some} if one.plan.text_model else set()
     sizes = (f"{len(some):,}" for some in splits.values())
     origin = "the publishers' files" if one.plan.dataset.from_files else one.plan.dataset.source.title
     return (
         one.name,
-        one.state(),
+        one.state() if not overwrite else "to be made anew",
         origin,
         one.plan.text_model_name or "publishers",
         *sizes,

@@ -18,7 +18,7 @@ FINDINGS = {
     "input_in_later_split": "the same input stands in the validation or test split (for a validation example: in the test split)",
     "example_in_later_split": "the same, and with the same target",
 }
-_MARKERS = re.compile(r"###|</?s>|<pad>|<unk>|<\|\w+\|>|<eos>|<bos>")
+_MARKERS = re.compile(r"###|</?s>|<pad>|<unk>|<\|[^|<>\s][^|<>]{0,40}\|>|<eos>|<bos>|\[/?INST\]")
 _LETTERS_TO_TELL_A_LANGUAGE = 20
 # On Pocket, 2 of 32,000 good targets are below it, and 97 to 99 % of English ones where another language is expected.
 _LEAST_CONFIDENCE = 0.2
@@ -59,10 +59,10 @@ def target_findings(examples: list[PreparedExample], language: str, rewrites: bo
         target, source = example.target, example.source or example.input
         shown = {
             "empty": not target.strip(),
-            "runaway": _repeats_itself(target) or (rewrites and len(target) > 50 + 3 * len(source)),
+            "runaway": _repeats_itself(target) or (rewrites and len(target) > 80 + 3 * len(source)),
             "wrong_language": confidence.get(target, 1.0) < _LEAST_CONFIDENCE,
             "copy": bool(target.strip()) and _plain(target) == _plain(source),
-            "end_marker": bool(_MARKERS.search(target)) and not _MARKERS.search(source),
+            "end_marker": not set(_MARKERS.findall(target)) <= set(_MARKERS.findall(source)),
         }
         all_findings.append([name for name, is_shown in shown.items() if is_shown])
     return all_findings
@@ -89,8 +89,8 @@ def _plain(text: str) -> str:
 
 
 def _repeats_itself(text: str) -> bool:
-    """Whether some three words stand there six times, or a character twenty times in a row, as in degenerate decoding."""
-    if re.search(r"(\S)\1{19}", text):
+    """As degenerate decoding does: three words six times, a character twenty times in a row, or two to eight of them ten times."""
+    if re.search(r"(\S)\1{19}|(\S{2,8}?)\2{9}", text):
         return True
     words = text.split()
     if len(words) - len(set(words)) < _REPETITIONS - 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from src.data import RECORD_FILE, is_saved
+from src.data import RECORD_FILE, SPLITS, is_saved
 from src.files import folder_in_the_making, read_json, write_json
 from src.preparation.quality import PreparedExample
 
@@ -46,9 +46,10 @@ def read_back(folder: Path) -> dict[str, list[PreparedExample]]:
 
 
 def record_of(folder: Path) -> dict[str, Any] | None:
-    """The record of a saved set; None where there is no such set, or somebody else made it."""
+    """The record of a whole set that the preparation saved; None otherwise."""
     path = folder / RECORD_FILE
-    return read_json(path) if is_saved(folder) and path.is_file() else None
+    is_whole = is_saved(folder) and all((folder / split / "state.json").is_file() for split in SPLITS)
+    return read_json(path) if is_whole and path.is_file() else None
 
 
 def changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src import splitting
-from src.data import SPLITS
+from src.data import RECORD_FILE, SPLITS
 from src.errors import UserError
 from src.files import hash_of_json, read_json, write_json, write_text
 from src.preparation import languages, quality
@@ -69,6 +69,7 @@ def sets_to_make(plan: PreparationPlan) -> list[SetToMake]:
 def prepare(plan: PreparationPlan) -> None:
     """Make what is missing or stale of the plan's sets, and describe them; raises UserError for what can't be made."""
     sets = sets_to_make(plan)
+    _check_folders(sets, plan.arguments.overwrite)
     stale = [one.name for one in sets if plan.arguments.overwrite or one.state() != UP_TO_DATE]
     _check_text_models(one for one in sets if one.name in stale)
     encoders = _encoders(sets)
@@ -117,6 +118,13 @@ def _made_from(plan: SetPlan, source: SourceExamples, drop: list[str]) -> dict[s
         "drop": sorted(drop),
         "code": hash_of_code(quality, languages),
     }
+
+
+def _check_folders(sets: list[SetToMake], overwrite: bool) -> None:
+    """Raise UserError for folders that somebody else made, which only --overwrite replaces."""
+    foreign = [one.folder for one in sets if one.folder.exists() and not (one.folder / RECORD_FILE).is_file()]
+    if foreign and not overwrite:
+        raise UserError(*(f"{folder} exists and was not made by the preparation: move it, or --overwrite it" for folder in foreign))
 
 
 def _check_text_models(sets: Iterable[SetToMake]) -> None:

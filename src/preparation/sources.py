@@ -22,33 +22,47 @@ class SourceExamples:
 
 def read_sources(datasets: Iterable[Dataset], max_train_examples: int | None, seed: int) -> dict[str, SourceExamples]:
     """The source examples of each set, by its name; raises UserError with all that is missing or broken."""
-    by_source: dict[tuple[str, str], SourceExamples] = {}
+    by_source: dict[tuple[str, str], SourceExamples | UserError] = {}
     found, mistakes = {}, []
     for dataset in datasets:
         key = (dataset.source.title, dataset.inputs_of)
-        try:
-            if key not in by_source:
-                by_source[key] = _read(dataset, max_train_examples, seed)
+        if key not in by_source:
+            by_source[key] = _read(dataset, max_train_examples, seed)
+        if isinstance(by_source[key], UserError):
+            mistakes += by_source[key].mistakes
+        else:
             found[dataset.name] = by_source[key]
-        except UserError as error:
-            mistakes += error.mistakes
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
     return found
 
 
-def _read(dataset: Dataset, max_train_examples: int | None, seed: int) -> SourceExamples:
-    readings = {split: dataset.read_source(split) for split in SPLITS}
-    for split, reading in readings.items():
-        if not reading.examples:
-            raise UserError(f"the {split} split of {dataset.source.title} has no examples for {dataset.name}")
-        repeated = len(reading.examples) - len({example.id for example in reading.examples})
-        if repeated:
-            raise UserError(f"the {split} split of {dataset.source.title} has ids that stand there twice ({repeated} too many)")
-    readings["train"] = _sampled(readings["train"], max_train_examples, f"{seed}/{dataset.inputs_of}/train")
+def _read(dataset: Dataset, max_train_examples: int | None, seed: int) -> SourceExamples | UserError:
+    """A source's examples, or all that is wrong with it, so that it is read once for all sets that are made of it."""
+    readings, mistakes = {}, []
+    for split in SPLITS:
+        try:
+            readings[split] = _read_split(dataset, split)
+        except UserError as error:
+            mistakes += error.mistakes
+            if dataset.is_on_hub:  # the other splits can't be had, either
+                break
+    if mistakes:
+        return UserError(*mistakes)
+    readings["train"] = _sampled(readings["train"], max_train_examples, f"{seed}/{dataset.source.title}/train")
     splits = {split: reading.examples for split, reading in readings.items()}
     rows = {split: [[example.id, example.input, example.reference] for example in examples] for split, examples in splits.items()}
     return SourceExamples(splits, {split: reading.left_out for split, reading in readings.items()}, hash_of_json(rows))
+
+
+def _read_split(dataset: Dataset, split: str) -> Reading:
+    reading = dataset.read_source(split)
+    if not reading.examples:
+        raise UserError(f"the {split} split of {dataset.source.title} has no examples")
+    repeated = len(reading.examples) - len({example.id for example in reading.examples})
+    if repeated:
+        raise UserError(f"the {split} split of {dataset.source.title} has ids that stand there twice ({repeated} too many)")
+    return reading
 
 
 def _sampled(reading: Reading, count: int | None, seed: str) -> Reading:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from src.errors import UserError, first_line
 from src.published import PublishedModel
-from src.resumable import chunks
-from src.splitting import split_text
+from src.splitting import rewrite_in_pieces
 from src.tasks import Task
 from src.text_models import TextModelSettings
 
@@ -20,6 +20,7 @@ DEFAULT_ADAPTER = "llm-toys/RedPajama-INCITE-Base-3B-v1-paraphrase-tone"
 PROMPT = "### Instruction:\nChange the tone of the following Input sentence to {tone}.\n\n### Input:\n{text}\n\n### Response:\n"
 END = "### END"
 LONGEST_OUTPUT = 512  # tokens
+_MODEL_FLAG, _ADAPTER_FLAG = "--tone_rewriter_model", "--tone_rewriter_adapter"
 
 
 def text_model(task: Task, settings: TextModelSettings) -> ToneRewriter:
@@ -47,10 +48,11 @@ class ToneRewriter:
         }
 
     def check(self) -> None:
-        from src.published import check_adapter, check_published
+        from src.published import check_adapter, check_files, check_published
 
-        check_published(self.published, "--tone_rewriter_model")
-        check_adapter(self.adapter, self.settings.converted)
+        check_published(self.published, _MODEL_FLAG)
+        check_files(self.published, _MODEL_FLAG, "tokenizer.json")
+        check_adapter(self.adapter, _ADAPTER_FLAG, self.settings.converted)
 
     def start(self) -> None:
         from peft import PeftModel
@@ -58,19 +60,22 @@ class ToneRewriter:
 
         from src.published import check_adapter, load_published
 
-        self.tokenizer = load_published(AutoTokenizer, self.published, padding_side="left")
+        self.tokenizer = load_published(AutoTokenizer, self.published, _MODEL_FLAG, padding_side="left")
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
-        base = load_published(AutoModelForCausalLM, self.published, self.settings.dtype)
-        adapter = check_adapter(self.adapter, self.settings.converted)
-        self.model = PeftModel.from_pretrained(base, adapter.location, revision=adapter.revision).merge_and_unload()
+        base = load_published(AutoModelForCausalLM, self.published, _MODEL_FLAG, self.settings.dtype)
+        adapter = check_adapter(self.adapter, _ADAPTER_FLAG, self.settings.converted)
+        try:
+            with_adapter = PeftModel.from_pretrained(base, adapter.location, revision=adapter.revision)
+        except (ValueError, RuntimeError) as error:  # it is of another base model
+            reason = f"it does not fit {self.published.name}: {first_line(error)}"
+            raise UserError(f"{_ADAPTER_FLAG} {self.adapter.name}: {reason}") from error
+        self.model = with_adapter.merge_and_unload()
         longest = self.model.config.max_position_embeddings
         self.longest_output = min(LONGEST_OUTPUT, longest // 2)
         self.longest_text = longest - self.longest_output - self._length(self._prompt(""))
 
     def rewrite(self, texts: list[str]) -> list[str]:
-        pieces = [split_text(text, self._length, self.longest_text) for text in texts]
-        toned = iter(self._rewrite([piece.strip() for parts in pieces for piece in parts], len(texts)))
-        return [" ".join(filter(None, (next(toned) for _ in parts))) for parts in pieces]
+        return rewrite_in_pieces(texts, self._length, self.longest_text, self._rewrite)
 
     def _prompt(self, text: str) -> str:
         return PROMPT.format(tone=self.tone, text=text)
@@ -78,22 +83,19 @@ class ToneRewriter:
     def _length(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])
 
-    def _rewrite(self, pieces: list[str], at_a_time: int) -> list[str]:
+    def _rewrite(self, texts: list[str]) -> list[str]:
         import torch
 
-        outputs = []
-        for some in chunks(pieces, at_a_time):
-            prompts = [self._prompt(piece) for piece in some]
-            batch = self.tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
-            with torch.inference_mode():
-                ids = self.model.generate(
-                    **batch.to(self.model.device),
-                    max_new_tokens=self.longest_output,
-                    do_sample=False,
-                    pad_token_id=self.tokenizer.pad_token_id,
-                    stop_strings=[END],
-                    tokenizer=self.tokenizer,
-                )
-            answers = self.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-            outputs += [answer.partition(END)[0].strip() for answer in answers]
-        return outputs
+        prompts = [self._prompt(text) for text in texts]
+        batch = self.tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
+        with torch.inference_mode():
+            ids = self.model.generate(
+                **batch.to(self.model.device),
+                max_new_tokens=self.longest_output,
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id,
+                stop_strings=[END],
+                tokenizer=self.tokenizer,
+            )
+        answers = self.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [answer.partition(END)[0].strip() for answer in answers]

@@ -11,14 +11,14 @@ from typing import Any
 
 from src.errors import UserError
 from src.published import PublishedModel
-from src.resumable import chunks
-from src.splitting import split_text
+from src.splitting import rewrite_in_pieces
 from src.tasks import Task
 from src.text_models import TextModelSettings
 
 TASKS = ("translation",)
 DEFAULT_MODEL = "Helsinki-NLP/opus-mt-en-{language}"
 LONGEST = 512  # tokens of a text, and of its translation
+_FLAG = "--translator_model"
 
 
 def text_model(task: Task, settings: TextModelSettings) -> MarianTranslator:
@@ -39,11 +39,12 @@ class MarianTranslator:
         return {"model": self.published.identity(), "dtype": self.settings.dtype}
 
     def check(self) -> None:
-        from src.published import check_published
+        from src.published import check_files, check_published
 
-        config = check_published(self.published, "--translator_model")
+        config = check_published(self.published, _FLAG)
         if config.model_type != "marian":
-            raise UserError(f"--translator_model {self.published.name}: expected a Marian model, found {config.model_type}")
+            raise UserError(f"{_FLAG} {self.published.name}: expected a Marian model, found {config.model_type}")
+        check_files(self.published, _FLAG, "source.spm", "target.spm", "vocab.json")
 
     def start(self) -> None:
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -52,25 +53,20 @@ class MarianTranslator:
 
         with warnings.catch_warnings():  # the tokenizer doesn't use the package that it recommends
             warnings.filterwarnings("ignore", message=".*sacremoses")
-            self.tokenizer = load_published(AutoTokenizer, self.published)
-        self.model = load_published(AutoModelForSeq2SeqLM, self.published, self.settings.dtype)
+            self.tokenizer = load_published(AutoTokenizer, self.published, _FLAG)
+        self.model = load_published(AutoModelForSeq2SeqLM, self.published, _FLAG, self.settings.dtype)
         self.longest = min(LONGEST, self.model.config.max_position_embeddings)
 
     def rewrite(self, texts: list[str]) -> list[str]:
-        pieces = [split_text(text, self._length, self.longest) for text in texts]
-        translated = iter(self._translate([piece.strip() for parts in pieces for piece in parts], len(texts)))
-        return [" ".join(filter(None, (next(translated) for _ in parts))) for parts in pieces]
+        return rewrite_in_pieces(texts, self._length, self.longest, self._translate)
 
     def _length(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])
 
-    def _translate(self, pieces: list[str], at_a_time: int) -> list[str]:
+    def _translate(self, texts: list[str]) -> list[str]:
         import torch
 
-        outputs = []
-        for some in chunks(pieces, at_a_time):
-            batch = self.tokenizer(some, return_tensors="pt", padding=True)
-            with torch.inference_mode():
-                ids = self.model.generate(**batch.to(self.model.device), max_length=self.longest, do_sample=False)
-            outputs += [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
-        return outputs
+        batch = self.tokenizer(texts, return_tensors="pt", padding=True)
+        with torch.inference_mode():
+            ids = self.model.generate(**batch.to(self.model.device), max_length=self.longest, do_sample=False)
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
