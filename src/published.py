@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,25 @@ class PublishedModel:
         if not self.is_local:
             return f"{self.location}@{self.revision}"
         kinds = ("*.json", "*.safetensors", "*.spm", "*.model", "*.txt", PICKLED_ADAPTER_FILE)
-        return hash_of_files(sorted(path for kind in kinds for path in Path(self.name).glob(kind)))
+        paths = sorted(path for kind in kinds for path in Path(self.name).glob(kind))
+        return _hash_of_unchanged(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@cache
+def _hash_of_unchanged(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """The hash of files (path, time of the last change, size), some of which have many gigabytes: computed once."""
+    return hash_of_files([path for path, _, _ in files])
+
+
+def release_memory() -> None:
+    """Give the memory of models that are no longer referred to back to the device."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def check_published(published: PublishedModel, flag: str) -> Any:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from preparing import FEW, SETS, files_in, mistakes_of, prepare, record_of, said_by, shown_by_dry_run
 
+from src.preparation.arguments import parse_preparation_arguments
+from src.preparation.plan import make_preparation_plan
 from src.preparation.saving import read_back
 from src.text_models.pocket import PocketGrammar
 from src.workspace import Workspace
@@ -274,3 +276,24 @@ def test_help_and_mistakes_need_no_library_of_weight(words):
     done = subprocess.run([sys.executable, "-c", script, *words.split()], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.split() == (["help", "0"] if words == "--help" else ["mistake"])
+
+
+def test_a_text_model_is_loaded_once_for_all_its_sets_and_leaves_before_the_next(workspace, monkeypatch):
+    happened = []
+
+    class Noted(PocketGrammar):
+        def start(self) -> None:
+            happened.append(f"start {self.style}")
+
+        def stop(self) -> None:
+            happened.append(f"stop {self.style}")
+
+    monkeypatch.setattr("src.preparation.plan.find_text_model", lambda name, task, settings, flag: Noted(task.variant))
+    sets = ("pocket_dialogs_es", "pocket_dialogs_fr", "pocket_replies_es", "pocket_replies")
+    plan = make_preparation_plan(parse_preparation_arguments(["--only", *sets, "--workspace", str(workspace.root)])[0])
+    spanish, french = ({id(one.text_model) for one in plan.sets if one.name.endswith(end)} for end in ("_es", "_fr"))
+    assert len(spanish) == len(french) == 1
+    assert spanish != french
+    prepare(workspace, "--only", *sets, "--max_train_examples", "5")
+    ends = [event for event, following in zip(happened, [*happened[1:], ""], strict=True) if event != following]
+    assert ends == ["start es", "stop es", "start fr", "stop fr"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from src.data import Dataset, Locations, all_datasets
 from src.errors import UserError, nearest
+from src.files import hash_of_json
 from src.models import POCKET, BaseModel
 from src.preparation.arguments import PAPER_MODELS, PreparationArguments
 from src.preparation.quality import FINDINGS
@@ -65,7 +66,20 @@ def make_preparation_plan(arguments: PreparationArguments, found_while_parsing: 
             mistakes += error.mistakes
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
-    return PreparationPlan(arguments, workspace, sorted(sets, key=_text_model_of))
+    return PreparationPlan(arguments, workspace, sorted(_with_shared_text_models(sets), key=_text_model_of))
+
+
+def _with_shared_text_models(sets: list[SetPlan]) -> list[SetPlan]:
+    """The same plans; those of one text model share it, so that it is loaded once."""
+    shared: dict[str, TextModel] = {}
+    for one in sets:
+        if one.text_model:
+            shared.setdefault(_key_of(one), one.text_model)
+    return [replace(one, text_model=shared[_key_of(one)]) if one.text_model else one for one in sets]
+
+
+def _key_of(plan: SetPlan) -> str:
+    return hash_of_json([plan.text_model_name, plan.text_model.identity()])
 
 
 def _wrong_values(arguments: PreparationArguments) -> list[str]:

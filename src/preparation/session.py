@@ -73,13 +73,15 @@ def prepare(plan: PreparationPlan) -> None:
     stale = [one.name for one in sets if plan.arguments.overwrite or one.state() != UP_TO_DATE]
     _check_text_models(one for one in sets if one.name in stale)
     encoders = _encoders(sets)
-    for one in sets:
+    for one, following in zip(sets, [*sets[1:], None], strict=True):
         splits = None
         with plan.workspace.locked(data_set=one.name):
             if one.name in stale:
                 logger.info("%d of %d: %s (%s)", stale.index(one.name) + 1, len(stale), one.name, one.state())
                 splits = _make(plan, one)
             _describe(one, splits, {model: encoders[model] for model in one.plan.length_models})
+        if one.plan.text_model and not (following and following.plan.text_model is one.plan.text_model):
+            one.plan.text_model.stop()
 
 
 def _encoders(sets: list[SetToMake]) -> dict[str, ChatEncoder | str]:

@@ -39,7 +39,10 @@ class TextModel(Protocol):
         """Raise UserError when it can't be had, without loading its weights."""
 
     def start(self) -> None:
-        """Load it."""
+        """Load it, unless it is loaded."""
+
+    def stop(self) -> None:
+        """Give its memory back; it can be started again."""
 
     def rewrite(self, texts: list[str]) -> list[str]:
         """A text for each of the texts, in their order. Raises UserError for a text that it can't take."""

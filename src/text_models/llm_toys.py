@@ -38,6 +38,7 @@ class ToneRewriter:
         self.published = published
         self.adapter = adapter
         self.settings = settings
+        self.model: Any = None
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -55,6 +56,8 @@ class ToneRewriter:
         check_adapter(self.adapter, _ADAPTER_FLAG, self.settings.converted)
 
     def start(self) -> None:
+        if self.model is not None:
+            return
         from peft import PeftModel
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -73,6 +76,12 @@ class ToneRewriter:
         longest = self.model.config.max_position_embeddings
         self.longest_output = min(LONGEST_OUTPUT, longest // 2)
         self.longest_text = longest - self.longest_output - self._length(self._prompt(""))
+
+    def stop(self) -> None:
+        from src.published import release_memory
+
+        self.model = None
+        release_memory()
 
     def rewrite(self, texts: list[str]) -> list[str]:
         return rewrite_in_pieces(texts, self._length, self.longest_text, self._rewrite)

@@ -34,6 +34,7 @@ class MarianTranslator:
     def __init__(self, published: PublishedModel, settings: TextModelSettings) -> None:
         self.published = published
         self.settings = settings
+        self.model: Any = None
 
     def identity(self) -> dict[str, Any]:
         return {"model": self.published.identity(), "dtype": self.settings.dtype}
@@ -47,6 +48,8 @@ class MarianTranslator:
         check_files(self.published, _FLAG, "source.spm", "target.spm", "vocab.json")
 
     def start(self) -> None:
+        if self.model is not None:
+            return
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         from src.published import load_published
@@ -56,6 +59,12 @@ class MarianTranslator:
             self.tokenizer = load_published(AutoTokenizer, self.published, _FLAG)
         self.model = load_published(AutoModelForSeq2SeqLM, self.published, _FLAG, self.settings.dtype)
         self.longest = min(LONGEST, self.model.config.max_position_embeddings)
+
+    def stop(self) -> None:
+        from src.published import release_memory
+
+        self.model = None
+        release_memory()
 
     def rewrite(self, texts: list[str]) -> list[str]:
         return rewrite_in_pieces(texts, self._length, self.longest, self._translate)

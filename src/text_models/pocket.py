@@ -37,6 +37,9 @@ class PocketGrammar:
     def start(self) -> None:
         """A grammar is always there."""
 
+    def stop(self) -> None:
+        """A grammar takes no memory to speak of."""
+
     def rewrite(self, texts: list[str]) -> list[str]:
         from src.pocket.reading import read_english
         from src.pocket.sentences import render_all
