@@ -157,7 +157,7 @@ class Experiment:
         )
         settings_path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
         used = [*self.data.stages.values(), *([self.data.training] if self.data.training else [])]
-        results["data"] = earlier.get("data", {}) | {one.dataset.name: one.dataset.provenance() for one in used}
+        results["data"] = earlier.get("data", {}) | {one.dataset.name: one.provenance for one in used}
         results["predictions_made_by"] = read_json(settings_path).get("made_by", {}) if settings_path.is_file() else {}
         results["stages"] = earlier["stages"] | results["stages"]
         write_json(path, results)

@@ -41,12 +41,15 @@ def read_json(path: Path) -> Any:
 @contextmanager
 def folder_in_the_making(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its name (and place) once the block ends without an error."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    unfinished, replaced = folder.with_name(f".{folder.name}.unfinished"), folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     yield unfinished
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
     unfinished.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from src.data import Dataset, Example
 from src.errors import UserError
@@ -14,12 +15,13 @@ from src.plan import Plan
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples of one split, the number there were before sampling, and the hash of those chosen."""
+    """Examples of one split, the number there were before sampling, the hash of those chosen, and where they were read from."""
 
     dataset: Dataset
     chosen: list[Example]
     available: int
     hash: str
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -65,4 +67,5 @@ def _read(dataset: Dataset, split: str, limit: int | None, seed: int) -> Example
     if limit and limit < len(examples):
         indices = sorted(Random(f"{seed}/{dataset.name}/{split}").sample(range(len(examples)), limit))
         chosen = [examples[index] for index in indices]
-    return Examples(dataset, chosen, len(examples), hash_of_json([[e.id, e.input, e.reference] for e in chosen]))
+    hash = hash_of_json([[e.id, e.input, e.reference] for e in chosen])
+    return Examples(dataset, chosen, len(examples), hash, dataset.provenance())

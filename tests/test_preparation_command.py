@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from preparing import FEW, SETS, files_in, mistakes_of, prepare, record_of, said_by, shown_by_dry_run
 
+from src.errors import UserError
 from src.preparation.arguments import parse_preparation_arguments
 from src.preparation.plan import make_preparation_plan
 from src.preparation.saving import read_back
@@ -57,7 +58,7 @@ def test_the_papers_sets_are_made_by_default(workspace, capsys):
     assert set(rows) == published | composed | {f"content_rephrasing_{tone}" for tone in TONES}
     for name, (_, _, made_by, *_) in rows.items():
         expected = "marian" if name.endswith(LANGUAGES) else "llm_toys"
-        assert made_by == ("publishers" if name in published else expected)
+        assert made_by == ("as published" if name in published else expected)
     # Those of one text model follow one another.
     models = ["" if name in published else name.rsplit("_", 1)[1] for name in rows]
     assert models[:5] == [""] * 5
@@ -110,7 +111,7 @@ def test_a_dry_run_says_how_much_there_is_to_rewrite_and_what_is_made(made, work
     for there, state in ((workspace, "missing"), (made, "up to date")):
         rows = shown_by_dry_run(there, capsys, *FEW)
         assert list(rows) == list(SETS)
-        assert rows["pocket_dialogs"] == [state, "Pocket's grammar", "publishers", "50", "250", "250", "0", "0"]
+        assert rows["pocket_dialogs"] == [state, "Pocket's grammar", "as published", "50", "250", "250", "0", "0"]
         assert rows["pocket_sentences_witty"] == [state, "Pocket's grammar", "pocket", "50", "250", "250", *size]
     rows = shown_by_dry_run(made, capsys, *FEW, "--drop", "copy", "--data_seed", "7")
     assert rows["pocket_dialogs"][0] == "stale: drop, source changed"
@@ -198,7 +199,7 @@ def test_the_fingerprint_is_the_same_in_each_run_and_another_with_other_content(
 
 
 def test_overwrite_makes_anew_what_is_up_to_date(copied, started, caplog):
-    assert "1 of 1: pocket_sentences_witty (up to date)" in said_by(copied, caplog, *WITTY, "--overwrite")
+    assert "1 of 1: pocket_sentences_witty (missing)" in said_by(copied, caplog, *WITTY, "--overwrite")
     assert started == ["witty"]
 
 
@@ -221,12 +222,62 @@ def test_mistakes_are_reported_together(workspace, tmp_path):
         "--max_train_examples 0: must be at least 1",
         "--batch_size -1: must be at least 1",
         "--drop copys: there is no such finding: did you mean copy",
+        "--translator marain: there is no such text model: did you mean marian",
         f"--raw_data_dir {tmp_path / 'none'}: there is no such folder",
         "--only dialogsumm: there is no such set: did you mean dialogsum",
-        "--translator marain: there is no such text model: did you mean marian",
     ]
     assert len(found) == len(beginnings), found
     assert all(mistake.startswith(beginning) for mistake, beginning in zip(found, beginnings, strict=True)), found
+
+
+def test_paths_that_are_no_folders_are_mistakes(workspace, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    for name in (file, file / "below"):
+        assert mistakes_of(Workspace(name), "--pocket") == [f"--workspace {name}: {file} is not a folder"]
+    workspace.root.mkdir()
+    (workspace.root / "data").write_text("")
+    assert mistakes_of(workspace, "--pocket") == [f"--workspace {workspace.root}: {workspace.root / 'data'} is not a folder"]
+
+
+def test_a_damaged_record_or_lengths_are_made_anew_and_damaged_texts_are_named(copied, caplog):
+    folder, rows = (
+        copied.prepared_data("pocket_sentences_witty"),
+        copied.prepared_data(".rewritten") / "pocket_sentences_witty.jsonl",
+    )
+    for content in ("{bad", "[]", "{}"):
+        (folder / "preparation.json").write_text(content)
+        assert "1 of 1: pocket_sentences_witty (missing)" in said_by(copied, caplog, *WITTY)
+    rows.write_text(rows.read_text(encoding="utf-8").replace('"target"', '"tarket"', 1), encoding="utf-8")
+    (folder / "preparation.json").unlink()
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="line 1: expected id, source and target"):
+        prepare(copied, *WITTY)
+
+
+def test_a_folder_that_somebody_else_made_is_left_alone(workspace):
+    folder = workspace.prepared_data("pocket_replies")
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("mine")
+    flags = ("--only", "pocket_replies", "--max_train_examples", "5")
+    assert mistakes_of(workspace, *flags) == [f"{folder} exists and was not made by the preparation: move it, or --overwrite it"]
+    prepare(workspace, *flags, "--overwrite")
+    assert not (folder / "mine.txt").exists()
+
+
+def test_an_interrupted_overwrite_goes_on_without_it(copied, monkeypatch, caplog):
+    rewrite = PocketGrammar.rewrite
+    monkeypatch.setattr(PocketGrammar, "rewrite", lambda self, texts: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(copied, *FEW, "--overwrite")
+    monkeypatch.setattr(PocketGrammar, "rewrite", rewrite)
+    made = [line for line in said_by(copied, caplog, *FEW) if " of " in line and "(missing)" in line]
+    assert len(made) == 2  # the third needs no text model and was made before
+
+
+def test_a_length_model_that_the_user_names_must_be_there(workspace):
+    (mistake,) = mistakes_of(workspace, *WITTY, "--length_models", "/nowhere/model")
+    assert mistake.startswith("--length_models /nowhere/model: ")
 
 
 @pytest.mark.parametrize("flags", ["--only pocket_dialogss", "--drop nothing", "--batch_size 0", "--dry_rum", "--batch_size many"])

@@ -241,14 +241,17 @@ def test_sets_of_another_text_model_are_made_anew_and_no_others(making, uninterr
     before = times(made)
     run(Making(making.raw, models).words(made))
     assert "1 of 1: dialogsum_es (stale: text_model changed)" in caplog.messages
-    assert "dialogsum_es: marian: made anew, for it was made with other texts or another text model" in caplog.messages
+    assert any("made anew by another text model; the earlier texts are kept" in line for line in caplog.messages)
     assert len(rewritten) == TEXTS
-    assert {name.split("/")[0] for name, when in times(made).items() if when == before[name]} >= {CASUAL, ".rewritten"}
+    assert {name.split("/")[0] for name, when in times(made).items() if when == before.get(name)} >= {CASUAL, ".rewritten"}
     assert rows_file(made, CASUAL).read_bytes() == rows_file(uninterrupted, CASUAL).read_bytes()
     assert rows_file(made, SPANISH).read_bytes() != rows_file(uninterrupted, SPANISH).read_bytes()
+    run(making.words(made))
+    assert len(rewritten) == TEXTS, "the texts of the first model were not kept"
+    assert rows_file(made, SPANISH).read_bytes() == rows_file(uninterrupted, SPANISH).read_bytes()
 
 
-def test_a_set_of_a_changed_source_is_made_anew(making, made, rewritten, caplog, tmp_path):
+def test_of_a_changed_source_the_new_texts_alone_are_rewritten(making, made, rewritten, caplog, tmp_path):
     caplog.set_level(logging.INFO)
     raw = shutil.copytree(making.raw, tmp_path / "raw")
     file = raw / "dialogsum.test.jsonl"
@@ -257,8 +260,33 @@ def test_a_set_of_a_changed_source_is_made_anew(making, made, rewritten, caplog,
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run(Making(raw, making.models).words(made, only=(SPANISH,)))
     assert "1 of 1: dialogsum_es (stale: source changed)" in caplog.messages
-    assert len(rewritten) == TEXTS
+    assert rewritten == ["Nobody cooks."]
     assert sources_of(made)[-1] == "Nobody cooks."
+
+
+def test_a_small_trial_costs_none_of_the_texts_that_were_rewritten(making, made, uninterrupted, rewritten):
+    before = rows_file(made, SPANISH).read_bytes()
+    run([*making.words(made, only=(SPANISH,)), "--max_train_examples", "3"])
+    assert rewritten == []
+    assert rows_file(made, SPANISH).read_bytes() == before
+    run(making.words(made, only=(SPANISH,)))
+    assert rewritten == []
+    assert (made / "data" / SPANISH / "preparation.json").read_bytes() == (
+        uninterrupted / "data" / SPANISH / "preparation.json"
+    ).read_bytes()
+
+
+def test_a_small_trial_after_an_interrupted_run_costs_none_either(making, made, rewritten):
+    path = rows_file(made, SPANISH)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.with_name(path.name + ".partial").write_text("".join(lines[:8]) + lines[8][:20], encoding="utf-8")
+    path.unlink()
+    run([*making.words(made, only=(SPANISH,)), "--max_train_examples", "3"])
+    few = len(rewritten)
+    assert 0 < few < TEXTS - 8
+    run(making.words(made, only=(SPANISH,)))
+    assert len(rewritten) == TEXTS - 8
+    assert sorted(path.read_text(encoding="utf-8").splitlines(keepends=True)) == sorted(lines)
 
 
 def test_changed_code_of_a_text_model_makes_its_sets_anew_and_a_changed_comment_does_not(making, made, rewritten, monkeypatch):

@@ -30,7 +30,7 @@ IN_LANGUAGE = {
 }
 
 
-def found(target: str, source: str = "A source.", language: str = "en", rewrites: bool = True) -> list[str]:
+def found(target: str, source: str = "A source", language: str = "en", rewrites: bool = True) -> list[str]:
     """The findings of one target that was made from a source."""
     return target_findings([PreparedExample("0", "An input.", target, source)], language, rewrites)[0]
 
@@ -59,7 +59,7 @@ def test_a_blank_target_of_a_blank_source_is_no_copy():
 def test_a_target_far_longer_than_its_source_is_a_runaway(length, expected):
     target = "".join(chr(ord("a") + number % 26) for number in range(length))
     assert len("Ten chars.") == 10
-    assert [name for name in found(target, "Ten chars.") if name != "wrong_language"] == expected
+    assert [name for name in found(target, "Ten chars.") if name not in ("wrong_language", "cut_off")] == expected
     as_published = PreparedExample("0", "Ten chars.", target)
     assert ("runaway" in target_findings([as_published], "en", True)[0]) == bool(expected)
     assert "runaway" not in target_findings([as_published], "en", False)[0]  # a summary or a reply says what it likes
@@ -68,19 +68,44 @@ def test_a_target_far_longer_than_its_source_is_a_runaway(length, expected):
 
 @pytest.mark.parametrize(("times", "expected"), [(5, False), (6, True)])
 def test_three_words_that_stand_there_six_times_are_a_runaway(times, expected):
-    source = "word " * 100
+    source = " ".join(f"word{n}" for n in range(100))
     assert ("runaway" in found(" ".join(f"and so on {n}" for n in range(times)), source)) == expected
     assert ("runaway" in found("no " * (times + 2), source, rewrites=False)) == expected
     assert "runaway" not in found(" ".join(f"and so {n}" for n in range(10 * times)), source)
+    assert "runaway" not in found("and so on " * times, "and so on " * times)  # the text it was made from repeats itself, too
 
 
-@pytest.mark.parametrize("character", ["a", "!", "-", "哈", "🎉", "é"])
+@pytest.mark.parametrize("character", ["a", "哈", "🎉", "é"])
 def test_a_character_twenty_times_in_a_row_is_a_runaway(character):
-    source = "word " * 100
+    source = " ".join(f"word{n}" for n in range(100))
     assert "runaway" in found(f"Well {character * 20} yes", source)
     assert "runaway" not in found(f"Well {character * 19} yes", source)
     assert "runaway" not in found(f"Well {(character * 10 + ' ') * 3}", source)
     assert "runaway" not in found("Well" + " " * 40 + "yes", source)
+
+
+@pytest.mark.parametrize("row", ["-" * 40, "=" * 40, "0" * 40, "!" * 40, "1000" * 20])
+def test_a_row_of_punctuation_or_digits_is_no_loop(row):
+    assert "runaway" not in found(f"Well {row} yes", " ".join(f"word{n}" for n in range(100)))
+
+
+@pytest.mark.parametrize("loop", ["你好", "👨‍👩‍👧", "haha"])
+def test_a_few_characters_ten_times_in_a_row_are_a_runaway(loop):
+    source = " ".join(f"word{n}" for n in range(100))
+    assert "runaway" in found(f"Well {loop * 10} yes", source)
+    assert "runaway" not in found(f"Well {loop * 4} yes", source)
+
+
+# ---- cut off
+
+
+@pytest.mark.parametrize("end", [".", "!", "?", "…", '."', ".)", "!» "])
+def test_a_rewritten_target_without_the_end_of_its_source_is_cut_off(end):
+    assert found("She goes home", f"She went home{end}") == ["cut_off"]
+    assert found(f"She goes home{end}", f"She went home{end}") == []
+    assert found("She goes home", "She went home") == []
+    as_published = PreparedExample("0", "She went home.", "She goes home")
+    assert target_findings([as_published], "en", True) == [[]]
 
 
 # ---- wrong language
@@ -119,7 +144,7 @@ def test_a_language_with_less_than_20_percent_is_wrong(confidence, expected, mon
 
 def test_each_target_has_its_own_findings_however_they_are_mixed():
     targets = [ENGLISH, "Sí.", IN_LANGUAGE["es"], "", ENGLISH, IN_LANGUAGE["de"], "</s>"]
-    examples = [PreparedExample(str(n), "An input.", target, "A source.") for n, target in enumerate(targets)]
+    examples = [PreparedExample(str(n), "An input.", target, "A source") for n, target in enumerate(targets)]
     wrong = ["wrong_language"]
     assert target_findings(examples, "es", True) == [wrong, [], [], ["empty"], wrong, wrong, ["end_marker"]]
 
@@ -226,6 +251,11 @@ class Scripted:
 
     def start(self) -> None: ...
 
+    def stop(self) -> None: ...
+
+    def loaded(self) -> dict[str, Any]:
+        return {}
+
     def rewrite(self, texts: list[str]) -> list[str]:
         return list(map(self.rewritten, texts))
 
@@ -267,7 +297,7 @@ def test_examples_with_findings_are_kept_and_reported(make):
             assert [name in example.findings for example in examples] == list(map(is_expected, examples))
         assert record["findings"][split] == dict(Counter(name for example in examples for name in example.findings))
         assert record["counts"][split]["dropped"] == {}
-    assert set(record["findings"]["test"]) == {"empty", "wrong_language", "copy", "end_marker"}
+    assert set(record["findings"]["test"]) == {"empty", "wrong_language", "copy", "end_marker", "cut_off"}
 
 
 @pytest.mark.parametrize(

@@ -116,16 +116,21 @@ class Dataset:
             raise UserError(f"{self.folder} is missing: bash prepare_compositional_task_data.sh --only {self.name} makes it")
         return read_saved(self.folder, split)
 
+    def origin(self) -> str:
+        """Where its source is read from."""
+        if self.is_on_hub:
+            return f"hub {self.source.hub_id}@{self.source.revision}"
+        return "the publishers' files" if self.source.files else self.source.title
+
     def provenance(self) -> dict[str, Any]:
         """What `read` reads from: the preparation's fingerprint and models, or the source itself."""
-        if self.is_read_from_folder:
-            path = self.folder / RECORD_FILE
-            record = read_json(path) if path.is_file() else {}
-            return {"folder": self.folder.name} | {key: record.get(key) for key in ("fingerprint", "made_from")}
-        if self.is_on_hub:
-            return {"hub": f"{self.source.hub_id}@{self.source.revision}"}
-        files = sorted(set(self.source.files.values()))
-        return {"files": files} if files else {"generated": self.source.title}
+        if not self.is_read_from_folder:
+            return {"source": self.origin()}
+        path = self.folder / RECORD_FILE
+        record = read_json(path) if path.is_file() else {}
+        if not isinstance(record, dict):
+            raise UserError(f"{path} is damaged: prepare the set again")
+        return {"folder": self.folder.name} | {key: record.get(key) for key in ("fingerprint", "made_from")}
 
 
 def published_set(

@@ -40,11 +40,12 @@ def datasets(locations: Locations) -> list[Dataset]:
 
 def read_source(task: Task, locations: Locations, split: str) -> Reading:
     examples, left_out = [], 0
-    for number, (english, translation) in enumerate(_pairs(locations, split, task.variant)):
+    for number, pair in enumerate(_pairs(locations, split, task.variant)):
+        english, translation = (html.unescape(text).strip() for text in pair)
         if english in _MISSING or translation in _MISSING:
             left_out += 1
         else:
-            examples.append(Example(f"{split}_{number}", html.unescape(english), html.unescape(translation)))
+            examples.append(Example(f"{split}_{number}", english, translation))
     return Reading(examples, {f"rows without English or {task.variant}": left_out} if left_out else {})
 
 

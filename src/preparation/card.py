@@ -25,7 +25,7 @@ def card(
         "## Examples by split",
         _counts(record),
         "## Findings",
-        "Findings are reported; examples are left out only where `--drop` names the finding.",
+        "Findings are counted before anything is dropped. Only `--drop` leaves examples out, under the first finding it names.",
         _findings(record),
         *(["Some of them:", _examples_of_findings(splits)] if any(record["findings"].values()) else []),
         f"## Lengths in tokens, of which at most {LIMIT} are used by default",

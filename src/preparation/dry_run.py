@@ -23,12 +23,11 @@ def _of_read(one: SetToMake, overwrite: bool) -> tuple[str, ...]:
     splits = one.source.splits
     texts = {example.reference for some in splits.values() for example in some} if one.plan.text_model else set()
     sizes = (f"{len(some):,}" for some in splits.values())
-    origin = "the publishers' files" if one.plan.dataset.from_files else one.plan.dataset.source.title
     return (
         one.name,
         one.state() if not overwrite else "to be made anew",
-        origin,
-        one.plan.text_model_name or "publishers",
+        one.plan.dataset.origin(),
+        one.plan.text_model_name or "as published",
         *sizes,
         f"{len(texts):,}",
         f"{sum(map(len, texts)):,}",
@@ -39,5 +38,5 @@ def _of_hub(one: SetPlan) -> tuple[str, ...]:
     source = one.dataset.source
     state = "made; not compared with the hub" if record_of(one.dataset.folder) else "missing"
     sizes = (f"{count:,} rows" for count in source.rows.values())
-    made_by = (one.text_model_name, "all", "?") if one.text_model_name else ("publishers", "0", "0")
+    made_by = (one.text_model_name, "all", "?") if one.text_model_name else ("as published", "0", "0")
     return (one.name, state, f"hub {source.hub_id}@{source.revision}", made_by[0], *sizes, *made_by[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -14,9 +15,10 @@ from src.models import POCKET, BaseModel
 from src.preparation.arguments import PAPER_MODELS, PreparationArguments
 from src.preparation.quality import FINDINGS
 from src.tasks import Task
-from src.text_models import TextModel, TextModelSettings, find_text_model
+from src.text_models import TextModel, TextModelSettings, find_text_model, text_model_names
 from src.workspace import Workspace
 
+POCKETS_LENGTH_MODELS = (POCKET,)
 _POCKETS_SETS = "pocket_*"
 
 
@@ -59,7 +61,8 @@ def make_preparation_plan(arguments: PreparationArguments, found_while_parsing: 
     workspace = Workspace(Path(arguments.workspace))
     raw = Path(arguments.raw_data_dir) if arguments.raw_data_dir else None
     sets = []
-    for dataset in _chosen_sets(arguments, Locations(workspace.root / "data", raw), mistakes):
+    chosen = _chosen_sets(arguments, Locations(workspace.root / "data", raw), mistakes)
+    for dataset in chosen:
         try:
             sets.append(_set_plan(dataset, arguments, workspace))
         except UserError as error:
@@ -91,11 +94,20 @@ def _wrong_values(arguments: PreparationArguments) -> list[str]:
     for name in arguments.drop:
         if name not in FINDINGS:
             mistakes.append(f"--drop {name}: there is no such finding: {nearest(name, FINDINGS)}")
+    for flag in ("translator", "tone_rewriter"):
+        value = getattr(arguments, flag)
+        if value and value not in text_model_names():
+            mistakes.append(f"--{flag} {value}: there is no such text model: {nearest(value, text_model_names())}")
     if arguments.raw_data_dir and not Path(arguments.raw_data_dir).is_dir():
         mistakes.append(f"--raw_data_dir {arguments.raw_data_dir}: there is no such folder")
-    if Path(arguments.workspace).exists() and not Path(arguments.workspace).is_dir():
-        mistakes.append(f"--workspace {arguments.workspace}: not a folder")
-    return mistakes
+    workspace = Path(arguments.workspace).resolve()
+    for folder in (workspace, workspace / "data"):
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not existing.is_dir():
+            mistakes.append(f"--workspace {arguments.workspace}: {existing} is not a folder")
+        elif not os.access(existing, os.W_OK):
+            mistakes.append(f"--workspace {arguments.workspace}: {existing} can't be written to")
+    return list(dict.fromkeys(mistakes))
 
 
 def _chosen_sets(arguments: PreparationArguments, locations: Locations, mistakes: list[str]) -> list[Dataset]:
@@ -113,7 +125,7 @@ def _chosen_sets(arguments: PreparationArguments, locations: Locations, mistakes
 
 def _set_plan(dataset: Dataset, arguments: PreparationArguments, workspace: Workspace) -> SetPlan:
     is_pockets = fnmatchcase(dataset.name, _POCKETS_SETS)
-    length_models = tuple(arguments.length_models) or ((POCKET,) if is_pockets else PAPER_MODELS)
+    length_models = tuple(arguments.length_models) or (POCKETS_LENGTH_MODELS if is_pockets else PAPER_MODELS)
     if not dataset.rewritten:
         return SetPlan(dataset, None, None, length_models)
     name, text_model = _text_model(dataset.tasks[-1], POCKET if is_pockets else None, arguments, workspace)

@@ -11,7 +11,9 @@ from src.preparation.languages import confidences
 
 FINDINGS = {
     "empty": "the target is blank",
-    "runaway": "the target is far longer than the text it was made from, or repeats itself",
+    "runaway": "the target is longer than 80 + 3 × the characters of the text it was made from, or repeats itself as that doesn't: "
+    "three words 6 times, a character 20 times, or two to eight of them 10 times",
+    "cut_off": "the text it was made from ends a sentence (. ! ? …), and a rewritten target does not",
     "wrong_language": "a language identifier gives the target's language less than 20 % (texts of 20 letters and more)",
     "copy": "the target is the text it was made from",
     "end_marker": "a model's marker was left in the target",
@@ -19,6 +21,9 @@ FINDINGS = {
     "example_in_later_split": "the same, and with the same target",
 }
 _MARKERS = re.compile(r"###|</?s>|<pad>|<unk>|<\|[^|<>\s][^|<>]{0,40}\|>|<eos>|<bos>|\[/?INST\]")
+_END = re.compile(r"[.!?…][\"'”’»)\]]*\s*$")
+# A character twenty times, or two to eight of them ten times in a row; rows of digits and of ASCII punctuation are no loops.
+_LOOP = re.compile(r"([^\s\d!-/:-@\[-`{-~])\1{19}|([^\s\d!-/:-@\[-`{-~]{2,8}?)\2{9}")
 _LETTERS_TO_TELL_A_LANGUAGE = 20
 # On Pocket, 2 of 32,000 good targets are below it, and 97 to 99 % of English ones where another language is expected.
 _LEAST_CONFIDENCE = 0.2
@@ -59,7 +64,8 @@ def target_findings(examples: list[PreparedExample], language: str, rewrites: bo
         target, source = example.target, example.source or example.input
         shown = {
             "empty": not target.strip(),
-            "runaway": _repeats_itself(target) or (rewrites and len(target) > 80 + 3 * len(source)),
+            "runaway": _has_loop(target, source) or (rewrites and len(target) > 80 + 3 * len(source)),
+            "cut_off": example.source is not None and _is_cut_off(target, source),
             "wrong_language": confidence.get(target, 1.0) < _LEAST_CONFIDENCE,
             "copy": bool(target.strip()) and _plain(target) == _plain(source),
             "end_marker": not set(_MARKERS.findall(target)) <= set(_MARKERS.findall(source)),
@@ -88,9 +94,17 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def _is_cut_off(target: str, source: str) -> bool:
+    return bool(target.strip() and _END.search(source) and not _END.search(target))
+
+
+def _has_loop(target: str, source: str) -> bool:
+    return _repeats_itself(target) and not _repeats_itself(source)
+
+
 def _repeats_itself(text: str) -> bool:
     """As degenerate decoding does: three words six times, a character twenty times in a row, or two to eight of them ten times."""
-    if re.search(r"(\S)\1{19}|(\S{2,8}?)\2{9}", text):
+    if _LOOP.search(text):
         return True
     words = text.split()
     if len(words) - len(set(words)) < _REPETITIONS - 1:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from src.data import RECORD_FILE, SPLITS, is_saved
+from src.errors import UserError, first_line
 from src.files import folder_in_the_making, read_json, write_json
 from src.preparation.quality import PreparedExample
 
@@ -37,19 +38,29 @@ def save_set(folder: Path, splits: dict[str, list[PreparedExample]], record: dic
 
 def read_back(folder: Path) -> dict[str, list[PreparedExample]]:
     """The examples of a saved set, by split."""
+    import pyarrow
     from datasets import load_from_disk
 
-    return {
-        split: [PreparedExample(**(row | {"findings": tuple(row["findings"])})) for row in rows]
-        for split, rows in load_from_disk(str(folder)).items()
-    }
+    try:
+        return {
+            split: [PreparedExample(**(row | {"findings": tuple(row["findings"])})) for row in rows]
+            for split, rows in load_from_disk(str(folder)).items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, pyarrow.ArrowException) as error:
+        raise UserError(f"{folder} is damaged ({first_line(error)}): --overwrite makes it anew") from error
 
 
 def record_of(folder: Path) -> dict[str, Any] | None:
-    """The record of a whole set that the preparation saved; None otherwise."""
+    """The record of a whole set that the preparation saved; None otherwise, also for a damaged record."""
     path = folder / RECORD_FILE
     is_whole = is_saved(folder) and all((folder / split / "state.json").is_file() for split in SPLITS)
-    return read_json(path) if is_whole and path.is_file() else None
+    if not (is_whole and path.is_file()):
+        return None
+    try:
+        record = read_json(path)
+    except UserError:
+        return None
+    return record if isinstance(record, dict) and {"fingerprint", "made_from", "counts", "findings"} <= record.keys() else None
 
 
 def changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from src.preparation.card import card
 from src.preparation.lengths import encoder_of, lengths_under
 from src.preparation.plan import PreparationPlan, SetPlan
 from src.preparation.quality import PreparedExample, findings_of
-from src.preparation.rewriting import forget_rewritten, rewritten_texts
+from src.preparation.rewriting import forget_rewritten, rewritten_texts, settings_of
 from src.preparation.saving import changes, hash_of_code, read_back, record_of, save_set
 from src.preparation.sources import SourceExamples, read_sources
 from src.records import environment
@@ -70,13 +71,15 @@ def prepare(plan: PreparationPlan) -> None:
     """Make what is missing or stale of the plan's sets, and describe them; raises UserError for what can't be made."""
     sets = sets_to_make(plan)
     _check_folders(sets, plan.arguments.overwrite)
+    encoders = _encoders(sets, plan.arguments.length_models)
     stale = [one.name for one in sets if plan.arguments.overwrite or one.state() != UP_TO_DATE]
     _check_text_models(one for one in sets if one.name in stale)
-    encoders = _encoders(sets)
+    if plan.arguments.overwrite:
+        _throw_away(plan, sets)
     for one, following in zip(sets, [*sets[1:], None], strict=True):
         splits = None
         with plan.workspace.locked(data_set=one.name):
-            if one.name in stale:
+            if one.state() != UP_TO_DATE:
                 logger.info("%d of %d: %s (%s)", stale.index(one.name) + 1, len(stale), one.name, one.state())
                 splits = _make(plan, one)
             _describe(one, splits, {model: encoders[model] for model in one.plan.length_models})
@@ -84,9 +87,20 @@ def prepare(plan: PreparationPlan) -> None:
             one.plan.text_model.stop()
 
 
-def _encoders(sets: list[SetToMake]) -> dict[str, ChatEncoder | str]:
-    """The models' encoders that lengths are measured with, or why they can't be had."""
+def _throw_away(plan: PreparationPlan, sets: list[SetToMake]) -> None:
+    """Remove what was made of the sets, all at once, so that a run that is interrupted goes on without --overwrite."""
+    for one in sets:
+        with plan.workspace.locked(data_set=one.name):
+            shutil.rmtree(one.folder, ignore_errors=True)
+            forget_rewritten(plan.rewritten(one.name))
+
+
+def _encoders(sets: list[SetToMake], named: list[str]) -> dict[str, ChatEncoder | str]:
+    """The models' encoders that lengths are measured with, or why they can't be had; of models that the user named, a UserError."""
     encoders = {model: encoder_of(model) for model in sorted({model for one in sets for model in one.plan.length_models})}
+    missing = {model: reason for model, reason in encoders.items() if isinstance(reason, str)}
+    if mistakes := [f"--length_models {model}: {reason}" for model, reason in missing.items() if model in named]:
+        raise UserError(*mistakes)
     for model, encoder in encoders.items():
         if isinstance(encoder, str):
             logger.warning("lengths in tokens under %s won't be in the cards: %s", model, encoder)
@@ -123,10 +137,16 @@ def _made_from(plan: SetPlan, source: SourceExamples, drop: list[str]) -> dict[s
 
 
 def _check_folders(sets: list[SetToMake], overwrite: bool) -> None:
-    """Raise UserError for folders that somebody else made, which only --overwrite replaces."""
-    foreign = [one.folder for one in sets if one.folder.exists() and not (one.folder / RECORD_FILE).is_file()]
-    if foreign and not overwrite:
-        raise UserError(*(f"{folder} exists and was not made by the preparation: move it, or --overwrite it" for folder in foreign))
+    """Raise UserError for folders that somebody else made, which only --overwrite replaces, and for what is no folder."""
+    mistakes = []
+    for one in sets:
+        folder = one.folder
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            mistakes.append(f"{folder} is not a folder: move it")
+        elif folder.exists() and not (folder / RECORD_FILE).is_file() and not overwrite:
+            mistakes.append(f"{folder} exists and was not made by the preparation: move it, or --overwrite it")
+    if mistakes:
+        raise UserError(*mistakes)
 
 
 def _check_text_models(sets: Iterable[SetToMake]) -> None:
@@ -155,7 +175,8 @@ def _make(plan: PreparationPlan, one: SetToMake) -> dict[str, list[PreparedExamp
     empty = [split for split, some in kept.items() if not some]
     if empty:
         raise UserError(f"{one.name}: --drop {' '.join(sorted(drop))} leaves no {empty[0]} example")
-    save_set(one.folder, kept, _record(one, marked, kept, drop))
+    loaded = {key: value for key, value in settings_of(plan.rewritten(one.name)).items() if key in ("batch_size", "loaded")}
+    save_set(one.folder, kept, _record(one, marked, kept, drop) | ({"rewritten_with": loaded} if one.plan.text_model else {}))
     return kept
 
 
@@ -165,12 +186,9 @@ def _examples(plan: PreparationPlan, one: SetToMake) -> dict[str, list[PreparedE
     if not one.plan.text_model:
         return {split: [PreparedExample(e.id, e.input, e.reference) for e in some] for split, some in splits.items()}
     path = plan.rewritten(one.name)
-    if plan.arguments.overwrite:
-        forget_rewritten(path)
     texts = [example.reference for some in splits.values() for example in some]
-    made_with = {"text_model": one.made_from["text_model"], "texts": hash_of_json(sorted(set(texts)))}
     description = f"{one.name}: {one.plan.text_model_name}"
-    targets = rewritten_texts(path, texts, one.plan.text_model, made_with, plan.arguments.batch_size, description)
+    targets = rewritten_texts(path, texts, one.plan.text_model, one.made_from["text_model"], plan.arguments.batch_size, description)
     return {
         split: [PreparedExample(e.id, e.input, targets[e.reference], e.reference) for e in some] for split, some in splits.items()
     }
@@ -189,12 +207,10 @@ def _record(
         )
         counts[split] = {"kept": len(kept[split]), "left_out": one.source.left_out[split], "dropped": dict(dropped)}
     rows = {split: [[e.id, e.input, e.target, e.source] for e in some] for split, some in kept.items()}
-    source = one.plan.dataset.source
-    origin = ", ".join(sorted(set(source.files.values()))) if one.plan.dataset.from_files else ""
     return {
         "fingerprint": hash_of_json({"made_from": one.made_from, "content": rows}),
         "made_from": one.made_from,
-        "source": origin or (f"hub {source.hub_id}@{source.revision}" if source.hub_id else "generated"),
+        "source": one.plan.dataset.origin(),
         "counts": counts,
         "findings": {split: dict(Counter(f for e in some for f in e.findings)) for split, some in marked.items()},
         "environment": environment(),
@@ -212,7 +228,7 @@ def _measured_lengths(one: SetToMake) -> dict[str, dict[str, Any]]:
     """The lengths that stand beside the set, by model."""
     path = one.folder / LENGTHS_FILE
     earlier = read_json(path) if path.is_file() else {}
-    return {model: lengths for model, lengths in earlier.items() if isinstance(lengths, dict)}
+    return {model: lengths for model, lengths in dict(earlier).items() if isinstance(lengths, dict)}
 
 
 def _summary(one: SetToMake) -> str:

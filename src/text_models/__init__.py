@@ -41,6 +41,9 @@ class TextModel(Protocol):
     def start(self) -> None:
         """Load it, unless it is loaded."""
 
+    def loaded(self) -> dict[str, Any]:
+        """What was loaded, where `identity` leaves it open: commits of the hub, and the precision on this machine."""
+
     def stop(self) -> None:
         """Give its memory back; it can be started again."""
 
@@ -48,10 +51,14 @@ class TextModel(Protocol):
         """A text for each of the texts, in their order. Raises UserError for a text that it can't take."""
 
 
+def text_model_names() -> list[str]:
+    """The names of all text models, without importing any."""
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
 def text_model_files() -> dict[str, ModuleType]:
     """The modules of this folder, by name."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in text_model_names()}
 
 
 def find_text_model(name: str, task: Task, settings: TextModelSettings, flag: str) -> TextModel:
@@ -59,7 +66,7 @@ def find_text_model(name: str, task: Task, settings: TextModelSettings, flag: st
     files = text_model_files()
     able = [known for known, module in files.items() if task.name in module.TASKS]
     if name not in files:
-        raise UserError(f"{flag} {name}: there is no such text model: {nearest(name, able)}")
+        raise UserError(f"{flag} {name}: there is no such text model: {nearest(name, text_model_names())}")
     if name not in able:
         raise UserError(f"{flag} {name}: it does not do {task.name}; {', '.join(able)} can")
     return files[name].text_model(task, settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from src.errors import UserError, first_line
+from src.errors import UserError
 from src.published import PublishedModel
 from src.splitting import rewrite_in_pieces
 from src.tasks import Task
@@ -53,7 +53,7 @@ class ToneRewriter:
 
         check_published(self.published, _MODEL_FLAG)
         check_files(self.published, _MODEL_FLAG, "tokenizer.json")
-        check_adapter(self.adapter, _ADAPTER_FLAG, self.settings.converted)
+        check_adapter(self.adapter, _ADAPTER_FLAG, may_convert=self.settings.converted is not None)
 
     def start(self) -> None:
         if self.model is not None:
@@ -61,21 +61,29 @@ class ToneRewriter:
         from peft import PeftModel
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from src.published import check_adapter, load_published
+        from src.published import adapter_to_load, load_published
 
         self.tokenizer = load_published(AutoTokenizer, self.published, _MODEL_FLAG, padding_side="left")
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         base = load_published(AutoModelForCausalLM, self.published, _MODEL_FLAG, self.settings.dtype)
-        adapter = check_adapter(self.adapter, _ADAPTER_FLAG, self.settings.converted)
+        adapter = adapter_to_load(self.adapter, _ADAPTER_FLAG, self.settings.converted)
         try:
             with_adapter = PeftModel.from_pretrained(base, adapter.location, revision=adapter.revision)
-        except (ValueError, RuntimeError) as error:  # it is of another base model
-            reason = f"it does not fit {self.published.name}: {first_line(error)}"
+        except (OSError, ValueError, RuntimeError) as error:  # it is of another base model
+            reason = f"it can't be used with {self.published.name}: {' '.join(str(error).split()[:40])}"
             raise UserError(f"{_ADAPTER_FLAG} {self.adapter.name}: {reason}") from error
         self.model = with_adapter.merge_and_unload()
         longest = self.model.config.max_position_embeddings
         self.longest_output = min(LONGEST_OUTPUT, longest // 2)
-        self.longest_text = longest - self.longest_output - self._length(self._prompt(""))
+        # Room for an output that is longer than its text.
+        self.longest_text = min(longest - self.longest_output - self._length(self._prompt("")), self.longest_output * 3 // 4)
+
+    def loaded(self) -> dict[str, Any]:
+        return {
+            "commit": getattr(self.model.config, "_commit_hash", None),
+            "dtype": str(self.model.dtype),
+            "device": str(self.model.device),
+        }
 
     def stop(self) -> None:
         from src.published import release_memory

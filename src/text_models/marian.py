@@ -1,6 +1,6 @@
 """Translation from English by MarianMT (Helsinki-NLP/opus-mt-en-*), the paper's translator by its later code base.
 
-A text of more than 512 tokens (the models' limit) is split, translated piece by piece and joined. The models decode with their own
+A text of more than 384 tokens is split, translated piece by piece and joined. The models decode with their own
 settings (beam search).
 """
 
@@ -17,7 +17,7 @@ from src.text_models import TextModelSettings
 
 TASKS = ("translation",)
 DEFAULT_MODEL = "Helsinki-NLP/opus-mt-en-{language}"
-LONGEST = 512  # tokens of a text, and of its translation
+LONGEST = 512  # tokens of a translation; a text has three quarters of them at most, for translations are longer
 _FLAG = "--translator_model"
 
 
@@ -59,6 +59,14 @@ class MarianTranslator:
             self.tokenizer = load_published(AutoTokenizer, self.published, _FLAG)
         self.model = load_published(AutoModelForSeq2SeqLM, self.published, _FLAG, self.settings.dtype)
         self.longest = min(LONGEST, self.model.config.max_position_embeddings)
+        self.longest_text = self.longest * 3 // 4
+
+    def loaded(self) -> dict[str, Any]:
+        return {
+            "commit": getattr(self.model.config, "_commit_hash", None),
+            "dtype": str(self.model.dtype),
+            "device": str(self.model.device),
+        }
 
     def stop(self) -> None:
         from src.published import release_memory
@@ -67,7 +75,7 @@ class MarianTranslator:
         release_memory()
 
     def rewrite(self, texts: list[str]) -> list[str]:
-        return rewrite_in_pieces(texts, self._length, self.longest, self._translate)
+        return rewrite_in_pieces(texts, self._length, self.longest_text, self._translate)
 
     def _length(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])

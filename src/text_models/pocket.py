@@ -37,6 +37,9 @@ class PocketGrammar:
     def start(self) -> None:
         """A grammar is always there."""
 
+    def loaded(self) -> dict[str, Any]:
+        return {}
+
     def stop(self) -> None:
         """A grammar takes no memory to speak of."""
 
