@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from src.calibration import METHODS as CALIBRATION_METHODS
 from src.flags import build_parser, flag, parse
 
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -50,9 +51,22 @@ class Arguments:
         "what the main task's prompt says of the secondary task: all of it, or nothing",
         choices=("compositional", "empty"),
     )
-    lora_merge_strategy: str | None = flag(None, "method", "how the adapters of --lora_merge_modules become one")
+    lora_merge_strategy: str | None = flag(
+        None,
+        "method",
+        "how the adapters of --lora_merge_modules become one: a name in docs/methods.md, or a file of your own",
+    )
     lora_merge_modules: list[str] = flag((), "method", "stored adapters to merge")
     lora_merge_weights: list[float] = flag((), "method", "a weight per adapter; default: equal weights that add up to 1", "sibling")
+    lora_merge_options: list[str] = flag(
+        (), "method", "KEY=VALUE ...: options of the merge strategy, such as density=0.5", repeatable=True
+    )
+    calibrate: str | None = flag(
+        None,
+        "method",
+        "learn a calibration of the merge; as a --lora_merge_strategy these names calibrate the linear merge",
+        choices=CALIBRATION_METHODS,
+    )
 
     for_each_component: bool = flag(
         False, "calibration", "one calibration per module type (q, k, v, o, gate, up, down) instead of one per module shape", "read"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 from pathlib import Path
 
 from src.arguments import Arguments
@@ -10,6 +12,7 @@ from src.data import Locations, all_datasets
 from src.flags import default_of
 from src.judge.arguments import JudgeArguments
 from src.judge.prompts import judge_prompt
+from src.merging import options_of, strategy_names
 from src.preparation.arguments import PreparationArguments
 from src.preparation.quality import FINDINGS
 from src.tasks import find_task
@@ -56,8 +59,20 @@ def findings_table() -> str:
     return "\n".join(["| finding | meaning |", "|---|---|", *(f"| `{name}` | {meaning} |" for name, meaning in FINDINGS.items())])
 
 
+def strategies_sections() -> str:
+    """A section per merge strategy: the first lines of its file, and its options."""
+    sections = []
+    for name in strategy_names():
+        text = inspect.cleandoc(importlib.import_module(f"src.merging.{name}").__doc__)
+        options = ", ".join(f"`{option}={default}`" for option, default in options_of(name).items()) or "none"
+        sections.append(f"### {name}\n\n{text}\n\nOptions: {options}.")
+    return "\n\n".join(sections)
+
+
 def written_parts(page: Path) -> dict[str, str]:
     """What stands between a page's markers, by the marker's name."""
+    if page.name == "methods.md":
+        return {"strategies": strategies_sections()}
     if page.name == "judge.md":
         return {"flags": flags_table(JudgeArguments), "prompt": judge_prompt_example()}
     if page.name == "data.md":
@@ -75,7 +90,7 @@ def page_with_parts(page: Path) -> str:
     return text
 
 
-PAGES = (DOCS / "fidelity.md", DOCS / "judge.md", DOCS / "data.md")
+PAGES = (DOCS / "fidelity.md", DOCS / "judge.md", DOCS / "data.md", DOCS / "methods.md")
 
 if __name__ == "__main__":
     for page in PAGES:

@@ -88,16 +88,17 @@ class Experiment:
         if self.plan.method != MERGE or self._is_stored() or not is_main_process():
             return
         with self.journal.timed("merge"):
-            self._store(self._merged(self.plan.arguments.lora_merge_strategy), {})
+            merged = self._merged()
+            self._store(merged, merged.report)
 
     def calibrate(self) -> None:
-        """Merge the stored adapters linearly, learn a calibration of the merge, and store both as one."""
+        """Merge the stored adapters, learn a calibration of the merge, and store both as one."""
         if self.plan.method != CALIBRATION or self._is_stored():
             return
         from src.training.calibration import train_calibration
 
         with self.journal.timed("calibrate"):
-            merged = self._merged("linear")
+            merged = self._merged()
             model, tokenizer, sequences = self._model_and_sequences(self.data.training)
             calibration, report = train_calibration(
                 model,
@@ -110,7 +111,7 @@ class Experiment:
                 f"{self.name}: calibrate",
             )
             if is_main_process():
-                record = asdict(report) | self._truncation(sequences)
+                record = asdict(report) | self._truncation(sequences) | merged.report
                 self._store(calibration.fold_into(merged), record, calibration)
 
     def predict(self) -> None:
@@ -145,7 +146,7 @@ class Experiment:
             training = read_json(self.plan.workspace.stored_model(self.plan.written_adapter) / RECORD_FILE)["report"]
         results = results_record(
             experiment=self.name,
-            method=arguments.lora_merge_strategy or self.plan.method,
+            method=arguments.calibrate or arguments.lora_merge_strategy or self.plan.method,
             journal=self.journal,
             cost=self._cost(),
             scores=self.scores,
@@ -231,12 +232,13 @@ class Experiment:
         self.engines.make_room()
         return self.plan.base.load(torch.float32), tokenizer, sequences
 
-    def _merged(self, strategy: str) -> Any:
+    def _merged(self) -> Any:
         from src.adapters.peft_folder import read_adapter
         from src.merging import merge
 
         adapters = [read_adapter(self.plan.workspace.stored_model(name)) for name in self.plan.adapters]
-        return merge(strategy, adapters, self.plan.arguments.lora_merge_weights)
+        arguments = self.plan.arguments
+        return merge(arguments.lora_merge_strategy, adapters, arguments.lora_merge_weights, self.plan.merge_options)
 
     def _training_folders(self) -> TrainingFolders:
         checkpoints = self.plan.workspace.training(self.plan.written_adapter)

@@ -15,6 +15,7 @@ from src.checks.contradictions import contradictions
 from src.checks.limits import check_numbers, check_trainer_options
 from src.data import Dataset, Locations, find_dataset
 from src.errors import UserError, nearest
+from src.merging import check_strategy, parse_options
 from src.methods import CALIBRATION, JOINT_EXPERT, LORA, MERGE, MULTI_STEP, ZERO_SHOT
 from src.models import POCKET, BaseModel
 from src.tasks import Task
@@ -33,6 +34,7 @@ class Plan:
     task_set: Dataset
     merge_sets: list[Dataset] = field(default_factory=list)
     adapters: list[str] = field(default_factory=list)
+    merge_options: dict[str, Any] = field(default_factory=dict)
     trainer_options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -77,11 +79,13 @@ class _Mistakes(list):
 def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> Plan:
     """Check a command; raises UserError with one line per mistake."""
     mistakes = _Mistakes(found_while_parsing)
+    arguments = _spelled_out(arguments, mistakes)
     workspace = Workspace(Path(arguments.workspace))
     method = _method(arguments)
     mistakes.when(workspace.root.exists() and not workspace.root.is_dir(), f"--workspace {workspace.root}: not a folder")
     _check_required(arguments, mistakes)
     mistakes += contradictions(arguments, method)
+    merge_options = _merge_options(arguments, mistakes)
     mistakes.attempt(check_numbers, arguments)
     trainer_options = mistakes.attempt(check_trainer_options, arguments.trainer)
     locations = Locations(workspace.root / "data", Path(arguments.raw_data_dir) if arguments.raw_data_dir else None)
@@ -100,7 +104,28 @@ def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> 
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
     resolved = _resolved(arguments, base)
-    return Plan(resolved, method, workspace, base, main_set, task_set, merge_sets, adapters, trainer_options)
+    return Plan(resolved, method, workspace, base, main_set, task_set, merge_sets, adapters, merge_options, trainer_options)
+
+
+def _spelled_out(arguments: Arguments, mistakes: _Mistakes) -> Arguments:
+    """The paper's names of calibrations as merge strategies stand for the calibration of a linear merge."""
+    if arguments.lora_merge_strategy not in CALIBRATION_METHODS:
+        return arguments
+    mistakes.when(
+        bool(arguments.calibrate),
+        f"--calibrate contradicts --lora_merge_strategy {arguments.lora_merge_strategy}, which calibrates already: name a merge",
+    )
+    return replace(arguments, calibrate=arguments.lora_merge_strategy, lora_merge_strategy="linear")
+
+
+def _merge_options(arguments: Arguments, mistakes: _Mistakes) -> dict[str, Any]:
+    """The options of the merge strategy, checked against its signature."""
+    strategy = arguments.lora_merge_strategy
+    if not strategy:
+        return {}
+    found = len(mistakes)
+    mistakes.attempt(check_strategy, strategy)
+    return {} if len(mistakes) > found else mistakes.attempt(parse_options, strategy, arguments.lora_merge_options) or {}
 
 
 def _resolved(arguments: Arguments, base: BaseModel) -> Arguments:
@@ -110,14 +135,14 @@ def _resolved(arguments: Arguments, base: BaseModel) -> Arguments:
         arguments,
         model_name_or_path=base.name,
         lora_merge_weights=arguments.lora_merge_weights or [1 / len(modules) for _ in modules],
-        calibration_learning_rate=arguments.calibration_learning_rate or DEFAULT_LEARNING_RATES.get(arguments.lora_merge_strategy),
+        calibration_learning_rate=arguments.calibration_learning_rate or DEFAULT_LEARNING_RATES.get(arguments.calibrate),
         max_prompt_length=arguments.max_prompt_length or arguments.max_length,
     )
 
 
 def _method(arguments: Arguments) -> str:
     if arguments.lora_merge_strategy:
-        return CALIBRATION if arguments.lora_merge_strategy in CALIBRATION_METHODS else MERGE
+        return CALIBRATION if arguments.calibrate else MERGE
     if arguments.multi_step_prompts:
         return MULTI_STEP
     if arguments.zero_shot:

@@ -13,7 +13,7 @@ from typing import Any
 from src.adapters.peft_folder import hash_of_adapter
 from src.arguments import fields_of
 from src.errors import UserError
-from src.files import read_json
+from src.files import hash_of_files, read_json
 from src.loading import ExperimentData
 from src.methods import CALIBRATION, MERGE
 from src.plan import Plan
@@ -99,6 +99,9 @@ def _common_settings(plan: Plan, groups: list[str]) -> dict[str, Any]:
     names = fields_of("experiment", "method", *groups)
     settings = json.loads(json.dumps({name: getattr(plan.arguments, name) for name in names}))
     hashes = {f"hash_of_adapter_{name}": hash_of_adapter(plan.workspace.stored_model(name)) for name in plan.adapters}
+    strategy = plan.arguments.lora_merge_strategy or ""
+    if strategy.endswith(".py"):
+        hashes["hash_of_merge_strategy"] = hash_of_files([Path(strategy)])
     return settings | {"hash_of_base_model": plan.base.identity()} | hashes
 
 

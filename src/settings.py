@@ -17,7 +17,7 @@ def lora_settings(plan: Plan) -> LoraSettings:
 
 def calibration_spec(plan: Plan) -> CalibrationSpec:
     arguments = plan.arguments
-    return CalibrationSpec(arguments.lora_merge_strategy, arguments.for_each_component, arguments.calibration_rank)
+    return CalibrationSpec(arguments.calibrate, arguments.for_each_component, arguments.calibration_rank)
 
 
 def optimization_settings(plan: Plan) -> OptimizationSettings:

@@ -131,8 +131,23 @@ CONTRADICTIONS = [
     (f"{COMPOSED}--multi_task_train_targets --zero_shot --do_predict", ["--multi_task_train_targets contradicts --zero_shot"]),
     (f"{COMPOSED}{LEARNED}", ["learnable_calibration needs --merge_datasets, a compositional data set to learn from"]),
     (f"{COMPOSED}{LEARNED}--merge_datasets pocket_dialogs_es pocket_dialogs_fr", ["--merge_datasets takes one data set"]),
-    (f"{COMPOSED}{MERGED}--merge_datasets pocket_dialogs_es", ["--merge_datasets needs a --lora_merge_strategy that learns"]),
-    (f"{COMPOSED}{MERGED}--for_each_component", ["--for_each_component needs a learnable_calibration strategy"]),
+    (f"{COMPOSED}{MERGED}--merge_datasets pocket_dialogs_es", ["--merge_datasets needs --calibrate"]),
+    (f"{COMPOSED}{MERGED}--for_each_component", ["--for_each_component needs --calibrate"]),
+    (
+        f"{COMPOSED}{MERGED}--calibrate learnable_calibration",
+        ["learnable_calibration needs --merge_datasets, a compositional data set to learn from"],
+    ),
+    (
+        f"{COMPOSED}--stored_model_name sums --calibrate learnable_calibration --merge_datasets pocket_dialogs_es --do_predict",
+        ["--calibrate needs --lora_merge_strategy, the merge that is calibrated", "--merge_datasets needs --calibrate"],
+    ),
+    (
+        f"{COMPOSED}{LEARNED}--calibrate learnable_calibration_pp --merge_datasets pocket_dialogs_es",
+        ["--calibrate contradicts --lora_merge_strategy learnable_calibration, which calibrates already: name a merge"],
+    ),
+    (f"{ONE}--stored_model_name sums --lora_merge_options a=1 --do_predict", ["--lora_merge_options needs --lora_merge_strategy"]),
+    (f"{ONE}{MERGED}--lora_merge_options density=0.5", ["--lora_merge_options density: linear has no such option: it has none"]),
+    (f"{ONE}--lora_merge_modules sums trans --lora_merge_strategy no.py", ["--lora_merge_strategy no.py: there is no such file"]),
     (
         f"{ONE}--do_predict",
         ["predictions need an adapter: add --stored_model_name, --lora_merge_strategy, or --zero_shot for the base model alone"],

@@ -29,6 +29,8 @@ METHODS = {
     "lc": f"{LEARNED}learnable_calibration --for_each_component ",
     "lc_by_shape": f"{LEARNED}learnable_calibration ",
     "lc_pp": f"{LEARNED}learnable_calibration_pp --for_each_component ",
+    "ties": f"--lora_merge_strategy ties --lora_merge_options density=0.3 rank=4 {MODULES}",
+    "lc_pp_on_ties": f"{LEARNED}ties --calibrate learnable_calibration_pp --for_each_component ",
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from src.errors import UserError
@@ -41,12 +42,14 @@ class LoraAdapter:
     """The updates of an adapter by module path in the base model, such as `model.layers.0.self_attn.q_proj`.
 
     `scaling_by_root_of_rank` records that the adapter was made with rsLoRA; the factors' scalings hold its effect already.
+    `report` is what a merge has to say of itself, such as the relative error of a truncation.
     """
 
     name: str
     base_model: str
     factors: dict[str, LoraFactors]
     scaling_by_root_of_rank: bool = False
+    report: dict[str, float] = field(default_factory=dict)
 
 
 def module_type(module_path: str) -> str:
@@ -70,6 +73,21 @@ def check_mergeable(adapters: list[LoraAdapter]) -> None:
                     f"adapters {first.name} and {other.name} can't be merged: {path} is {one.d_out} × {one.d_in} in one "
                     f"and {two.d_out} × {two.d_in} in the other; were they trained on the same base model?"
                 )
+
+
+def merged_by_module(
+    name: str,
+    adapters: list[LoraAdapter],
+    weights: list[float],
+    merge_module: Callable[[list[tuple[float, LoraFactors]], str], LoraFactors],
+) -> LoraAdapter:
+    """An adapter of merged modules. `merge_module` gets weights and factors of the adapters that update a module, and its path."""
+    paths = dict.fromkeys(path for adapter in adapters for path in adapter.factors)
+    factors = {}
+    for path in paths:
+        parts = [(w, adapter.factors[path]) for adapter, w in zip(adapters, weights, strict=True) if path in adapter.factors]
+        factors[path] = merge_module(parts, path)
+    return LoraAdapter(name, adapters[0].base_model, factors)
 
 
 def stacked(parts: list[tuple[float, LoraFactors]]) -> LoraFactors:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from src.arguments import Arguments
-from src.calibration import METHODS as CALIBRATION_METHODS
-from src.errors import nearest
-from src.merging import strategy_names
 from src.methods import CALIBRATION, JOINT_EXPERT, LORA
 
 
@@ -14,13 +11,13 @@ def contradictions(arguments: Arguments, method: str) -> list[str]:
     composed = bool(arguments.secondary_task or arguments.secondary_task_dataset)
     predicts = arguments.do_valid or arguments.do_predict
     strategy = arguments.lora_merge_strategy
-    known = [*strategy_names(), *CALIBRATION_METHODS]
     weights, modules = len(arguments.lora_merge_weights), len(arguments.lora_merge_modules)
     rules = [
-        (bool(strategy) and strategy not in known, f"unknown merge strategy {strategy!r}: {nearest(strategy or '', known)}"),
         (bool(strategy) and modules < 2, "--lora_merge_strategy needs two or more --lora_merge_modules"),
         (bool(arguments.lora_merge_modules) and not strategy, "--lora_merge_modules needs --lora_merge_strategy"),
         (bool(arguments.lora_merge_weights) and not strategy, "--lora_merge_weights needs --lora_merge_strategy"),
+        (bool(arguments.lora_merge_options) and not strategy, "--lora_merge_options needs --lora_merge_strategy"),
+        (bool(arguments.calibrate) and not strategy, "--calibrate needs --lora_merge_strategy, the merge that is calibrated"),
         (
             arguments.experiment_name in arguments.lora_merge_modules,
             f"--experiment_name {arguments.experiment_name} is one of --lora_merge_modules, and the merge would take its place",
@@ -60,11 +57,11 @@ def contradictions(arguments: Arguments, method: str) -> list[str]:
         (arguments.multi_task_train_targets and arguments.zero_shot, "--multi_task_train_targets contradicts --zero_shot"),
         (
             method == CALIBRATION and not arguments.merge_datasets,
-            f"{strategy} needs --merge_datasets, a compositional data set to learn from",
+            f"{arguments.calibrate} needs --merge_datasets, a compositional data set to learn from",
         ),
         (len(arguments.merge_datasets) > 1, "--merge_datasets takes one data set"),
-        (bool(arguments.merge_datasets) and method != CALIBRATION, "--merge_datasets needs a --lora_merge_strategy that learns"),
-        (arguments.for_each_component and method != CALIBRATION, "--for_each_component needs a learnable_calibration strategy"),
+        (bool(arguments.merge_datasets) and method != CALIBRATION, "--merge_datasets needs --calibrate"),
+        (arguments.for_each_component and method != CALIBRATION, "--for_each_component needs --calibrate"),
         (
             predicts and method in (LORA, JOINT_EXPERT) and not arguments.stored_model_name,
             "predictions need an adapter: add --stored_model_name, --lora_merge_strategy, or --zero_shot for the base model alone",

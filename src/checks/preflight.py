@@ -74,7 +74,7 @@ def _rank_to_predict_with(plan: Plan) -> int:
     if plan.method not in (MERGE, CALIBRATION):
         return max((highest_rank(plan.workspace.stored_model(name)) for name in plan.adapters), default=0)
     (factors,) = _merge_of_one_module(plan).factors.values()
-    return factors.rank + (plan.arguments.calibration_rank if plan.arguments.lora_merge_strategy == LC_PLUS_PLUS else 0)
+    return factors.rank + (plan.arguments.calibration_rank if plan.arguments.calibrate == LC_PLUS_PLUS else 0)
 
 
 def _module_paths(plan: Plan) -> set[str]:
@@ -149,9 +149,7 @@ def _merge_of_one_module(plan: Plan) -> LoraAdapter:
     adapters = [read_adapter(plan.workspace.stored_model(name)) for name in plan.adapters]
     path = next(iter(adapters[0].factors))
     first_modules = [replace(one, factors={k: v for k, v in one.factors.items() if k == path}) for one in adapters]
-    return merge(
-        plan.arguments.lora_merge_strategy if plan.method == MERGE else "linear", first_modules, plan.arguments.lora_merge_weights
-    )
+    return merge(plan.arguments.lora_merge_strategy, first_modules, plan.arguments.lora_merge_weights, plan.merge_options)
 
 
 def _check_target_modules(names: list[str], base: BaseModel, shapes: dict[str, tuple[int, int]]) -> None:

@@ -1,0 +1,1 @@
+"""The arithmetic that merge strategies share: pure functions of tensors."""

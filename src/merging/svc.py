@@ -1,0 +1,29 @@
+"""Singular value calibration of the linear merge: directions that several updates share are not counted several times.
+
+ΔW = Σ w_i ΔW_i = U S Vᵀ. With a_i = u_rᵀ ΔW_i and a = u_rᵀ ΔW, the r-th singular value is divided by the larger of
+mean_i <a, a_i> / <a_i, a_i> and alpha where all <a, a_i> are positive, and kept otherwise. Closed form, no data. Source: arXiv
+2602.05536. It corrects sums (weights 1 1); a mean (1/2 1/2) has nothing above alpha = 1.
+"""
+
+from __future__ import annotations
+
+from src.adapters.lora import LoraAdapter, LoraFactors, merged_by_module, stacked
+
+
+def merge(adapters: list[LoraAdapter], weights: list[float], *, alpha: float = 1.0) -> LoraAdapter:
+    import torch
+
+    from src.arithmetic.low_rank import svd_of_product
+
+    def calibrated(parts: list[tuple[float, LoraFactors]], path: str) -> LoraFactors:
+        U, S, Vh = svd_of_product(stacked(parts))
+        merged = S.unsqueeze(1) * Vh  # row r is u_rᵀ ΔW
+        ratios = []
+        for _, factors in parts:
+            rows = factors.scaling * (U.T @ factors.B.double()) @ factors.A.double()
+            ratios.append((merged * rows).sum(dim=1) / rows.square().sum(dim=1).clamp(min=1e-12))
+        ratios = torch.stack(ratios)
+        inflation = torch.where((ratios > 0).all(dim=0), ratios.mean(dim=0).clamp(min=alpha), 1.0)
+        return LoraFactors(Vh.float(), (U * (S / inflation)).float(), scaling=1.0)
+
+    return merged_by_module("svc", adapters, weights, calibrated)

@@ -1,0 +1,55 @@
+"""A merge method of one's own: the file that docs/adding_a_method.md shows, found by its path, run by the real command."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from planning import COMPOSED, mistakes_in
+from test_end_to_end import COMPOSED as COMPOSED_FLAGS
+from test_end_to_end import MODULES, TINY_RUN, train_single_tasks
+
+from src.adapters.peft_folder import read_adapter
+from src.document_flags import DOCS
+from src.errors import UserError
+from src.files import read_json
+
+
+@pytest.fixture
+def strategy(tmp_path) -> Path:
+    """The method that the page shows, as a file outside the project."""
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "adding_a_method.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(code.splitlines()) <= 30
+    path = tmp_path / "balanced.py"
+    path.write_text(code, encoding="utf-8")
+    return path
+
+
+def test_a_method_of_ones_own_is_found_by_its_path_merged_and_calibrated(strategy, run, workspace, tiny_models):
+    train_single_tasks(run, tiny_models["llama"])
+    merged = f"{TINY_RUN}{COMPOSED_FLAGS}{MODULES}--lora_merge_strategy {strategy} --lora_merge_options floor=1e-3 --do_predict "
+    run(f"{merged}--experiment_name mine")
+    run(
+        f"{merged}--experiment_name calibrated --calibrate learnable_calibration_pp --merge_datasets pocket_dialogs_es --num_examples_merge 16"
+    )
+    one, two, mine = (read_adapter(workspace.stored_model(name)) for name in ("sums", "translation", "mine"))
+    for path, factors in mine.factors.items():
+        deltas = [adapter.factors[path].delta() for adapter in (one, two)]
+        norms = [max(delta.norm().item(), 1e-3) for delta in deltas]
+        expected = sum(0.5 * delta * sum(norms) / 2 / norm for delta, norm in zip(deltas, norms, strict=True))
+        torch.testing.assert_close(factors.delta(), expected, rtol=2e-2, atol=1e-4)
+    assert read_json(workspace.results("calibrated"))["stages"]["test"]["counts"]["examples"] == 6
+    strategy.write_text(strategy.read_text() + "# another method now\n", encoding="utf-8")
+    with pytest.raises(UserError, match="hash_of_merge_strategy was"):
+        run(f"{merged}--experiment_name mine --max_test_examples 5")
+
+
+def test_a_file_without_a_merge_or_with_an_unknown_option_is_a_mistake(strategy, adapters):
+    flags = f"{COMPOSED}--lora_merge_modules sums trans --do_predict --lora_merge_strategy "
+    (line,) = mistakes_in(f"{flags}{strategy} --lora_merge_options flor=1", adapters)
+    assert line.endswith("has no such option: did you mean floor?")
+    strategy.write_text("x = 1\n")
+    (line,) = mistakes_in(f"{flags}{strategy}", adapters)
+    assert line == f"--lora_merge_strategy {strategy}: the file has no function merge(adapters, weights)"
