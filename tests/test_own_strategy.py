@@ -31,9 +31,8 @@ def test_a_method_of_ones_own_is_found_by_its_path_merged_and_calibrated(strateg
     train_single_tasks(run, tiny_models["llama"])
     merged = f"{TINY_RUN}{COMPOSED_FLAGS}{MODULES}--lora_merge_strategy {strategy} --lora_merge_options floor=1e-3 --do_predict "
     run(f"{merged}--experiment_name mine")
-    run(
-        f"{merged}--experiment_name calibrated --calibrate learnable_calibration_pp --merge_datasets pocket_dialogs_es --num_examples_merge 16"
-    )
+    learned = "--calibrate learnable_calibration_pp --merge_datasets pocket_dialogs_es --num_examples_merge 16"
+    run(f"{merged}--experiment_name calibrated {learned}")
     one, two, mine = (read_adapter(workspace.stored_model(name)) for name in ("sums", "translation", "mine"))
     for path, factors in mine.factors.items():
         deltas = [adapter.factors[path].delta() for adapter in (one, two)]
