@@ -59,15 +59,25 @@ def _hash_of_unchanged(files: tuple[tuple[Path, int, int], ...]) -> str:
     return hash_of_files([path for path, _, _ in files])
 
 
-def release_memory() -> None:
-    """Give the memory of models that are no longer referred to back to the device."""
-    import gc
+class LoadedModel:
+    """What text models of transformers have in common: a model, from start to stop."""
 
-    import torch
+    model: Any = None
 
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    def loaded(self) -> dict[str, Any]:
+        commit = getattr(self.model.config, "_commit_hash", None)
+        return {"commit": commit, "dtype": str(self.model.dtype), "device": str(self.model.device)}
+
+    def stop(self) -> None:
+        """Give the model's memory back to the device."""
+        import gc
+
+        import torch
+
+        self.model = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def check_published(published: PublishedModel, flag: str) -> Any:

@@ -157,3 +157,36 @@ def paper_adapters(workspace):
     for name in ("dialogsum_lora_slm_v1", "tedtalks_es_lora_slm_v1"):
         store(workspace, name, STABLELM)
     return workspace
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """The tiniest models are faster with one thread than with more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A workspace with a few prepared sets of Pocket's, to be read only."""
+    from preparing import FEW, prepare
+
+    from src.workspace import Workspace
+
+    workspace = Workspace(tmp_path_factory.mktemp("made") / "workspace")
+    prepare(workspace, *FEW)
+    return workspace
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """A copy of that workspace, to be changed."""
+    import shutil
+
+    from src.workspace import Workspace
+
+    return Workspace(shutil.copytree(made.root, tmp_path / "copied"))

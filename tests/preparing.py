@@ -15,6 +15,7 @@ from src.workspace import Workspace
 
 SETS = ("pocket_dialogs", "pocket_sentences_witty", "pocket_dialogs_es")  # in the order in which they are made
 FEW = ("--only", *SETS, "--max_train_examples", "50")
+WITTY = ("--only", "pocket_sentences_witty", "--max_train_examples", "50")
 SIZES = {"train": 50, "validation": 250, "test": 250}
 
 

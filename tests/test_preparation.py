@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-from preparing import FEW, SETS, SIZES, cells_of, files_in, prepare, record_of, said_by, shown_by_dry_run
+from preparing import SETS, SIZES, cells_of, files_in, prepare, record_of, said_by, shown_by_dry_run
 
 from src.arguments import parse_arguments
 from src.data import SPLITS, Example, Locations, find_dataset
@@ -23,22 +22,6 @@ from src.preparation.saving import read_back
 from src.prompts import instruction
 from src.tasks import find_task
 from src.text_models.pocket import PocketGrammar
-from src.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Workspace:
-    """A workspace with the sets, to be read only."""
-    workspace = Workspace(tmp_path_factory.mktemp("made") / "workspace")
-    prepare(workspace, *FEW)
-    return workspace
-
-
-@pytest.fixture
-def copied(made, tmp_path) -> Workspace:
-    """A copy of that workspace, to be changed."""
-    return Workspace(shutil.copytree(made.root, tmp_path / "copied"))
-
 
 # ---- folders
 

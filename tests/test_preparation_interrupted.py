@@ -33,6 +33,7 @@ from src.text_models import marian
 from src.text_models.llm_toys import ToneRewriter
 from src.text_models.marian import MarianTranslator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PROJECT = Path(__file__).parents[1]
 EXAMPLES = {"train": 14, "dev": 5, "test": 5}
 TEXTS = sum(EXAMPLES.values())
@@ -51,17 +52,6 @@ class Making:
         flags = {name: self.models / folder for name, folder in models.items()}
         flags |= {"length_models": self.models / "tones", "raw_data_dir": self.raw, "batch_size": 2, "workspace": workspace}
         return ["--only", *only, *(str(word) for name, value in flags.items() for word in (f"--{name}", value)), *more]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The tiny models are faster with one thread than with more."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

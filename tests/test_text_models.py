@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from src.splitting import split_text
 from src.tasks import find_task
 from src.text_models import TextModel, TextModelSettings, find_text_model, llm_toys
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*sacremoses")
+pytestmark = [pytest.mark.filterwarnings("ignore:.*sacremoses"), pytest.mark.usefixtures("one_thread")]
 
 POCKET = list(draw_examples("sentences", "validation"))[:12]
 SENTENCES = [example.input for example in POCKET]
@@ -65,17 +65,6 @@ def mistake(action: Callable[[], object]) -> str:
 def tokens_of(model: TextModel) -> Callable[[str], int]:
     """The length of a text in a started model's tokens."""
     return lambda text: len(model.tokenizer(text)["input_ids"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The tiny models are faster with one thread than with more."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

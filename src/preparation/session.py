@@ -76,11 +76,13 @@ def prepare(plan: PreparationPlan) -> None:
     _check_text_models(one for one in sets if one.name in stale)
     if plan.arguments.overwrite:
         _throw_away(plan, sets)
+    made = 0
     for one, following in zip(sets, [*sets[1:], None], strict=True):
         splits = None
         with plan.workspace.locked(data_set=one.name):
             if one.state() != UP_TO_DATE:
-                logger.info("%d of %d: %s (%s)", stale.index(one.name) + 1, len(stale), one.name, one.state())
+                made += 1
+                logger.info("%d of %d: %s (%s)", made, max(made, len(stale)), one.name, one.state())
                 splits = _make(plan, one)
             _describe(one, splits, {model: encoders[model] for model in one.plan.length_models})
         if one.plan.text_model and not (following and following.plan.text_model is one.plan.text_model):

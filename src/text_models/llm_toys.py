@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from src.errors import UserError
-from src.published import PublishedModel
+from src.published import LoadedModel, PublishedModel
 from src.splitting import rewrite_in_pieces
 from src.tasks import Task
 from src.text_models import TextModelSettings
@@ -28,7 +28,7 @@ def text_model(task: Task, settings: TextModelSettings) -> ToneRewriter:
     return ToneRewriter(task.variant, published, PublishedModel(settings.adapter or DEFAULT_ADAPTER), settings)
 
 
-class ToneRewriter:
+class ToneRewriter(LoadedModel):
     """A GPT-NeoX model with a LoRA adapter, on this process's GPU if there is one."""
 
     batch_size = 32
@@ -38,7 +38,6 @@ class ToneRewriter:
         self.published = published
         self.adapter = adapter
         self.settings = settings
-        self.model: Any = None
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -77,19 +76,6 @@ class ToneRewriter:
         self.longest_output = min(LONGEST_OUTPUT, longest // 2)
         # Room for an output that is longer than its text.
         self.longest_text = min(longest - self.longest_output - self._length(self._prompt("")), self.longest_output * 3 // 4)
-
-    def loaded(self) -> dict[str, Any]:
-        return {
-            "commit": getattr(self.model.config, "_commit_hash", None),
-            "dtype": str(self.model.dtype),
-            "device": str(self.model.device),
-        }
-
-    def stop(self) -> None:
-        from src.published import release_memory
-
-        self.model = None
-        release_memory()
 
     def rewrite(self, texts: list[str]) -> list[str]:
         return rewrite_in_pieces(texts, self._length, self.longest_text, self._rewrite)

@@ -10,7 +10,7 @@ import warnings
 from typing import Any
 
 from src.errors import UserError
-from src.published import PublishedModel
+from src.published import LoadedModel, PublishedModel
 from src.splitting import rewrite_in_pieces
 from src.tasks import Task
 from src.text_models import TextModelSettings
@@ -26,7 +26,7 @@ def text_model(task: Task, settings: TextModelSettings) -> MarianTranslator:
     return MarianTranslator(PublishedModel(name), settings)
 
 
-class MarianTranslator:
+class MarianTranslator(LoadedModel):
     """A MarianMT model with its SentencePiece tokenizer, on this process's GPU if there is one."""
 
     batch_size = 64
@@ -34,7 +34,6 @@ class MarianTranslator:
     def __init__(self, published: PublishedModel, settings: TextModelSettings) -> None:
         self.published = published
         self.settings = settings
-        self.model: Any = None
 
     def identity(self) -> dict[str, Any]:
         return {"model": self.published.identity(), "dtype": self.settings.dtype}
@@ -60,19 +59,6 @@ class MarianTranslator:
         self.model = load_published(AutoModelForSeq2SeqLM, self.published, _FLAG, self.settings.dtype)
         self.longest = min(LONGEST, self.model.config.max_position_embeddings)
         self.longest_text = self.longest * 3 // 4
-
-    def loaded(self) -> dict[str, Any]:
-        return {
-            "commit": getattr(self.model.config, "_commit_hash", None),
-            "dtype": str(self.model.dtype),
-            "device": str(self.model.device),
-        }
-
-    def stop(self) -> None:
-        from src.published import release_memory
-
-        self.model = None
-        release_memory()
 
     def rewrite(self, texts: list[str]) -> list[str]:
         return rewrite_in_pieces(texts, self._length, self.longest_text, self._translate)
