@@ -35,13 +35,21 @@ def use_cache_without_network() -> None:
         logger.info("%s can't be reached: only local folders and what was downloaded before are used", endpoint)
 
 
+def hub_errors() -> tuple[type[Exception], ...]:
+    """What reading from the hub may raise; its own errors derive from those of the HTTP library that it uses."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (OSError, ValueError, *HfHubHTTPError.__bases__)
+
+
 def load_hub_split(source: Source, split: str) -> Any:
     """The rows of a split by `datasets.load_dataset`; raises UserError when the hub can't be reached or lacks it."""
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     try:
         return load_dataset(source.hub_id, revision=source.revision, split=split)
-    except (OSError, ValueError) as error:
+    except (*hub_errors(), DatasetsError) as error:
         reason = first_line(error)
         raise UserError(
             f"data set {source.hub_id} ({split}) could not be loaded from the hub ({reason}); "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError, first_line
 from src.files import hash_of_files, hash_of_json
+from src.hub import hub_errors
 from src.processes import device_name
 from src.tensor_files import read_tensor_shapes
 
@@ -146,6 +147,6 @@ class _load_errors:
         return None
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | ValueError) and not isinstance(error, UserError):
+        if error is not None and not isinstance(error, UserError) and isinstance(error, hub_errors()):
             reason = first_line(error)
             raise UserError(f"model {self.name} could not be loaded: {reason}") from error

@@ -14,6 +14,7 @@ from typing import Any
 
 from src.errors import UserError, first_line
 from src.files import folder_in_the_making, hash_of_files
+from src.hub import hub_errors
 from src.prediction.backends import resolve_dtype
 from src.processes import device_name
 from src.tensor_files import read_tensor_shapes
@@ -199,5 +200,5 @@ def _errors_of(published: PublishedModel, flag: str) -> Iterator[None]:
     """Turns a hub's or a library's refusal into a UserError."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except hub_errors() as error:
         raise UserError(f"{flag} {published.name} could not be had: {first_line(error)}") from error
