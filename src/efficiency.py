@@ -19,6 +19,7 @@ from src.calibration import LC, LC_PLUS_PLUS, CalibrationSpec
 from src.command import exit_code_of
 from src.errors import UserError
 from src.flags import build_parser, flag, parse
+from src.hub import use_cache_without_network
 from src.tables import aligned
 
 MEBIBYTE = 2**20
@@ -145,9 +146,11 @@ def run(argv: list[str]) -> str:
     if not arguments.model_name_or_path:
         models = {name: paper_shapes(*sizes) for name, sizes in PAPER_MODELS.items()}
         return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=True)
+    bases = {name: BaseModel(name) for name in arguments.model_name_or_path}
+    if not all(base.is_local for base in bases.values()):
+        use_cache_without_network()
     models = {}
-    for name in arguments.model_name_or_path:
-        base = BaseModel(name)
+    for name, base in bases.items():
         base.check_exists()
         models[name] = {path: shape for path, shape in base.linear_shapes().items() if not path.endswith("lm_head")}
     return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=False)

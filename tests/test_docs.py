@@ -24,8 +24,8 @@ def test_what_the_pages_list_of_the_code_is_up_to_date(page):
     assert page_with_parts(page) == page.read_text(encoding="utf-8"), "run `make docs`"
 
 
-def test_every_command_in_the_readme_has_known_flags_only():
-    text = README.read_text(encoding="utf-8").replace("\\\n", " ")
+def test_every_command_in_the_pages_has_known_flags_only():
+    text = "".join(page.read_text(encoding="utf-8").replace("\\\n", " ") for page in (README, DOCS / "adding_a_method.md"))
     commands = re.findall(r"^(?:CUDA_VISIBLE_DEVICES=\d )?python run_experiment\.py (.+)$", text, flags=re.M)
     assert len(commands) >= 6
     for command in commands:

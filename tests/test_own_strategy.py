@@ -49,6 +49,10 @@ def test_a_file_without_a_merge_or_with_an_unknown_option_is_a_mistake(strategy,
     flags = f"{COMPOSED}--lora_merge_modules sums trans --do_predict --lora_merge_strategy "
     (line,) = mistakes_in(f"{flags}{strategy} --lora_merge_options flor=1", adapters)
     assert line.endswith("has no such option: did you mean floor?")
+    for option in ("floor: bool = True", "floor"):
+        strategy.write_text(f"def merge(adapters, weights, *, {option}):\n    return adapters[0]\n")
+        (line,) = mistakes_in(f"{flags}{strategy}", adapters)
+        assert line.endswith("option floor needs a default that is a number or a text")
     strategy.write_text("x = 1\n")
     (line,) = mistakes_in(f"{flags}{strategy}", adapters)
     assert line == f"--lora_merge_strategy {strategy}: the file has no function merge(adapters, weights)"

@@ -304,3 +304,10 @@ def sources_of(workspace: Path) -> list[Any]:
     from datasets import load_from_disk
 
     return load_from_disk(str(workspace / "data" / SPANISH))["test"]["source"][:]
+
+
+def test_what_is_dropped_can_be_changed_without_the_text_model(making, made, rewritten, tmp_path, monkeypatch):
+    monkeypatch.setattr(MarianTranslator, "check", lambda self: pytest.fail("the text model isn't needed"))
+    run([*making.words(made, only=(SPANISH,)), "--drop", "copy"])
+    assert rewritten == []
+    assert json.loads((made / "data" / SPANISH / "preparation.json").read_text())["made_from"]["drop"] == ["copy"]

@@ -59,6 +59,11 @@ def test_a_damaged_record_or_lengths_are_made_anew_and_damaged_texts_are_named(c
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="line 1: expected id, source and target"):
         prepare(copied, *WITTY)
+    rows.with_suffix(".settings.json").unlink()
+    with pytest.raises(
+        UserError, match="has rows, and .*, which says what made them, is missing"
+    ):
+        prepare(copied, *WITTY)
 
 
 def test_a_folder_that_somebody_else_made_is_left_alone(workspace):

@@ -149,9 +149,8 @@ def test_another_pickled_adapter_in_the_same_folder_is_converted_anew(folders, t
 
     folder = shutil.copytree(folders["pickled"], tmp_path / "pickled")
     one = adapter_to_load(PublishedModel(str(folder)), "--tone_rewriter_adapter", tmp_path / "converted")
-    torch.save(
-        {name: 2 * tensor for name, tensor in torch.load(folder / PICKLED_ADAPTER_FILE).items()}, folder / PICKLED_ADAPTER_FILE
-    )
+    tensors = torch.load(folder / PICKLED_ADAPTER_FILE, weights_only=True)
+    torch.save({name: 2 * tensor for name, tensor in tensors.items()}, folder / PICKLED_ADAPTER_FILE)
     other = adapter_to_load(PublishedModel(str(folder)), "--tone_rewriter_adapter", tmp_path / "converted")
     assert one.identity() != other.identity()
 

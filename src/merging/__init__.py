@@ -43,7 +43,11 @@ def check_strategy(strategy: str) -> None:
 def options_of(strategy: str) -> dict[str, Any]:
     """The options of a strategy with their defaults, read off its signature."""
     parameters = inspect.signature(_module(strategy).merge).parameters.values()
-    return {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    options = {parameter.name: parameter.default for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+    for name, default in options.items():
+        if type(default) not in (int, float, str):
+            raise UserError(f"--lora_merge_strategy {strategy}: option {name} needs a default that is a number or a text")
+    return options
 
 
 def parse_options(strategy: str, words: list[str]) -> dict[str, Any]:

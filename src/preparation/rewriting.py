@@ -37,6 +37,11 @@ def rewritten_texts(
     return {text: rows[id]["target"] for id, text in wanted.items()}
 
 
+def has_all(path: Path, texts: Iterable[str], identity: dict[str, Any]) -> bool:
+    """Whether nothing has to be rewritten: the rows of all texts are there, by this text model."""
+    return settings_of(path).get("text_model") == identity and set(map(_id_of, texts)) <= _finished_rows(path).keys()
+
+
 def settings_of(path: Path) -> dict[str, Any]:
     """What made the rows at a path."""
     return read_json(_settings(path)) if _settings(path).is_file() else {}
@@ -63,7 +68,8 @@ def _make(
 
     def start() -> None:
         model.start()
-        write_json(_settings(path), made_with | {"batch_size": size, "loaded": model.loaded()})
+        now, earlier = {"batch_size": size} | model.loaded(), settings_of(path).get("made_by", [])
+        write_json(_settings(path), made_with | {"made_by": earlier if now in earlier else [*earlier, now]})
 
     def make_rows(ids: list[str]) -> list[dict[str, Any]]:
         sources = [missing[id] for id in ids]
@@ -90,13 +96,15 @@ def _make(
 def _bring_rows(path: Path, made_with: dict[str, Any], description: str) -> None:
     """See to it that what is at `path` was made by this text model, and that no unfinished rows are of other texts."""
     earlier = settings_of(path)
+    if path.is_file() and not earlier:
+        raise UserError(f"{path} has rows, and {_settings(path).name}, which says what made them, is missing: remove the file")
     if earlier and earlier["text_model"] != made_with["text_model"]:
         logger.info("%s: made anew by another text model; the earlier texts are kept beside the new ones", description)
         _absorb(path)
         for file in (path, _settings(path)):
             if file.is_file():
                 file.rename(_aside(file, earlier["text_model"]))
-        for file in (path, _settings(path)):
+        for file in (_settings(path), path):  # rows are never without what says who made them
             if (kept := _aside(file, made_with["text_model"])).is_file():
                 kept.rename(file)
     elif earlier and earlier["texts"] != made_with["texts"]:

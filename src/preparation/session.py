@@ -19,7 +19,7 @@ from src.preparation.card import card
 from src.preparation.lengths import encoder_of, lengths_under
 from src.preparation.plan import PreparationPlan, SetPlan
 from src.preparation.quality import PreparedExample, findings_of
-from src.preparation.rewriting import forget_rewritten, rewritten_texts, settings_of
+from src.preparation.rewriting import forget_rewritten, has_all, rewritten_texts, settings_of
 from src.preparation.saving import changes, hash_of_code, read_back, record_of, save_set
 from src.preparation.sources import SourceExamples, read_sources
 from src.records import environment
@@ -73,7 +73,7 @@ def prepare(plan: PreparationPlan) -> None:
     _check_folders(sets, plan.arguments.overwrite)
     encoders = _encoders(sets, plan.arguments.length_models)
     stale = [one.name for one in sets if plan.arguments.overwrite or one.state() != UP_TO_DATE]
-    _check_text_models(one for one in sets if one.name in stale)
+    _check_text_models(one for one in sets if one.name in stale and _has_to_rewrite(plan, one))
     if plan.arguments.overwrite:
         _throw_away(plan, sets)
     made = 0
@@ -151,13 +151,20 @@ def _check_folders(sets: list[SetToMake], overwrite: bool) -> None:
         raise UserError(*mistakes)
 
 
+def _has_to_rewrite(plan: PreparationPlan, one: SetToMake) -> bool:
+    """Whether the set's text model is needed: without a network, --drop can be changed all the same."""
+    if not one.plan.text_model:
+        return False
+    texts = {example.reference for some in one.source.splits.values() for example in some}
+    return plan.arguments.overwrite or not has_all(plan.rewritten(one.name), texts, one.made_from["text_model"])
+
+
 def _check_text_models(sets: Iterable[SetToMake]) -> None:
     """Before anything long begins: can the text models be had?"""
     mistakes: list[str] = []
     for one in sets:
         try:
-            if one.plan.text_model:
-                one.plan.text_model.check()
+            one.plan.text_model.check()
         except UserError as error:
             mistakes += error.mistakes
     if mistakes:
@@ -177,8 +184,8 @@ def _make(plan: PreparationPlan, one: SetToMake) -> dict[str, list[PreparedExamp
     empty = [split for split, some in kept.items() if not some]
     if empty:
         raise UserError(f"{one.name}: --drop {' '.join(sorted(drop))} leaves no {empty[0]} example")
-    loaded = {key: value for key, value in settings_of(plan.rewritten(one.name)).items() if key in ("batch_size", "loaded")}
-    save_set(one.folder, kept, _record(one, marked, kept, drop) | ({"rewritten_with": loaded} if one.plan.text_model else {}))
+    made_by = {"rewritten_by": settings_of(plan.rewritten(one.name)).get("made_by", [])} if one.plan.text_model else {}
+    save_set(one.folder, kept, _record(one, marked, kept, drop) | made_by)
     return kept
 
 
