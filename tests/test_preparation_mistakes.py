@@ -60,9 +60,7 @@ def test_a_damaged_record_or_lengths_are_made_anew_and_damaged_texts_are_named(c
     with pytest.raises(UserError, match="line 1: expected id, source and target"):
         prepare(copied, *WITTY)
     rows.with_suffix(".settings.json").unlink()
-    with pytest.raises(
-        UserError, match="has rows, and .*, which says what made them, is missing"
-    ):
+    with pytest.raises(UserError, match=r"has rows, and .*, which says what made them, is missing"):
         prepare(copied, *WITTY)
 
 
