@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import signal
@@ -32,7 +33,11 @@ from judging import (
 )
 from planning import with_ctrl_c
 
+from src.data import Locations, find_dataset
+from src.errors import UserError
 from src.files import read_json
+from src.judge import Request
+from src.judge.url_judge import UrlJudge
 from src.workspace import Workspace
 
 
@@ -257,3 +262,16 @@ def test_what_a_record_says_of_verdicts_is_thrown_away_with_them(workspace, judg
     server.answer = lambda question: (401, "no") if output_in(question) else (200, "yes")
     mistakes(asking(server, "--overwrite"))
     assert read_json(workspace.judgement("e", "judge"))["stages"] == {}
+
+
+def test_questions_under_way_end_when_one_fails_so_that_no_failure_is_left_for_later(workspace, server):
+    def fail_late_but_for_the_first(question: str) -> tuple[int, str]:
+        time.sleep(0 if output_in(question) == NUMBERED[0][1] else 0.5)
+        return 401, "no"
+
+    server.answer = fail_late_but_for_the_first
+    dataset = find_dataset("pocket_dialogs_es", Locations(workspace.root / "data", raw=None))
+    url_judge = UrlJudge(server.url, "judge")
+    with pytest.raises(UserError, match="401"):
+        url_judge.replies([Request(dataset, "test", given, said) for given, said in NUMBERED])
+    assert asyncio.all_tasks(url_judge._runner.get_loop()) == set()

@@ -62,7 +62,14 @@ class UrlJudge:
             async with free:
                 return await self._ask(question)
 
-        return await asyncio.gather(*map(ask, questions))
+        asked = [asyncio.ensure_future(ask(question)) for question in questions]
+        try:
+            return await asyncio.gather(*asked)
+        finally:
+            # Where one fails, the others end here: a failure that nobody fetches is printed whenever it is collected as garbage.
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def _ask(self, question: str) -> Reply:
         import openai
