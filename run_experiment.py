@@ -40,9 +40,7 @@ def run(argv: list[str], engines: Engines | None = None) -> None:
         show_results(plan, note="done already; --overwrite runs it again")
         return
     with Engines() if engines is None else nullcontext(engines) as shared, open_experiment(plan, data, shared) as experiment:
-        experiment.train()
-        experiment.merge()
-        experiment.calibrate()
+        experiment.make_adapter()
         if not is_main_process():
             return
         experiment.predict()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from src.calibration import METHODS as CALIBRATION_METHODS
 from src.flags import build_parser, flag, parse
 
+SECONDARY_TASKS = ("translation", "tone_adjustment")
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -30,20 +31,23 @@ class Arguments:
     do_predict: bool = flag(False, "do", "predict and score the test split")
     overwrite: bool = flag(False, "do", "throw away what an earlier run of this experiment made")
 
-    secondary_task: str | None = flag(
-        None, "experiment", "auxiliary task that is composed with the main one", choices=("translation", "tone_adjustment")
+    secondary_task: list[str] = flag(
+        (), "experiment", "auxiliary task that is composed with the main one, or several in their order", choices=SECONDARY_TASKS
     )
     secondary_task_dataset: str | None = flag(
-        None, "experiment", "compositional data set: the main task's inputs, targets after both tasks"
+        None, "experiment", "compositional data set: the main task's inputs, targets after all tasks"
     )
     tgt_lang: str | None = flag(None, "experiment", "target language of the translation: es, fr or de")
     tgt_tone: str | None = flag(None, "experiment", "tone to adjust to: professional, casual, witty or paraphrase")
 
     zero_shot: bool = flag(False, "method", "use the base model without any adapter")
     multi_task_train_targets: bool = flag(False, "method", "joint-expert LoRA: train on the compositional targets")
-    secondary_stored_model_name: str | None = flag(None, "method", "adapter of the second step of --multi_step_prompts")
+    auxiliary_lora: bool = flag(False, "method", "auxiliary-task LoRA: answer with --secondary_stored_model_name alone")
+    secondary_stored_model_name: list[str] = flag(
+        (), "method", "adapter of the auxiliary task; of several in their order for --multi_step_prompts"
+    )
     multi_step_prompts: bool = flag(
-        False, "method", "multi-step LoRA usage: a pass for the main task, then a pass for the auxiliary one"
+        False, "method", "multi-step LoRA usage: a pass for the main task, then a pass for each auxiliary one"
     )
     prompt_style: str = flag(
         "compositional",
@@ -67,13 +71,30 @@ class Arguments:
         "learn a calibration of the merge; as a --lora_merge_strategy these names calibrate the linear merge",
         choices=CALIBRATION_METHODS,
     )
+    stored_calibration: str | None = flag(
+        None, "method", "calibrate the merge with what another experiment has learned, such as a shared calibration"
+    )
 
     for_each_component: bool = flag(
         False, "calibration", "one calibration per module type (q, k, v, o, gate, up, down) instead of one per module shape", "read"
     )
-    merge_datasets: list[str] = flag((), "calibration", "compositional data sets whose training splits calibrate the merge")
-    num_examples_merge: int = flag(10000, "calibration", "training examples that the calibration sees", "read")
+    merge_datasets: list[str] = flag(
+        (),
+        "calibration",
+        "compositional data set whose training split a calibration or a merge learns from; several share one calibration, and "
+        "--lora_merge_modules then names the adapters of the first, those of the second, ...",
+    )
+    num_examples_merge: int | None = flag(
+        None, "calibration", "training examples of each --merge_datasets; default: 10000 [read], 5 for lorahub and lm_cocktail"
+    )
     calibration_rank: int = flag(4, "calibration", "rank of LC++", "arith")
+    calibration_layer_groups: int = flag(
+        1,
+        "calibration",
+        "groups of consecutive layers with parameters of their own: 1 shares them, 0 has a group per layer",
+        "read",
+    )
+    calibration_modules: list[str] = flag((), "calibration", "module types to calibrate; default: all that the merge updates")
     calibration_learning_rate: float | None = flag(None, "calibration", "default: 1e-2 for LC, 1e-3 for LC++")
     calibration_epochs: float = flag(1.0, "calibration", "passes over the calibration examples")
 
@@ -104,8 +125,13 @@ class Arguments:
 
     max_valid_examples: int | None = flag(None, "prediction", "predict a seeded sample of the validation split")
     max_test_examples: int | None = flag(None, "prediction", "predict a seeded sample of the test split")
+    in_context_examples: int = flag(
+        0, "prediction", "in-context learning: solved examples of the training split that stand before each question"
+    )
     max_new_tokens: int = flag(128, "prediction", "tokens generated at most", "sibling")
-    max_prompt_length: int | None = flag(None, "prediction", "longest prompt in tokens; default: --max_length")
+    max_prompt_length: int | None = flag(
+        None, "prediction", "longest prompt in tokens, without in-context examples; default: --max_length"
+    )
     prediction_backend: str = flag(
         "auto",
         "prediction",

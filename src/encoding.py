@@ -26,11 +26,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class TrainingSequence:
-    """Token ids of prompt and target, and labels of equal length with IGNORED where there is no loss."""
+    """Token ids of prompt and target, and labels of equal length with IGNORED where there is no loss.
+
+    `merge_index` is the merge that the example goes through, where several are trained on at once.
+    """
 
     ids: list[int]
     labels: list[int]
     truncated: bool
+    merge_index: int | None = None
 
     @property
     def target_length(self) -> int:
@@ -39,10 +43,11 @@ class TrainingSequence:
 
 
 class ChatEncoder:
-    """Encodes prompts and targets by a tokenizer's chat template."""
+    """Encodes prompts and targets by a tokenizer's chat template. `demonstrations` are chat turns before each question."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, demonstrations: Sequence[dict[str, str]] = ()) -> None:
         self.tokenizer = tokenizer
+        self._demonstrations = list(demonstrations)
         self.end_tokens = _end_tokens(tokenizer)
         self._question = [{"role": "user", "content": "?"}]
         self._asked = self._render(self._question, add_generation_prompt=True)
@@ -63,12 +68,18 @@ class ChatEncoder:
             kept -= max(1, len(ids) - max_length)
         return Prompt(ids, truncated=True)
 
+    @property
+    def demonstrations_length(self) -> int:
+        """The tokens that the demonstrations add to a prompt."""
+        return len(self.question("?")) - len(self._ids(self._asked))
+
     def check_room(self, instruction: str, max_length: int) -> int:
         """Tokens of a prompt without any text; raises UserError when they leave no room for some."""
         overhead = len(self._chat_ids(instruction, ""))
         if overhead >= max_length:
+            shown = f", {len(self._demonstrations) // 2} solved examples" if self._demonstrations else ""
             raise UserError(
-                f"{instruction!r} and the chat template take {overhead} tokens of {max_length}: raise the maximum length"
+                f"{instruction!r}{shown} and the chat template take {overhead} tokens of {max_length}: raise the maximum length"
             )
         return overhead
 
@@ -111,7 +122,7 @@ class ChatEncoder:
         return ids[: ends[-1] + 1] if ends else [*ids, self.tokenizer.eos_token_id]
 
     def _question_text(self, content: str) -> str:
-        return self._render([{"role": "user", "content": content}], add_generation_prompt=True)
+        return self._render([*self._demonstrations, {"role": "user", "content": content}], add_generation_prompt=True)
 
     def _ids(self, text: str | list[str]) -> list:
         """Token ids of a text, or of each of several."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -12,6 +13,21 @@ class UserError(Exception):
     def __init__(self, *mistakes: str) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+class Mistakes(list):
+    """Collects UserErrors, so that all of them can be shown at once."""
+
+    def attempt(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except UserError as error:
+            self.extend(error.mistakes)
+            return None
+
+    def when(self, wrong: bool, message: str) -> None:
+        if wrong:
+            self.append(message)
 
 
 def first_line(error: Exception) -> str:

@@ -65,7 +65,7 @@ def _options(field: dataclasses.Field, declared: Any) -> dict[str, Any]:
     if kind is bool:
         return options | {"action": "store_true"}
     if typing.get_origin(kind) is list:
-        options |= {"nargs": "+", "type": typing.get_args(kind)[0], "metavar": "X"}
+        options |= {"nargs": "+", "type": typing.get_args(kind)[0], "metavar": "X", "choices": field.metadata["choices"]}
     else:
         options |= {"type": kind, "choices": field.metadata["choices"]}
         options |= {} if field.metadata["choices"] else {"metavar": kind.__name__.upper()}

@@ -9,7 +9,6 @@ from typing import Any
 from src.data import Dataset, Example
 from src.errors import UserError
 from src.files import hash_of_json
-from src.methods import CALIBRATION
 from src.plan import Plan
 
 
@@ -26,34 +25,34 @@ class Examples:
 
 @dataclass(frozen=True)
 class ExperimentData:
-    """What is trained on (by an adapter or a calibration), and what is predicted, by stage."""
+    """What is learned from (by an adapter, or by merges, a set each), what is predicted, by stage, and what is shown solved."""
 
-    training: Examples | None = None
+    training: list[Examples] = field(default_factory=list)
     stages: dict[str, Examples] = field(default_factory=dict)
+    solved: Examples | None = None
 
 
 def load_data(plan: Plan) -> ExperimentData:
     """Read and sample the splits; raises UserError for missing, broken or empty data, all of it at once."""
     arguments = plan.arguments
     mistakes: list[str] = []
-    wanted = {
-        stage: (plan.task_set, split, arguments.max_valid_examples if stage == "valid" else arguments.max_test_examples)
-        for stage, split in plan.splits.items()
-    }
-    if arguments.do_train:
-        wanted["train"] = (plan.training_set, "train", arguments.max_train_examples)
-    if plan.method == CALIBRATION:
-        wanted["train"] = (plan.merge_sets[0], "train", arguments.num_examples_merge)
-    loaded = {}
-    for name, (dataset, split, limit) in wanted.items():
+
+    def read(dataset: Dataset, split: str, limit: int | None) -> Examples | None:
         try:
-            loaded[name] = _read(dataset, split, limit, arguments.data_seed)
+            return _read(dataset, split, limit, arguments.data_seed)
         except UserError as error:
-            mistakes += error.mistakes
+            mistakes.extend(error.mistakes)
+            return None
+
+    limits = {"valid": arguments.max_valid_examples, "test": arguments.max_test_examples}
+    stages = {stage: read(plan.task_set, split, limits[stage]) for stage, split in plan.splits.items()}
+    training = [read(plan.training_set, "train", arguments.max_train_examples)] if arguments.do_train else []
+    if plan.learns:
+        training = [read(dataset, "train", arguments.num_examples_merge) for dataset in plan.merge_sets]
+    solved = read(plan.task_set, "train", arguments.in_context_examples) if arguments.in_context_examples else None
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
-    training = loaded.pop("train", None)
-    return ExperimentData(training, loaded)
+    return ExperimentData(training, stages, solved)
 
 
 def _read(dataset: Dataset, split: str, limit: int | None, seed: int) -> Examples:

@@ -2,6 +2,7 @@
 
 ZERO_SHOT = "zero_shot"
 LORA = "lora"
+AUXILIARY_LORA = "auxiliary_lora"
 JOINT_EXPERT = "joint_expert"
 MULTI_STEP = "multi_step"
 MERGE = "merge"

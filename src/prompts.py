@@ -1,4 +1,4 @@
-"""What a model is asked: instructions for single and composed tasks, and their chat messages.
+"""What a model is asked: instructions for single and composed tasks, solved examples, and their chat messages.
 
 Layout (the paper's later code base): an instruction line, a colon, a blank line and the text, in the user's turn, without
 a system prompt.
@@ -13,11 +13,16 @@ TEMPLATE_DATE = "26 Jul 2024"
 
 
 def instruction(tasks: tuple[Task, ...], prompt_style: str = "compositional") -> str:
-    """The instruction for one task, or for a main and an auxiliary one; "empty" leaves the auxiliary one out."""
+    """The instruction for one task, or for a main task and auxiliary ones; "empty" leaves the auxiliary ones out."""
     main, *auxiliary = tasks
     if prompt_style == "empty":
         return main.instruction
     return ", ".join([main.instruction, *(task.continuation for task in auxiliary)])
+
+
+def demonstration(instruction: str, text: str, answer: str) -> list[dict[str, str]]:
+    """A solved example as chat turns, for in-context learning."""
+    return [{"role": "user", "content": user_turn(instruction, text)}, {"role": "assistant", "content": answer}]
 
 
 def user_turn(instruction: str, text: str) -> str:

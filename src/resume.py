@@ -12,8 +12,9 @@ from typing import Any
 
 from src.adapters.peft_folder import hash_of_adapter
 from src.arguments import fields_of
+from src.calibration import FILE as CALIBRATION_FILE
 from src.errors import UserError
-from src.files import hash_of_files, read_json
+from src.files import hash_of_files, hash_of_json, read_json
 from src.loading import ExperimentData
 from src.methods import CALIBRATION, MERGE
 from src.plan import Plan
@@ -24,18 +25,22 @@ SETTINGS_FILE = "settings.json"
 
 def settings_of_adapter(plan: Plan, data: ExperimentData) -> dict[str, Any]:
     """What decides the adapter that this plan makes; empty when it makes none."""
-    groups = {MERGE: ["storage"], CALIBRATION: ["calibration", "optimization", "storage"]}.get(plan.method)
+    groups = {MERGE: ["storage"], CALIBRATION: ["storage"]}.get(plan.method)
+    if plan.learns:
+        groups = ["calibration", "optimization", "storage"]
     if plan.arguments.do_train:
         groups = ["training", "optimization", "storage"]
     if not groups:
         return {}
     settings = _common_settings(plan, groups)
-    return settings | ({"hash_of_train_data": data.training.hash} if data.training else {})
+    hashes = [examples.hash for examples in data.training]
+    return settings | ({"hash_of_train_data": hashes[0] if len(hashes) == 1 else hash_of_json(hashes)} if hashes else {})
 
 
 def settings_of_predictions(plan: Plan, data: ExperimentData) -> dict[str, Any]:
     """What decides the predictions of this plan, but for the adapter that it makes itself."""
     hashes = {f"hash_of_{stage}_data": examples.hash for stage, examples in data.stages.items()}
+    hashes |= {"hash_of_in_context_examples": data.solved.hash} if data.solved else {}
     return _common_settings(plan, ["prediction"]) | hashes
 
 
@@ -99,6 +104,8 @@ def _common_settings(plan: Plan, groups: list[str]) -> dict[str, Any]:
     names = fields_of("experiment", "method", *groups)
     settings = json.loads(json.dumps({name: getattr(plan.arguments, name) for name in names}))
     hashes = {f"hash_of_adapter_{name}": hash_of_adapter(plan.workspace.stored_model(name)) for name in plan.adapters}
+    if stored := plan.arguments.stored_calibration:
+        hashes["hash_of_stored_calibration"] = hash_of_files([plan.workspace.stored_model(stored) / CALIBRATION_FILE])
     strategy = plan.arguments.lora_merge_strategy or ""
     if strategy.endswith(".py"):
         hashes["hash_of_merge_strategy"] = hash_of_files([Path(strategy)])

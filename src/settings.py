@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from src.calibration import CalibrationSpec
+from src.loading import ExperimentData
 from src.methods import CALIBRATION
 from src.plan import Plan
 from src.prediction import PredictionSettings
 from src.prediction.backends import PROMPTS_AT_A_TIME, resolve_backend, resolve_dtype
+from src.prompts import demonstration, instruction
 from src.training import LoraSettings, OptimizationSettings
+
+
+def demonstrations(plan: Plan, data: ExperimentData) -> list[dict[str, str]]:
+    """The chat turns of the solved examples that stand before each question."""
+    if not data.solved:
+        return []
+    asked = instruction(data.solved.dataset.tasks, plan.arguments.prompt_style)
+    return [turn for example in data.solved.chosen for turn in demonstration(asked, example.input, example.reference)]
 
 
 def lora_settings(plan: Plan) -> LoraSettings:
@@ -17,7 +27,13 @@ def lora_settings(plan: Plan) -> LoraSettings:
 
 def calibration_spec(plan: Plan) -> CalibrationSpec:
     arguments = plan.arguments
-    return CalibrationSpec(arguments.calibrate, arguments.for_each_component, arguments.calibration_rank)
+    return CalibrationSpec(
+        arguments.calibrate,
+        arguments.for_each_component,
+        arguments.calibration_rank,
+        arguments.calibration_layer_groups,
+        tuple(arguments.calibration_modules),
+    )
 
 
 def optimization_settings(plan: Plan) -> OptimizationSettings:
@@ -44,13 +60,13 @@ def optimization_settings(plan: Plan) -> OptimizationSettings:
     )
 
 
-def prediction_settings(plan: Plan) -> PredictionSettings:
+def prediction_settings(plan: Plan, demonstrations_length: int = 0) -> PredictionSettings:
     """How the plan's answers are generated on this machine, with prompts as long as the model allows."""
     arguments, backend = plan.arguments, resolve_backend(plan.arguments.prediction_backend)
     return PredictionSettings(
         backend=backend,
         max_new_tokens=arguments.max_new_tokens,
-        max_prompt_length=longest_prompt(plan),
+        max_prompt_length=longest_prompt(plan, demonstrations_length),
         batch_size=arguments.prediction_batch_size or PROMPTS_AT_A_TIME[backend],
         dtype=resolve_dtype(arguments.prediction_dtype),
         gpu_memory_utilization=arguments.gpu_memory_utilization,
@@ -58,9 +74,8 @@ def prediction_settings(plan: Plan) -> PredictionSettings:
     )
 
 
-def longest_prompt(plan: Plan) -> int:
-    """--max_prompt_length, or what the model leaves for a prompt beside the new tokens, in tokens."""
+def longest_prompt(plan: Plan, demonstrations_length: int = 0) -> int:
+    """--max_prompt_length and the in-context examples, or what the model leaves for a prompt beside the new tokens, in tokens."""
     arguments, limit = plan.arguments, plan.base.longest_sequence
-    if limit is None or arguments.max_prompt_length + arguments.max_new_tokens <= limit:
-        return arguments.max_prompt_length
-    return limit - arguments.max_new_tokens
+    wanted = arguments.max_prompt_length + demonstrations_length
+    return wanted if limit is None else min(wanted, limit - arguments.max_new_tokens)

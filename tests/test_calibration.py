@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from src.adapters.lora import LoraAdapter, LoraFactors
 from src.adapters.peft_folder import read_shapes, write_adapter
 from src.calibration import LC, LC_PLUS_PLUS, METHODS, CalibrationSpec
-from src.calibration.model import CalibratedModel, fold_adapter
+from src.calibration.model import CorrectedModel, fold_adapter
 from src.calibration.parameters import Calibration, read_biases
 from src.errors import UserError
 from src.models import BaseModel
@@ -85,7 +85,7 @@ def test_an_untrained_calibration_changes_nothing(method, tiny_models):
     with torch.no_grad():
         before = model(ids).logits
         shapes = {path: (factors.d_out, factors.d_in) for path, factors in random_merge(tiny_models["llama"]).factors.items()}
-        calibrated = CalibratedModel(model, Calibration(CalibrationSpec(method, True), shapes))
+        calibrated = CorrectedModel(model, Calibration(CalibrationSpec(method, True), shapes))
         torch.testing.assert_close(calibrated(input_ids=ids).logits, before, rtol=0, atol=0)
 
 
@@ -99,7 +99,7 @@ def test_one_module_computes_the_papers_formula(method):
     model = torch.nn.Module()
     model.up_proj, model.config = linear, None
     fold_adapter(model, merged)
-    CalibratedModel(model, calibration)
+    CorrectedModel(model, calibration)
     correction = calibration.p["up_proj"] if method == LC else x @ calibration.P1["up_proj"].T @ calibration.P2["up_proj"].T
     expected = x @ W.T + 0.7 * x @ merged.factors["up_proj"].A.T @ merged.factors["up_proj"].B.T + correction
     torch.testing.assert_close(linear(x) if method == LC else model.up_proj(x), expected)
@@ -122,7 +122,7 @@ def test_a_stored_calibration_gives_the_logits_it_was_trained_with(architecture,
         fold_adapter(merge_alone_model, merged)
         merge_alone = merge_alone_model(ids).logits
         fold_adapter(trained, merged)
-        as_trained = CalibratedModel(trained, calibration)(input_ids=ids).logits
+        as_trained = CorrectedModel(trained, calibration)(input_ids=ids).logits
         as_stored = generator.model(ids).logits
     torch.testing.assert_close(as_stored, as_trained, rtol=1e-4, atol=1e-4)
     assert (as_trained - merge_alone).abs().max() > 0.1
@@ -141,9 +141,9 @@ def test_only_lc_has_biases_to_add(tiny_models, tmp_path):
 def test_a_calibrated_model_trains_and_saves_the_calibration_alone(tiny_models):
     model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
     merged = random_merge(tiny_models["llama"])
-    calibrated = CalibratedModel(model, random_calibration(merged, LC))
+    calibrated = CorrectedModel(model, random_calibration(merged, LC))
     names = {name for name, parameter in calibrated.named_parameters() if parameter.requires_grad}
-    assert names == set(calibrated.state_dict()) == {f"calibration.p.{name}" for name in MODULES}
+    assert names == set(calibrated.state_dict()) == {f"correction.p.{name}" for name in MODULES}
     calibrated(input_ids=torch.arange(5, 25).view(2, 10)).logits.square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in calibrated.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from planning import COMPOSED, LEARNED, MERGED, ONE, mistakes_in
+from planning import COMPOSED, LEARNED, MERGED, ONE, mistakes_in, store
 
 MULTI = "--multi_step_prompts --stored_model_name sums --secondary_stored_model_name trans --prompt_style empty "
+TWO_MERGES = "--lora_merge_modules sums trans sums other "
+NO_SHARED = "there is no calibration shared: {stored_models}/shared/calibration.safetensors is missing"
+NOTHING_LEARNS = "--merge_datasets needs --calibrate, or a --lora_merge_strategy that learns from examples"
 WEIGHTS = "--lora_merge_weights: as many weights as adapters are needed, "
 
 
@@ -121,7 +124,7 @@ CONTRADICTIONS = [
     ),
     (
         f"{COMPOSED}--stored_model_name sums --secondary_stored_model_name trans --do_predict",
-        ["--secondary_stored_model_name needs --multi_step_prompts"],
+        ["--secondary_stored_model_name needs --multi_step_prompts or --auxiliary_lora"],
     ),
     (
         f"{ONE}--multi_task_train_targets --stored_model_name joint --do_train",
@@ -130,8 +133,69 @@ CONTRADICTIONS = [
     (f"{COMPOSED}--multi_task_train_targets {MERGED}", ["--multi_task_train_targets contradicts --lora_merge_strategy"]),
     (f"{COMPOSED}--multi_task_train_targets --zero_shot --do_predict", ["--multi_task_train_targets contradicts --zero_shot"]),
     (f"{COMPOSED}{LEARNED}", ["learnable_calibration needs --merge_datasets, a compositional data set to learn from"]),
-    (f"{COMPOSED}{LEARNED}--merge_datasets pocket_dialogs_es pocket_dialogs_fr", ["--merge_datasets takes one data set"]),
-    (f"{COMPOSED}{MERGED}--merge_datasets pocket_dialogs_es", ["--merge_datasets needs --calibrate"]),
+    (
+        f"{COMPOSED}{LEARNED}--merge_datasets pocket_dialogs_es pocket_dialogs_fr",
+        [
+            "--merge_datasets names 2 sets: --lora_merge_modules needs as many groups of two or more adapters, one after "
+            "the other, 2 adapters were given"
+        ],
+    ),
+    (
+        f"{COMPOSED}--lora_merge_strategy linear {TWO_MERGES}--lora_merge_weights 1 1 1 1 "
+        "--calibrate learnable_calibration --merge_datasets pocket_dialogs_es pocket_dialogs_fr",
+        [f"{WEIGHTS}4 given for 2"],
+    ),
+    (
+        f"{COMPOSED}--lora_merge_strategy lorahub {TWO_MERGES}--merge_datasets pocket_dialogs_es pocket_dialogs_fr",
+        ["several --merge_datasets need --calibrate, whose calibration they share"],
+    ),
+    (
+        f"{COMPOSED}{TWO_MERGES}--lora_merge_strategy learnable_calibration --merge_datasets pocket_dialogs_fr pocket_dialogs_de",
+        ["--secondary_task_dataset pocket_dialogs_es is none of --merge_datasets: which of the merges should answer?"],
+    ),
+    (f"{COMPOSED}{MERGED}--merge_datasets pocket_dialogs_es", [NOTHING_LEARNS]),
+    (
+        f"{COMPOSED}--lora_merge_strategy dam --lora_merge_modules sums trans",
+        ["dam needs --merge_datasets, a compositional data set to learn from"],
+    ),
+    (f"{COMPOSED}{MERGED}--calibration_modules q_proj", ["--calibration_modules needs --calibrate"]),
+    (f"{COMPOSED}{MERGED}--calibration_layer_groups 2", ["--calibration_layer_groups needs --calibrate"]),
+    (
+        f"{COMPOSED}--stored_model_name sums --stored_calibration shared --do_predict",
+        ["--stored_calibration needs --lora_merge_strategy", NO_SHARED],
+    ),
+    (
+        f"{COMPOSED}{LEARNED}--merge_datasets pocket_dialogs_es --stored_calibration shared",
+        ["--stored_calibration contradicts --calibrate: take a calibration, or learn one", NO_SHARED],
+    ),
+    (
+        f"{COMPOSED}{MERGED}--stored_calibration e",
+        [
+            "--stored_calibration e is this experiment: name the one that has learned it",
+            "there is no calibration e: {stored_models}/e/calibration.safetensors is missing",
+        ],
+    ),
+    (f"{COMPOSED}{MERGED}--stored_calibration shared", [NO_SHARED]),
+    (
+        f"{COMPOSED}--auxiliary_lora --stored_model_name sums --do_predict",
+        ["--auxiliary_lora needs --secondary_stored_model_name, the one adapter that answers"],
+    ),
+    (
+        f"{COMPOSED}--auxiliary_lora --secondary_stored_model_name trans --zero_shot --do_predict",
+        ["--auxiliary_lora contradicts --zero_shot"],
+    ),
+    (
+        f"{COMPOSED}{MULTI.replace('trans', 'trans sums')}--do_predict",
+        ["--secondary_stored_model_name: an adapter for each --secondary_task is needed"],
+    ),
+    (
+        f"{COMPOSED}{MULTI}--in_context_examples 2 --do_predict",
+        ["--in_context_examples contradicts --multi_step_prompts: solved examples show all tasks in one step"],
+    ),
+    (
+        f"{ONE}--stored_model_name new --do_train --in_context_examples 2",
+        ["--in_context_examples needs --do_valid or --do_predict"],
+    ),
     (f"{COMPOSED}{MERGED}--for_each_component", ["--for_each_component needs --calibrate"]),
     (
         f"{COMPOSED}{MERGED}--calibrate learnable_calibration",
@@ -139,7 +203,7 @@ CONTRADICTIONS = [
     ),
     (
         f"{COMPOSED}--stored_model_name sums --calibrate learnable_calibration --merge_datasets pocket_dialogs_es --do_predict",
-        ["--calibrate needs --lora_merge_strategy, the merge that is calibrated", "--merge_datasets needs --calibrate"],
+        ["--calibrate needs --lora_merge_strategy, the merge that is calibrated"],
     ),
     (
         f"{COMPOSED}{LEARNED}--calibrate learnable_calibration_pp --merge_datasets pocket_dialogs_es",
@@ -157,7 +221,9 @@ CONTRADICTIONS = [
 
 @pytest.mark.parametrize(("flags", "expected"), CONTRADICTIONS, ids=[expected[0] for _, expected in CONTRADICTIONS])
 def test_flags_that_contradict_or_need_each_other_are_a_mistake(flags, expected, adapters):
-    assert mistakes_in(flags, adapters) == expected
+    store(adapters, "other")
+    stored_models = str(adapters.stored_model("any").parent)
+    assert mistakes_in(flags, adapters) == [line.replace("{stored_models}", stored_models) for line in expected]
 
 
 # ---- numbers and the Trainer's settings

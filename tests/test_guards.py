@@ -145,10 +145,10 @@ def test_a_calibration_is_checkpointed_when_asked(tiny_models, monkeypatch):
     from transformers import AutoModelForCausalLM
 
     from src.calibration import LC
-    from src.calibration.model import CalibratedModel
+    from src.calibration.model import CorrectedModel
 
     model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
-    calibrated = CalibratedModel(model, random_calibration(random_merge(tiny_models["llama"]), LC))
+    calibrated = CorrectedModel(model, random_calibration(random_merge(tiny_models["llama"]), LC))
     calibrated.train()
     ids = torch.arange(5, 25).view(2, 10)
     calibrated(input_ids=ids).logits.square().mean().backward()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError
 
@@ -42,14 +42,16 @@ class LoraAdapter:
     """The updates of an adapter by module path in the base model, such as `model.layers.0.self_attn.q_proj`.
 
     `scaling_by_root_of_rank` records that the adapter was made with rsLoRA; the factors' scalings hold its effect already.
-    `report` is what a merge has to say of itself, such as the relative error of a truncation.
+    `report` is what a merge has to say of itself, such as the relative error of a truncation. `learned` is what it has learned from
+    examples, and what a device therefore has to store beside the adapters.
     """
 
     name: str
     base_model: str
     factors: dict[str, LoraFactors]
     scaling_by_root_of_rank: bool = False
-    report: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    learned: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def module_type(module_path: str) -> str:
@@ -97,3 +99,11 @@ def stacked(parts: list[tuple[float, LoraFactors]]) -> LoraFactors:
     A = torch.cat([factors.A.float() for _, factors in parts], dim=0)
     B = torch.cat([weight * factors.scaling * factors.B.float() for weight, factors in parts], dim=1)
     return LoraFactors(A, B, scaling=1.0)
+
+
+def with_learned_weights(name: str, adapters: list[LoraAdapter], weights: list[float]) -> LoraAdapter:
+    """The exact sum Σ w_i ΔW_i of a strategy that has found the weights itself."""
+    import torch
+
+    merged = merged_by_module(name, adapters, weights, lambda parts, path: stacked(parts))
+    return replace(merged, report={"weights": weights}, learned={"weights": torch.tensor(weights)})

@@ -16,6 +16,7 @@ from src.tensor_files import read_tensor_shapes
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+LEARNED_FILE = "learned_merge.safetensors"
 _KEY = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight$")
 
 
@@ -112,7 +113,8 @@ def read_adapter(folder: Path) -> LoraAdapter:
 def write_adapter(folder: Path, adapter: LoraAdapter, dtype: str) -> None:
     """Write an adapter that PEFT and vLLM load as it is: one rank and one alpha for all modules, no patterns.
 
-    Smaller ranks are filled up with zeros. Unequal scalings are folded into B, and alpha is then the rank.
+    Smaller ranks are filled up with zeros. Unequal scalings are folded into B, and alpha is then the rank. What a merge has learned
+    is written beside it.
     """
     import torch
     from safetensors.torch import save_file
@@ -130,6 +132,8 @@ def write_adapter(folder: Path, adapter: LoraAdapter, dtype: str) -> None:
         tensors[f"base_model.model.{path}.lora_A.weight"] = A.to(kind).contiguous()
         tensors[f"base_model.model.{path}.lora_B.weight"] = B.to(kind).contiguous()
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    if adapter.learned:
+        save_file({name: tensor.to(kind).contiguous() for name, tensor in adapter.learned.items()}, folder / LEARNED_FILE)
     alpha = common_scaling * rank
     config = {
         "peft_type": "LORA",

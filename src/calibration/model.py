@@ -1,14 +1,13 @@
-"""A frozen model with a merge folded into its weights and a calibration on top, as it is trained."""
+"""A frozen model with a merge folded into its weights, or beside them, and a correction on top, as it is trained."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from src.adapters.lora import LoraAdapter
-from src.calibration.parameters import Calibration
 
 
 def fold_adapter(model: nn.Module, adapter: LoraAdapter) -> None:
@@ -30,28 +29,44 @@ def fold_biases(model: nn.Module, biases: dict[str, torch.Tensor]) -> None:
         module.bias = nn.Parameter((own + bias.to(module.weight.device)).to(module.weight.dtype), requires_grad=False)
 
 
-class CalibratedModel(nn.Module):
-    """A frozen base whose linear modules add a calibration's correction to their outputs.
+class Correction(Protocol):
+    """What is added to the outputs of linear modules: a calibration, or the updates of adapters."""
 
-    The base is not a registered submodule: parameters and checkpoints of this module are the calibration's alone.
+    @property
+    def corrected_paths(self) -> list[str]: ...
+
+    def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor: ...
+
+
+class CorrectedModel(nn.Module):
+    """A frozen base whose linear modules add a correction (an nn.Module) to their outputs, until `release` is called.
+
+    The base is not a registered submodule: parameters and checkpoints of this module are the correction's alone.
     """
 
-    def __init__(self, base: nn.Module, calibration: Calibration) -> None:
+    def __init__(self, base: nn.Module, correction: Correction) -> None:
         super().__init__()
-        self.calibration = calibration
+        self.correction = correction
         self.config = base.config
         self._base = (base.requires_grad_(False),)
         modules = dict(base.named_modules())
-        for path in calibration.component_of_module:
-            modules[path].register_forward_hook(self._corrector(path))
+        self._hooks = [modules[path].register_forward_hook(self._corrector(path)) for path in correction.corrected_paths]
+
+    def release(self) -> None:
+        """Leave the base as it was."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _corrector(self, path: str) -> Any:
         def add_correction(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-            return output + self.calibration.correction(path, inputs[0]).to(output.dtype)
+            return output + self.correction.correction(path, inputs[0]).to(output.dtype)
 
         return add_correction
 
-    def forward(self, **inputs: Any) -> Any:
+    def forward(self, merge_index: torch.Tensor | None = None, **inputs: Any) -> Any:
+        """The base's output. `merge_index` (batch) says which of a correction's merges each example goes through."""
+        if merge_index is not None:
+            self.correction.choose(merge_index)
         return self._base[0](**inputs)
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from src.adapters.lora import LoraAdapter, LoraFactors, module_type, stacked
-from src.calibration import FILE, LC, CalibrationSpec
+from src.adapters.lora import LoraAdapter, LoraFactors, stacked
+from src.calibration import FILE, LC, CalibrationSpec, components_of_modules
+from src.calibration.stored import header_of, method_of_stored, spec_of_stored
 from src.errors import UserError
 
 
-def component_of(spec: CalibrationSpec, module_path: str, shape: tuple[int, int]) -> str:
-    """The set of parameters that a module uses: its type (`for_each_component`), else its shape, d_out × d_in."""
-    return module_type(module_path) if spec.for_each_component else f"{shape[0]}x{shape[1]}"
-
-
 class Calibration(nn.Module):
-    """Trained correction c of linear modules, shared across layers: y = W x + ΔW x + c(x).
+    """Trained correction c of linear modules, shared across (groups of) layers: y = W x + ΔW x + c(x).
 
     LC: c(x) = p, with p (d_out). LC++: c(x) = P2 P1 x, with P1 (rank × d_in) and P2 (d_out × rank). p and P2 start at zero,
     P1 as LoRA's A does.
@@ -33,14 +29,8 @@ class Calibration(nn.Module):
     def __init__(self, spec: CalibrationSpec, shapes: dict[str, tuple[int, int]], seed: int = 0) -> None:
         super().__init__()
         self.spec = spec
-        self.component_of_module = {path: component_of(spec, path, shape) for path, shape in shapes.items()}
-        components: dict[str, tuple[int, int]] = {}
-        for path, shape in shapes.items():
-            component = self.component_of_module[path]
-            if components.setdefault(component, shape) != shape:
-                raise UserError(
-                    f"{component} modules have several shapes ({components[component]}, {shape}): drop --for_each_component"
-                )
+        self.component_of_module = components_of_modules(spec, shapes)
+        components = {component: shapes[path] for path, component in self.component_of_module.items()}
         generator = torch.Generator().manual_seed(seed)
         if spec.method == LC:
             self.p = nn.ParameterDict({name: nn.Parameter(torch.zeros(d_out)) for name, (d_out, _) in components.items()})
@@ -49,6 +39,10 @@ class Calibration(nn.Module):
             self.P2 = nn.ParameterDict(
                 {name: nn.Parameter(torch.zeros(d_out, spec.rank)) for name, (d_out, _) in components.items()}
             )
+
+    @property
+    def corrected_paths(self) -> list[str]:
+        return list(self.component_of_module)
 
     def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
         """c(x), (d_out) for LC and (..., d_out) for LC++, for x (..., d_in)."""
@@ -67,10 +61,12 @@ class Calibration(nn.Module):
             return merged
         factors = {}
         for path, update in merged.factors.items():
-            component = self.component_of_module[path]
-            P1, P2 = self.P1[component].detach().cpu(), self.P2[component].detach().cpu()
-            factors[path] = stacked([(1.0, update), (1.0, LoraFactors(P1, P2, scaling=1.0))])
-        return LoraAdapter(self.spec.method, merged.base_model, factors)
+            parts = [(1.0, update)]
+            if component := self.component_of_module.get(path):
+                P1, P2 = self.P1[component].detach().cpu(), self.P2[component].detach().cpu()
+                parts.append((1.0, LoraFactors(P1, P2, scaling=1.0)))
+            factors[path] = stacked(parts)
+        return replace(merged, name=self.spec.method, factors=factors)
 
     def write(self, folder: Path, dtype: str) -> Path:
         """Write calibration.safetensors: what is stored on a device beside the single-task adapters."""
@@ -78,25 +74,33 @@ class Calibration(nn.Module):
 
         kind = getattr(torch, dtype)
         tensors = {name: parameter.detach().cpu().to(kind).contiguous() for name, parameter in self.named_parameters()}
-        spec = {"method": self.spec.method, "for_each_component": self.spec.for_each_component}
-        # One entry: safetensors writes several in random order, and equal calibrations shall be equal files.
-        save_file(tensors, folder / FILE, metadata={"calibration": json.dumps(spec)})
+        save_file(tensors, folder / FILE, metadata=header_of(self.spec))
         return folder / FILE
 
 
+def read_calibration(folder: Path, shapes: dict[str, tuple[int, int]]) -> Calibration:
+    """A stored model's calibration for modules of given shapes (d_out, d_in); raises UserError when it is made for others."""
+    from safetensors.torch import load_file
+
+    calibration = Calibration(spec_of_stored(folder), shapes)
+    stored = load_file(folder / FILE)
+    wanted = {name: list(parameter.shape) for name, parameter in calibration.named_parameters()}
+    if wanted != {name: list(tensor.shape) for name, tensor in stored.items()}:
+        raise UserError(f"calibration {folder.name} does not fit the merge: it was learned for modules of other shapes or types")
+    calibration.load_state_dict(stored)
+    return calibration
+
+
 def read_biases(folder: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, torch.Tensor]:
-    """LC's bias p (d_out, float32) for each module of an adapter folder; empty when the folder has none to add."""
+    """LC's bias p (d_out, float32) for each calibrated module of an adapter folder; empty when the folder has none to add."""
     from safetensors import safe_open
 
     path = folder / FILE
-    if not path.is_file():
+    if not path.is_file() or method_of_stored(folder) != LC:
         return {}
+    components = components_of_modules(spec_of_stored(folder), shapes)
     with safe_open(path, "pt") as file:
-        stored = json.loads(file.metadata()["calibration"])
-        if stored["method"] != LC:
-            return {}
-        spec = CalibrationSpec(LC, stored["for_each_component"])
-        return {module: file.get_tensor(f"p.{component_of(spec, module, shape)}").float() for module, shape in shapes.items()}
+        return {module: file.get_tensor(f"p.{component}").float() for module, component in components.items()}
 
 
 def _as_lora_A(rank: int, d_in: int, generator: torch.Generator) -> nn.Parameter:

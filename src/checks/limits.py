@@ -64,8 +64,8 @@ def check_numbers(arguments: Arguments) -> None:
         mistakes.append(f"--lora_merge_weights {' '.join(map(str, arguments.lora_merge_weights))}: must be finite")
     seeds = ("seed", "data_seed")
     mistakes += [f"--{name} {values[name]}: must be at least 0 and below 2^32" for name in seeds if not 0 <= values[name] < 2**32]
-    if arguments.warmup_steps < 0:
-        mistakes.append(f"--warmup_steps {arguments.warmup_steps}: must be at least 0")
+    at_least_zero = ("warmup_steps", "in_context_examples", "calibration_layer_groups")
+    mistakes += [f"--{name} {values[name]}: must be at least 0" for name in at_least_zero if values[name] < 0]
     if not 0 < arguments.gpu_memory_utilization <= 1:
         mistakes.append(f"--gpu_memory_utilization {arguments.gpu_memory_utilization}: must be above 0 and at most 1")
     trackers = ("tensorboard", "wandb", "none")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from src.adapters.lora import LoraAdapter, module_type
 from src.adapters.peft_folder import highest_rank, read_shapes
-from src.calibration import LC_PLUS_PLUS
+from src.calibration import LC_PLUS_PLUS, components_of_modules
+from src.calibration.stored import spec_of_stored
 from src.encoding import ChatEncoder
 from src.engine.checks import check_adapter, check_vllm
 from src.errors import UserError
@@ -20,7 +21,7 @@ from src.plan import Plan
 from src.prediction.backends import VLLM, resolve_backend, resolve_dtype
 from src.prompts import instruction
 from src.resume import RECORD_FILE
-from src.settings import longest_prompt, lora_settings, optimization_settings
+from src.settings import calibration_spec, demonstrations, longest_prompt, lora_settings, optimization_settings
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +50,14 @@ def _check_prediction(plan: Plan, data: ExperimentData) -> None:
     """The model must have room for a prompt, and vLLM, where it is to predict, must take model and adapter."""
     if not data.stages:
         return
-    room = longest_prompt(plan)
-    if room < 1:
+    shown = ChatEncoder(plan.base.tokenizer(), demonstrations(plan, data)).demonstrations_length
+    room = longest_prompt(plan, shown)
+    if room < 1 or room <= shown:
+        beside = f", and the --in_context_examples have {shown}" if shown else ""
         raise UserError(
-            f"--max_new_tokens {plan.arguments.max_new_tokens}: {plan.base.name} takes {plan.base.longest_sequence} tokens"
+            f"--max_new_tokens {plan.arguments.max_new_tokens}: {plan.base.name} takes {plan.base.longest_sequence} tokens{beside}"
         )
-    if room < plan.arguments.max_prompt_length:
+    if room < plan.arguments.max_prompt_length + shown:
         logger.info("prompts are cut at %d tokens: the model takes %d", room, plan.base.longest_sequence)
     if resolve_backend(plan.arguments.prediction_backend) != VLLM:
         return
@@ -74,6 +77,8 @@ def _rank_to_predict_with(plan: Plan) -> int:
     if plan.method not in (MERGE, CALIBRATION):
         return max((highest_rank(plan.workspace.stored_model(name)) for name in plan.adapters), default=0)
     (factors,) = _merge_of_one_module(plan).factors.values()
+    if plan.arguments.stored_calibration:
+        return factors.rank + spec_of_stored(plan.workspace.stored_model(plan.arguments.stored_calibration)).rank
     return factors.rank + (plan.arguments.calibration_rank if plan.arguments.calibrate == LC_PLUS_PLUS else 0)
 
 
@@ -86,18 +91,16 @@ def _module_paths(plan: Plan) -> set[str]:
 
 def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
     """Each instruction in its template must leave room for text."""
-    encoder = ChatEncoder(plan.base.tokenizer())
+    encoder = ChatEncoder(plan.base.tokenizer(), demonstrations(plan, data))
     style = plan.arguments.prompt_style
     for examples in data.stages.values():
         tasks = examples.dataset.tasks
-        asked = [instruction(tasks, style)]
-        if plan.method == MULTI_STEP:
-            asked = [instruction(tasks[:1]), instruction(tasks[1:])]
+        asked = [instruction((task,)) for task in tasks] if plan.method == MULTI_STEP else [instruction(tasks, style)]
         for one in asked:
-            encoder.check_room(one, longest_prompt(plan))
-    if data.training:
+            encoder.check_room(one, longest_prompt(plan, encoder.demonstrations_length))
+    for examples in data.training:
         # A target takes up to half of a training sequence.
-        encoder.check_room(instruction(data.training.dataset.tasks, style), plan.arguments.max_length // 2)
+        ChatEncoder(plan.base.tokenizer()).check_room(instruction(examples.dataset.tasks, style), plan.arguments.max_length // 2)
 
 
 def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> None:
@@ -137,19 +140,30 @@ def _check_training(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[in
 
 
 def _check_merge(plan: Plan) -> None:
-    """The strategy must take the adapters; tried on one module."""
-    if plan.method in (MERGE, CALIBRATION):
-        _merge_of_one_module(plan)
+    """The strategy must take the adapters, which is tried on one module, and the calibration must fit what they update."""
+    if plan.method not in (MERGE, CALIBRATION):
+        return
+    _merge_of_one_module(plan)
+    if plan.method == CALIBRATION:
+        from src.calibration.parameters import read_calibration
+
+        shapes = {path: shape for name in plan.adapters for path, shape in read_shapes(plan.workspace.stored_model(name)).items()}
+        if plan.calibrates:
+            components_of_modules(calibration_spec(plan), shapes)
+        else:
+            read_calibration(plan.workspace.stored_model(plan.arguments.stored_calibration), shapes)
 
 
 def _merge_of_one_module(plan: Plan) -> LoraAdapter:
     from src.adapters.peft_folder import read_adapter
     from src.merging import merge
+    from src.training.merge_examples import NoExamples
 
-    adapters = [read_adapter(plan.workspace.stored_model(name)) for name in plan.adapters]
+    arguments = plan.arguments
+    adapters = [read_adapter(plan.workspace.stored_model(name)) for name in plan.merges[plan.own_merge]]
     path = next(iter(adapters[0].factors))
     first_modules = [replace(one, factors={k: v for k, v in one.factors.items() if k == path}) for one in adapters]
-    return merge(plan.arguments.lora_merge_strategy, first_modules, plan.arguments.lora_merge_weights, plan.merge_options)
+    return merge(arguments.lora_merge_strategy, first_modules, arguments.lora_merge_weights, plan.merge_options, NoExamples())
 
 
 def _check_target_modules(names: list[str], base: BaseModel, shapes: dict[str, tuple[int, int]]) -> None:

@@ -2,7 +2,9 @@
 
 A file has a function `merge(adapters, weights, *, option=default, ...)` that takes and returns adapters as tensors. Its
 keyword-only parameters are what `--lora_merge_options` can set. It sees no model, no text and no flag, and imports torch only
-inside its functions. A strategy may also be a file from elsewhere, given by its path.
+inside its functions. A strategy that learns has a third parameter, `merge(adapters, weights, examples, ...)`: a
+`src.training.merge_examples.MergeExamples`, which tells what an update costs on examples and trains one on them; the file's
+`NUM_EXAMPLES` is how many it gets by default. A strategy may also be a file from elsewhere, given by its path.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from src.calibration import DEFAULT_NUM_EXAMPLES
 from src.calibration import METHODS as CALIBRATION_METHODS
 from src.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from src.adapters.lora import LoraAdapter
+    from src.training.merge_examples import MergeExamples
 
 
 def strategy_names() -> list[str]:
@@ -50,6 +54,16 @@ def options_of(strategy: str) -> dict[str, Any]:
     return options
 
 
+def learns_from_examples(strategy: str) -> bool:
+    """Whether a strategy looks at examples: its `merge` has a parameter of that name."""
+    return "examples" in inspect.signature(_module(strategy).merge).parameters
+
+
+def default_num_examples(strategy: str) -> int | None:
+    """How many examples a strategy gets unless it is said; None for one that takes none."""
+    return getattr(_module(strategy), "NUM_EXAMPLES", DEFAULT_NUM_EXAMPLES) if learns_from_examples(strategy) else None
+
+
 def parse_options(strategy: str, words: list[str]) -> dict[str, Any]:
     """The values of `KEY=VALUE` words, each of its default's type; raises UserError with all mistakes."""
     known, found, mistakes = options_of(strategy), {}, []
@@ -71,10 +85,16 @@ def parse_options(strategy: str, words: list[str]) -> dict[str, Any]:
     return known | found
 
 
-def merge(strategy: str, adapters: list[LoraAdapter], weights: list[float], options: dict[str, Any] | None = None) -> LoraAdapter:
+def merge(
+    strategy: str,
+    adapters: list[LoraAdapter],
+    weights: list[float],
+    options: dict[str, Any] | None = None,
+    examples: MergeExamples | None = None,
+) -> LoraAdapter:
     """Merge adapters by a named strategy; raises UserError when they don't fit together.
 
-    Without weights, each adapter gets 1 / number of adapters.
+    Without weights, each adapter gets 1 / number of adapters. `examples` are for strategies that learn.
     """
     from src.adapters.lora import check_mergeable
 
@@ -83,7 +103,8 @@ def merge(strategy: str, adapters: list[LoraAdapter], weights: list[float], opti
     if len(weights) != len(adapters):
         raise UserError(f"{len(weights)} weights were given for {len(adapters)} adapters")
     function: Callable[..., LoraAdapter] = _module(strategy).merge
-    return function(adapters, weights, **(options or {}))
+    learned_from = [examples] if learns_from_examples(strategy) else []
+    return function(adapters, weights, *learned_from, **(options or {}))
 
 
 def _module(strategy: str) -> ModuleType:

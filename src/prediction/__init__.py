@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of a predictions file. `intermediate` is the first step's output where there are two."""
+    """One line of a predictions file. `intermediate` is the output of the step before the last, where there are several."""
 
     id: str
     input: str

@@ -12,7 +12,6 @@ from src.data import Example
 from src.encoding import ChatEncoder, Prompt
 from src.errors import UserError, first_line
 from src.files import read_json_lines, write_text
-from src.models import BaseModel
 from src.prediction import Answer, Prediction, PredictionSettings
 from src.resumable import chunks, complete_rows, line_of
 
@@ -27,7 +26,7 @@ def predict_split(
     path: Path,
     examples: list[Example],
     instruction: str,
-    base: BaseModel,
+    encoder: ChatEncoder,
     settings: PredictionSettings,
     make_generator: Callable[[], Generator],
     description: str,
@@ -39,7 +38,6 @@ def predict_split(
     """
     if path.is_file():
         return read_predictions(path)
-    encoder = ChatEncoder(base.tokenizer())
     prompts = {example.id: encoder.prompt(instruction, example.input, settings.max_prompt_length) for example in examples}
     by_id = {example.id: example for example in examples}
     ids = list(by_id)
@@ -58,17 +56,17 @@ def predict_split(
     return [Prediction(**row) for row in complete_rows(path, ids, unfinished, generator, predict, description)]
 
 
-def join_steps(path: Path, examples: list[Example], first: list[Prediction], second: list[Prediction]) -> list[Prediction]:
-    """Predictions of two steps as one file: the example's input, the first output as `intermediate`, the second as output."""
+def join_steps(path: Path, examples: list[Example], steps: list[list[Prediction]]) -> list[Prediction]:
+    """Predictions of several steps as one file: the example's input, the last output, and the one before as `intermediate`."""
     joined = [
         replace(
-            last,
+            made[-1],
             input=example.input,
-            intermediate=one.output,
-            prompt_truncated=one.prompt_truncated or last.prompt_truncated,
-            output_cut_off=one.output_cut_off or last.output_cut_off,
+            intermediate=made[-2].output,
+            prompt_truncated=any(one.prompt_truncated for one in made),
+            output_cut_off=any(one.output_cut_off for one in made),
         )
-        for example, one, last in zip(examples, first, second, strict=True)
+        for example, *made in zip(examples, *steps, strict=True)
     ]
     write_text(path, "".join(line_of(asdict(prediction)) for prediction in joined))
     return joined

@@ -53,7 +53,7 @@ class EffectiveBatchSampler(Sampler[int]):
 
 
 class Collator:
-    """Left-padded tensors of a list of training sequences.
+    """Left-padded tensors of a list of training sequences, with their `merge_index` where they have one.
 
     `logits_to_keep` makes the model compute logits for the last tokens only: the longest target of the batch, and the token before.
     """
@@ -66,7 +66,8 @@ class Collator:
         labels = torch.tensor(left_padded([sequence.labels for sequence in sequences], IGNORED))
         mask = torch.tensor(left_padded([[1] * len(sequence.ids) for sequence in sequences], 0))
         longest_target = max(sequence.target_length for sequence in sequences)
-        return {
+        merges = [sequence.merge_index for sequence in sequences]
+        return ({} if None in merges else {"merge_index": torch.tensor(merges)}) | {
             "input_ids": ids,
             "attention_mask": mask,
             "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0),

@@ -7,6 +7,8 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from src.training.batching import Collator, EffectiveBatchSampler, accumulation
 
 logger = logging.getLogger(__name__)
 
+Penalty = Callable[[], torch.Tensor]
+
 
 def train_parameters(
     model: nn.Module,
@@ -32,11 +36,15 @@ def train_parameters(
     settings: OptimizationSettings,
     folders: TrainingFolders,
     description: str,
+    penalty: Penalty | None = None,
 ) -> TrainingReport:
-    """Train what requires a gradient in `model`, in place; goes on from the last whole checkpoint if there is one."""
+    """Train what requires a gradient in `model`, in place; goes on from the last whole checkpoint if there is one.
+
+    `penalty` is added to the loss of each update.
+    """
     start = time.monotonic()
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.logs)
-    trainer = make_trainer(model, sequences, pad_token_id, settings, folders, description)
+    trainer = make_trainer(model, sequences, pad_token_id, settings, folders, description, penalty)
     result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folders.checkpoints))
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return TrainingReport(
@@ -55,6 +63,7 @@ def make_trainer(
     settings: OptimizationSettings,
     folders: TrainingFolders,
     description: str,
+    penalty: Penalty | None = None,
 ) -> TargetLossTrainer:
     """transformers' Trainer with our batches, loss and progress bar."""
     trainer = TargetLossTrainer(
@@ -64,7 +73,7 @@ def make_trainer(
         args=training_arguments(settings, folders),
         train_dataset=sequences,
         data_collator=Collator(pad_token_id),
-        compute_loss_func=target_loss,
+        compute_loss_func=partial(target_loss, penalty=penalty),
     )
     trainer.pop_callback(ProgressCallback)
     trainer.add_callback(LossBar(description))
@@ -81,17 +90,23 @@ def check_trainer_takes(settings: OptimizationSettings) -> None:
             raise UserError(f"transformers' Trainer does not take these settings: {first_line(error)}") from error
 
 
-def target_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+def target_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None, penalty: Penalty | None = None
+) -> torch.Tensor:
     """Cross-entropy summed over target tokens and divided by the number of them in the whole update.
 
     Args:
         outputs: a model's output with logits (batch × kept × vocabulary) of the last positions.
         labels: (batch × length), IGNORED where there is no loss; shifted here.
+        penalty: counts once in an update, however many batches it is accumulated from.
     """
     logits = outputs.logits[:, :-1].float()
     targets = labels[:, labels.shape[1] - logits.shape[1] :]
     total = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-    return total / (num_items_in_batch if num_items_in_batch is not None else (targets != IGNORED).sum())
+    tokens = (targets != IGNORED).sum()
+    if penalty:
+        total = total + tokens * penalty()
+    return total / (num_items_in_batch if num_items_in_batch is not None else tokens)
 
 
 class TargetLossTrainer(Trainer):

@@ -1,0 +1,60 @@
+"""LoraHub: the weights of the linear merge are searched without gradients for the lowest loss on a few examples.
+
+min over w of loss(W + Σ w_i ΔW_i) + l1 · mean |w_i|, with w_i in [-bound, bound], from w = 0, by nevergrad's NGOpt in a number of
+`evaluations`. Source: arXiv 2307.13269 and its settings; it adds up the A's and the B's apart, which brings cross terms B_i A_j
+that no adapter was trained for, where this adds up the updates themselves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from src.adapters.lora import LoraAdapter, with_learned_weights
+from src.errors import UserError
+
+if TYPE_CHECKING:
+    from src.training.merge_examples import MergeExamples
+
+NUM_EXAMPLES = 5
+
+
+def merge(
+    adapters: list[LoraAdapter],
+    weights: list[float],
+    examples: MergeExamples,
+    *,
+    evaluations: int = 40,
+    bound: float = 1.5,
+    l1: float = 0.05,
+    seed: int = 0,
+) -> LoraAdapter:
+    import warnings
+
+    import numpy
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nevergrad's own, about packages that it can do without
+        import nevergrad
+    from tqdm import tqdm
+
+    from src.adapters.updates import AdapterUpdates
+
+    if len(set(weights)) > 1:
+        raise UserError("--lora_merge_weights contradicts --lora_merge_strategy lorahub, which searches the weights")
+    if evaluations < 1 or bound <= 0:
+        raise UserError("--lora_merge_options of lorahub: evaluations must be at least 1, and bound above 0")
+    updates = AdapterUpdates(adapters, weights)
+    bar = tqdm(total=evaluations, desc="lorahub: weights tried", delay=2)
+
+    def cost(candidate: numpy.ndarray) -> float:
+        updates.weights = torch.tensor(candidate, dtype=torch.float32)
+        bar.update()
+        return examples.loss(updates) + l1 * float(numpy.abs(candidate).mean())
+
+    space = nevergrad.p.Array(init=[0.0] * len(adapters), lower=-bound, upper=bound)
+    space.random_state.seed(seed)
+    with bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = nevergrad.optimizers.NGOpt(space, budget=evaluations).minimize(cost)
+    return with_learned_weights("lorahub", adapters, [float(weight) for weight in found.value])
