@@ -75,7 +75,7 @@ def test_the_interval_is_that_of_the_asked_resamples_and_seed(workspace, judge):
 def test_every_set_of_pockets_is_judged_by_its_own_inputs_and_style_in_one_call(workspace, judge):
     sets = {name: one for name, one in all_datasets(Locations(Path("none"), raw=None)).items() if name.startswith("pocket_")}
     for name, dataset in sets.items():
-        style = dataset.tasks[-1].variant or "en"
+        style = "_".join(task.variant for task in dataset.tasks if task.variant) or "en"
         other = "casual" if style == "en" else "en"
         first, second, third = examples(name.split("_")[1], "test")[:3]
         pairs = [
@@ -87,7 +87,7 @@ def test_every_set_of_pockets_is_judged_by_its_own_inputs_and_style_in_one_call(
         store_predictions(workspace, f"on_{name}", pairs, dataset=main, secondary=secondary)
     names = [f"on_{name}" for name in sets]
     records = judge(f"{RULE}--experiment_name {' '.join(names)}")
-    assert len(names) == 23
+    assert len(names) == 26
     assert list(records) == names
     for name in names:
         assert [row["verdict"] for row in verdicts(workspace, name)] == ["yes", "no", "no"], name

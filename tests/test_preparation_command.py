@@ -51,7 +51,8 @@ def test_the_papers_sets_are_made_by_default(workspace, capsys):
 def test_pockets_sets_are_made_by_a_flag(workspace, capsys):
     rows = shown_by_dry_run(workspace, capsys, "--pocket", "--max_train_examples", "50")
     expected = {f"pocket_{source}_{v}" for source in ("dialogs", "replies", "sentences") for v in LANGUAGES + TONES}
-    assert set(rows) == {"pocket_dialogs", "pocket_replies"} | expected
+    of_three_tasks = {f"pocket_dialogs_{language}_casual" for language in LANGUAGES}
+    assert set(rows) == {"pocket_dialogs", "pocket_replies"} | expected | of_three_tasks
     assert all(cells[2] == "pocket" for name, cells in rows.items() if name in expected)
     assert set(shown_by_dry_run(workspace, capsys, "--pocket", "--only", "*_es")) == {
         f"pocket_{source}_es" for source in ("dialogs", "replies", "sentences")

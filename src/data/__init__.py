@@ -68,7 +68,7 @@ class Locations:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named set. `tasks` is the one task of its targets, or a main and an auxiliary task when it is compositional.
+    """A named set. `tasks` is the one task of its targets, or a main task and auxiliary ones when it is compositional.
 
     `inputs_of` is the name of the single-task set that has the same inputs (its own name for a single-task set).
     `read_source(split)` gives the source's examples; in a `rewritten` set their references have yet to be translated, or
@@ -88,7 +88,7 @@ class Dataset:
 
     @property
     def is_compositional(self) -> bool:
-        return len(self.tasks) == 2
+        return len(self.tasks) > 1
 
     @property
     def main_task(self) -> Task:
@@ -96,8 +96,8 @@ class Dataset:
 
     @property
     def language(self) -> str:
-        """Language of the references."""
-        return self.tasks[-1].language
+        """Language of the references: that of the last task that changes it."""
+        return next((task.language for task in reversed(self.tasks) if task.language != "en"), "en")
 
     @property
     def is_read_from_folder(self) -> bool:

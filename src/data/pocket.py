@@ -1,8 +1,8 @@
 """Pocket: dialogues, replies and sentences from a grammar, in English, Spanish, French, German and four tones.
 
 Sets: pocket_dialogs (summaries), pocket_replies, pocket_sentences_{es,fr,de} (translation),
-pocket_sentences_{professional,casual,witty,paraphrase} (tone), and the 14 compositional ones,
-pocket_dialogs_es ... pocket_replies_paraphrase.
+pocket_sentences_{professional,casual,witty,paraphrase} (tone), the 14 compositional ones, pocket_dialogs_es ...
+pocket_replies_paraphrase, and three of three tasks, pocket_dialogs_{es,fr,de}_casual.
 """
 
 from __future__ import annotations
@@ -35,21 +35,29 @@ def datasets(locations: Locations) -> list[Dataset]:
         main = find_task(name)
         found.append(_dataset(locations, source, (main,), None))
         found += [_dataset(locations, source, (main, task), task.variant) for task in auxiliary_tasks]
+    casual = find_task("tone_adjustment", "casual")
+    translations = [task for task in auxiliary_tasks if task.name == "translation"]
+    found += [
+        _dataset(locations, "dialogs", (find_task("summarization"), task, casual), f"{task.variant}_casual")
+        for task in translations
+    ]
     return found + [_dataset(locations, "sentences", (task,), task.variant) for task in auxiliary_tasks]
 
 
 def _dataset(locations: Locations, source: str, tasks: tuple[Task, ...], variant: str | None) -> Dataset:
     own_inputs = f"pocket_{source}"
     name = f"{own_inputs}_{variant}" if variant else own_inputs
+    # A text model changes English by one task; targets of three tasks come from the grammar as they are.
+    rewritten = variant is not None and len(tasks) < 3
     return Dataset(
         name,
         tasks,
-        own_inputs if len(tasks) == 2 else name,
+        own_inputs if len(tasks) > 1 else name,
         SOURCE,
         folder=locations.prepared / name,
-        read_source=lambda split: Reading(_examples(source, "en", split)),
+        read_source=lambda split: Reading(_examples(source, "en" if rewritten else variant or "en", split)),
         generate=partial(_examples, source, variant or "en"),
-        rewritten=variant is not None,
+        rewritten=rewritten,
     )
 
 

@@ -37,7 +37,7 @@ def _reply(request: Request) -> Reply:
     meaning = _meanings(source, request.split).get(request.input)
     if meaning is None:
         return Reply(failure="the input is none of Pocket's")
-    style = request.dataset.tasks[-1].variant or "en"
+    style = "_".join(task.variant for task in request.dataset.tasks if task.variant) or "en"
     return Reply("yes" if says(request.output, meaning, style) else "no")
 
 

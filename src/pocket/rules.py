@@ -54,7 +54,7 @@ _COLUMNS = {"es": ("spanish",), "fr": ("french",), "de": ("german",), "casual": 
 
 
 def says(text: str, meaning: tuple[Sentence, ...], style: str) -> bool:
-    """Whether a text says all of a meaning and nothing else in a style of `STYLES`, by the rule at the top of this file."""
+    """Whether a text says all of a meaning and nothing else in a style of `render`, by the rule at the top of this file."""
     unsaid = list(meaning)
     sentences = _sentences(text)
     if len(sentences) != len(unsaid):
@@ -92,14 +92,15 @@ def _sentences(text: str) -> list[Words]:
 
 def _comparable(words: Words, style: str) -> Words:
     """The words without articles (of several in a row, and at the end, they stay), and each as what it counts as."""
-    articles, counts_as = _ARTICLES.get(style, _ENGLISH_ARTICLES), _COUNTS_AS.get(style, {})
+    language = style.split("_")[0]
+    articles, counts_as = _ARTICLES.get(language, _ENGLISH_ARTICLES), _COUNTS_AS.get(language, {})
     kept = [word for word, following in pairwise((*words, "")) if word not in articles or following in articles or not following]
     return tuple(counts_as.get(word, word) for word in kept)
 
 
 def _adverbial_spellings(sentence: Sentence, style: str) -> list[list[Words]]:
     """For the place and the time, as far as named: its phrases in the style, the style's own first."""
-    columns = _COLUMNS.get(style, ("english",))
+    columns = _COLUMNS.get(style.split("_")[0], ("english",))
     return [
         [_comparable(_sentences(getattr(adverbial, column))[0], style) for column in columns]
         for adverbial in named_adverbials(sentence)

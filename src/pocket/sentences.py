@@ -1,16 +1,19 @@
 """Saying what Pocket means: `render(sentence, style)`.
 
-A style is "en", a language of `lexicon.LANGUAGES`, or a tone of `lexicon.TONES` (a tone is always English).
+A style is "en", a language of `lexicon.LANGUAGES`, a tone of `lexicon.TONES` in English, or a language in a tone (`es_casual`),
+in which there are statements only.
 """
 
 from __future__ import annotations
 
 from src.pocket.english import ENGLISH_SPEAKERS
 from src.pocket.lexicon import LANGUAGES, TONES
-from src.pocket.meaning import Reaction, Sentence
+from src.pocket.meaning import Reaction, Sentence, Statement
 from src.pocket.translations import TRANSLATED_SPEAKERS
 
 STYLES = ("en", *LANGUAGES, *TONES)
+# What stands around a statement in a language and a tone.
+TONED_LANGUAGES = {"es_casual": ("Pues", ", ¿sabes?"), "fr_casual": ("Alors", ", tu sais."), "de_casual": ("Also", ", weißt du.")}
 _SPEAKERS = ENGLISH_SPEAKERS | TRANSLATED_SPEAKERS
 
 _REACTIONS = {
@@ -58,7 +61,10 @@ _REACTIONS = {
 
 
 def render(sentence: Sentence, style: str) -> str:
-    """Say a sentence in a style of `STYLES`."""
+    """Say a sentence in a style of `STYLES`, or a statement in one of `TONED_LANGUAGES`."""
+    if isinstance(sentence, Statement) and style in TONED_LANGUAGES:
+        opening, end = TONED_LANGUAGES[style]
+        return f"{opening} {render(sentence, style.split('_')[0])[:-1]}{end}"
     if isinstance(sentence, Reaction):
         return _REACTIONS[sentence.mood][style]
     return _SPEAKERS[style](sentence)

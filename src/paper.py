@@ -1,0 +1,52 @@
+"""The paper's main table (EMNLP 2025, arXiv 2507.16083): means over its models and languages or tones, in percent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PaperScores:
+    """The headline metric (ROUGE-L of summaries, weighted ROUGE of replies) and the LLM judge's share of good outputs."""
+
+    quality: float
+    judged_good: float
+
+
+# Main and auxiliary task of each pair of columns.
+COMPOSITIONS = (
+    ("summarization", "translation"),
+    ("summarization", "tone_adjustment"),
+    ("reply", "translation"),
+    ("reply", "tone_adjustment"),
+)
+_ROWS = {
+    "Zero-shot": (7.49, 0.44, 13.93, 6.52, 2.03, 4.11, 3.53, 33.66),
+    "Main-task LoRA": (13.39, 3.49, 16.43, 4.18, 1.25, 7.17, 9.12, 36.25),
+    "Auxiliary-task LoRA": (13.99, 0.30, 14.33, 5.81, 4.03, 4.73, 4.59, 36.68),
+    "In-context learning": (14.46, 10.95, 16.96, 24.12, 3.93, 8.72, 4.66, 46.23),
+    "Linear merge": (14.27, 0.33, 15.26, 2.74, 3.94, 12.81, 7.72, 41.93),
+    "Concat merge": (14.39, 0.34, 15.27, 2.76, 3.97, 13.10, 7.65, 41.77),
+    "TIES merge": (12.25, 0.81, 14.95, 6.06, 3.53, 8.30, 6.47, 47.87),
+    "DARE merge": (9.27, 0.68, 14.51, 6.34, 2.95, 8.57, 4.56, 41.76),
+    "Slerp merge": (13.96, 0.54, 14.87, 4.87, 3.73, 9.04, 6.57, 46.97),
+    "LoraHub merge": (13.78, 1.59, 16.13, 3.03, 3.26, 12.69, 8.69, 39.07),
+    "LM-Cocktail merge": (13.62, 0.70, 14.88, 5.70, 3.24, 7.93, 6.67, 48.76),
+    "DAM/ZipLoRA merge": (16.19, 17.16, 15.68, 2.78, 4.62, 31.88, 8.00, 43.19),
+    "Multi-step LoRA usage": (21.25, 72.92, 20.23, 34.32, 10.04, 69.83, 8.09, 45.78),
+    "Joint-expert LoRA": (21.36, 49.85, 19.08, 16.14, 14.99, 65.73, 14.33, 47.06),
+    "Learnable Calibration": (25.40, 59.23, 24.58, 28.89, 8.85, 57.46, 10.86, 44.99),
+    "Learnable Calibration++": (28.64, 65.15, 26.96, 34.34, 12.14, 63.81, 13.54, 45.40),
+    "Shared Learnable Calibration": (17.04, 29.91, 20.98, 16.86, 6.63, 49.23, 9.23, 39.61),
+    "Shared Learnable Calibration++": (19.23, 32.61, 22.68, 15.54, 9.99, 56.74, 11.06, 42.33),
+}
+# The table's main block: every row but the shared calibrations.
+MAIN_BLOCK = tuple(label for label in _ROWS if not label.startswith("Shared"))
+
+
+def paper_scores(label: str, main_task: str, auxiliary_task: str) -> PaperScores | None:
+    """A method's scores on a compositional task, by the names of its tasks; None for a method that the paper doesn't have."""
+    if label not in _ROWS:
+        return None
+    column = 2 * COMPOSITIONS.index((main_task, auxiliary_task))
+    return PaperScores(*_ROWS[label][column : column + 2])
