@@ -49,7 +49,10 @@ def load_data(plan: Plan) -> ExperimentData:
     training = [read(plan.training_set, "train", arguments.max_train_examples)] if arguments.do_train else []
     if plan.learns:
         training = [read(dataset, "train", arguments.num_examples_merge) for dataset in plan.merge_sets]
-    solved = read(plan.task_set, "train", arguments.in_context_examples) if arguments.in_context_examples else None
+    shown = arguments.in_context_examples
+    solved = read(plan.task_set, "train", shown) if shown else None
+    if solved and len(solved.chosen) < shown:
+        mistakes.append(f"--in_context_examples {shown}: the train split of {plan.task_set.name} has {len(solved.chosen)} examples")
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
     return ExperimentData(training, stages, solved)
