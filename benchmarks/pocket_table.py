@@ -96,7 +96,7 @@ def _correlations(sub_task: SubTask, ours: dict[str, tuple[float, float]], metri
     papers = [paper_scores(label, sub_task.main.name, sub_task.auxiliary.name) for label in MAIN_BLOCK]
     quality = spearmanr([ours[label][0] for label in MAIN_BLOCK], [one.quality for one in papers]).statistic
     judged = spearmanr([ours[label][1] for label in MAIN_BLOCK], [one.judged_good for one in papers]).statistic
-    return f"Spearman's rank correlation with the paper over the {len(MAIN_BLOCK)} methods: {metric} {quality:.2f}, LLM-J {judged:.2f}."
+    return f"Spearman's rank correlation with the paper over {len(MAIN_BLOCK)} methods: {metric} {quality:.2f}, LLM-J {judged:.2f}."
 
 
 def run(argv: list[str]) -> None:
