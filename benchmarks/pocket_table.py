@@ -33,7 +33,7 @@ COMPOSED_BUDGET = 3200
 LEARNING_RATES = {
     "learnable_calibration": "--calibration_learning_rate 5e-2",
     "learnable_calibration_pp": "--calibration_learning_rate 1e-2",
-    "dam": "--lora_merge_options learning_rate=1e-2",
+    "dam": "--lora_merge_options learning_rate=5e-2",
 }
 
 
