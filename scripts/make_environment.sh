@@ -25,5 +25,5 @@ if [ "$requirements" = requirements-cpu.txt ]; then
 else
     $pip install --quiet -r requirements.txt -r requirements-dev.txt
 fi
-.venv/bin/python -c "import datasets, evaluate, lingua, nevergrad, openai, peft, torch, transformers, vllm"
+.venv/bin/python -c "import datasets, evaluate, lingua, nevergrad, openai, peft, ray, torch, transformers, vllm"
 echo "$wanted" >.venv/.complete

@@ -81,7 +81,8 @@ class Experiment:
         for stage, predictions in self.predictions.items():
             tokenizer = choose_tokenizer(arguments.rouge_tokenizer, self.plan.task_set.language)
             headline = self.plan.task_set.main_task.headline_metric
-            self.scores[stage] = score(predictions, headline, tokenizer, arguments.bootstrap_resamples, arguments.seed)
+            path = self.plan.workspace.scores(self.name, stage)
+            self.scores[stage] = score(predictions, headline, tokenizer, arguments.bootstrap_resamples, arguments.seed, path)
 
     def record(self) -> dict[str, Any]:
         """Write results.json, the last thing an experiment does."""

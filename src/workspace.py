@@ -26,6 +26,9 @@ class Workspace:
     def results(self, experiment: str) -> Path:
         return self.output(experiment) / "results.json"
 
+    def scores(self, experiment: str, stage: str) -> Path:
+        return self.output(experiment) / f"scores_{stage}.jsonl"
+
     def predictions_folder(self, experiment: str) -> Path:
         return self.root / "predictions" / experiment
 

@@ -9,6 +9,7 @@ import pytest
 from rouge_score import rouge_scorer
 from sacrebleu.metrics import CHRF
 
+from src.files import read_json_lines
 from src.prediction import Prediction
 from src.scoring.bootstrap import bootstrap_interval
 from src.scoring.metrics.rouge_per_example import UnicodeTokenizer
@@ -151,6 +152,17 @@ def test_plain_names_are_of_the_chosen_tokenizer_and_both_are_kept(tokenizer):
     assert scores.metrics["rougeL_paper"].mean == 0.5  # the paper's tokenizer sees no Cyrillic letter
     assert scores.metrics["rougeL"] == scores.metrics[f"rougeL_{tokenizer}"]
     assert (scores.headline_metric, scores.rouge_tokenizer) == ("rougeL", tokenizer)
+
+
+def test_each_examples_scores_are_kept_and_their_means_are_the_results(tmp_path):
+    pairs = [(TEXTS["es"], TEXTS["es"]), ("nada", TEXTS["es"]), (TEXTS["es"][:20], TEXTS["es"])]
+    path = tmp_path / "scores_test.jsonl"
+    scores = score(predictions(pairs), "rougeL", "unicode", 20, 0, path)
+    rows = [row for _, row in read_json_lines(path)]
+    assert [row["id"] for row in rows] == [one.id for one in predictions(pairs)]
+    for name in ("rougeL", "weighted_rouge", "chrf", "exact_match"):
+        assert math.isclose(sum(row[name] for row in rows) / 3, scores.metrics[name].mean, abs_tol=1e-6)
+    assert [row["exact_match"] for row in rows] == [1, 0, 0]
 
 
 # ---- intervals

@@ -51,7 +51,7 @@ def merge(
 
 
 def mean_cosine(updates: AdapterUpdates) -> torch.Tensor:
-    """The mean of |cos(m_i, m_j)| over the modules and pairs of adapters that both update them; differentiable."""
+    """The mean of |cos(m_i, m_j)| over the modules and pairs of adapters that both update them; 0 where there is none."""
     import torch
     from torch.nn.functional import cosine_similarity
 
@@ -60,4 +60,4 @@ def mean_cosine(updates: AdapterUpdates) -> torch.Tensor:
         for path in updates.corrected_paths
         for one, other in combinations(updates.column_scales(path), 2)
     ]
-    return torch.stack(found).mean()
+    return torch.stack(found).mean() if found else torch.zeros(())

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.files import write_text
 from src.prediction import Prediction
+from src.resumable import line_of
 from src.scoring.bootstrap import Interval, bootstrap_interval
 
 METRICS_FOLDER = Path(__file__).parent / "metrics"
@@ -29,11 +31,24 @@ def choose_tokenizer(asked: str, language: str) -> str:
     return "paper" if language == "en" else "unicode"
 
 
-def score(predictions: list[Prediction], headline_metric: str, rouge_tokenizer: str, resamples: int, seed: int) -> Scores:
-    """Mean scores with 95 % intervals over the examples."""
+def score(
+    predictions: list[Prediction],
+    headline_metric: str,
+    rouge_tokenizer: str,
+    resamples: int,
+    seed: int,
+    path: Path | None = None,
+) -> Scores:
+    """Mean scores with 95 % intervals over the examples. Each example's own go into the file `path`, a line of JSON per example."""
     per_example = scores_per_example([p.output for p in predictions], [p.reference for p in predictions])
     per_example |= {name: per_example[f"{name}_{rouge_tokenizer}"] for name in ROUGE_NAMES}
     metrics = {name: bootstrap_interval(values, resamples, seed) for name, values in sorted(per_example.items())}
+    if path:
+        names = (*ROUGE_NAMES, "chrf", "exact_match")
+        rows = [
+            {"id": one.id} | {name: round(per_example[name][number], 6) for name in names} for number, one in enumerate(predictions)
+        ]
+        write_text(path, "".join(line_of(row) for row in rows))
     return Scores(headline_metric, rouge_tokenizer, metrics)
 
 
