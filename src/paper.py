@@ -40,8 +40,9 @@ _ROWS = {
     "Shared Learnable Calibration": (17.04, 29.91, 20.98, 16.86, 6.63, 49.23, 9.23, 39.61),
     "Shared Learnable Calibration++": (19.23, 32.61, 22.68, 15.54, 9.99, 56.74, 11.06, 42.33),
 }
+LABELS = tuple(_ROWS)
 # The table's main block: every row but the shared calibrations.
-MAIN_BLOCK = tuple(label for label in _ROWS if not label.startswith("Shared"))
+MAIN_BLOCK = tuple(label for label in LABELS if not label.startswith("Shared"))
 
 
 def paper_scores(label: str, main_task: str, auxiliary_task: str) -> PaperScores | None:

@@ -50,6 +50,17 @@ def ctrl_c_is_heard() -> Iterator[None]:
         signal.signal(signal.SIGALRM, alarm)
 
 
+def end_with_parent() -> None:
+    """This process ends with the one that started it, however that ends."""
+
+    def watch(parent: int) -> None:
+        with suppress(ProcessLookupError):
+            select.select([os.pidfd_open(parent)], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+
+
 def _end_with(main_process: int) -> None:
     engine = os.getppid() if os.getppid() not in (main_process, 1) else os.getpid()
     with suppress(ProcessLookupError):  # it has ended already

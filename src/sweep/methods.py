@@ -90,22 +90,27 @@ SHARED = {
 }
 
 
-def method_flags(method: Method, sub_task: SubTask, naming: Naming) -> str:
-    """The flags of one experiment, but for budgets and what is to be predicted."""
+def method_flags(method: Method, sub_task: SubTask, naming: Naming, adapters: Naming | None = None) -> str:
+    """The flags of one experiment, but for budgets and what is to be predicted; `adapters` as in `shared_flags`."""
     experiment = naming.experiment(sub_task, method.name)
+    stored_as = adapters or naming
     asked = method.flags.format(
-        main=naming.adapter(sub_task.main_set),
-        auxiliary=naming.adapter(sub_task.auxiliary_set),
+        main=stored_as.adapter(sub_task.main_set),
+        auxiliary=stored_as.adapter(sub_task.auxiliary_set),
         composed=sub_task.composed_set,
         experiment=experiment,
     )
     return f"--experiment_name {experiment} {sub_task.flags} {asked}"
 
 
-def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming) -> list[str]:
-    """The flags of the experiments that share a calibration: the first learns it for all of them, the others take it."""
+def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming, adapters: Naming | None = None) -> list[str]:
+    """The flags of the experiments that share a calibration: the first learns it for all of them, the others take it.
+
+    `adapters` is how single-task adapters are called, if in another way than experiments.
+    """
     first, *others = sub_tasks
-    pairs = [(naming.adapter(one.main_set), naming.adapter(one.auxiliary_set)) for one in sub_tasks]
+    stored_as = adapters or naming
+    pairs = [(stored_as.adapter(one.main_set), stored_as.adapter(one.auxiliary_set)) for one in sub_tasks]
     name = f"shared_{calibration}_merge"
     stored = naming.experiment(first, name)
     modules = " ".join(f"{main} {auxiliary}" for main, auxiliary in pairs)

@@ -26,9 +26,14 @@ class SubTask:
     auxiliary: Task
 
     @property
+    def task(self) -> str:
+        """The compositional task: sum_tr."""
+        return f"{_SHORT_NAMES[self.main.name]}_{_SHORT_NAMES[self.auxiliary.name]}"
+
+    @property
     def name(self) -> str:
         """As in the paper's experiment names: sum_tr_es."""
-        return f"{_SHORT_NAMES[self.main.name]}_{_SHORT_NAMES[self.auxiliary.name]}_{self.auxiliary.variant}"
+        return f"{self.task}_{self.auxiliary.variant}"
 
     @property
     def main_set(self) -> str:

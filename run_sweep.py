@@ -1,0 +1,47 @@
+r"""Run all experiments of a table: data → single-task adapters → methods → judge, each as soon as what it needs is there.
+
+Run again, it does only what is missing. Example, offline and without a GPU:
+
+    python run_sweep.py --tasks sum_tr --languages es --methods zero_shot linear_merge learnable_calibration_merge
+"""
+
+from __future__ import annotations
+
+import sys
+
+from src.command import exit_code_of
+from src.sweep.arguments import parse_sweep_arguments
+from src.sweep.plan import make_sweep_plan
+from src.sweep.scripts import numbered, shell_script, slurm_script
+
+
+def run(argv: list[str]) -> bool:
+    """Run the sweep that a command line asks for, or print it; returns whether all of it is done.
+
+    Raises UserError for the user's mistakes, before anything is run.
+    """
+    arguments, mistakes = parse_sweep_arguments(argv)
+    plan = make_sweep_plan(arguments, mistakes)
+    if arguments.dry_run:
+        print(numbered(plan.steps))
+        return True
+    if arguments.print_commands:
+        print({"shell": shell_script, "slurm": slurm_script}[arguments.print_commands](plan.steps), end="")
+        return True
+
+    from src.sweep.execution import Progress, Resources, run_steps
+    from src.sweep.status import FAILED, SKIPPED
+    from src.sweep.view import View, summary
+
+    progress = Progress(plan.steps, plan.folder)
+    resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
+    with View(progress) as view:
+        run_steps(progress, resources, arguments.address, view)
+    print(summary(progress))
+    return not (progress.named(FAILED) or progress.named(SKIPPED))
+
+
+if __name__ == "__main__":
+    done: list[bool] = []
+    code = exit_code_of(lambda: done.append(run(sys.argv[1:])))
+    sys.exit(code or int(not all(done)))

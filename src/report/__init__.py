@@ -1,0 +1,1 @@
+"""From the output of experiments to tables, pages and plots."""

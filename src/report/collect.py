@@ -1,0 +1,78 @@
+"""What the experiments of a table have left: scores and verdicts by example, cost, seconds and outputs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from src.errors import UserError
+from src.files import read_json, read_json_lines
+from src.sweep.cells import Cell
+from src.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An experiment's results: (examples) scores of the headline metric, and 1 or 0 for the judge's yes or no (NaN: no verdict)."""
+
+    cell: Cell
+    ids: list[str]
+    quality: np.ndarray
+    judged: np.ndarray | None
+    results: dict[str, Any]
+
+    @property
+    def stratum(self) -> str:
+        return f"{self.cell.sub_task.name} {self.cell.model}".strip()
+
+
+def collect(cells: list[Cell], workspace: Workspace, stage: str, judge: str) -> list[Outcome]:
+    """The outcomes of those cells that there are; raises UserError for files that don't belong together."""
+    found = [outcome for cell in cells if (outcome := _outcome(cell, workspace, stage, judge))]
+    ids: dict[str, tuple[str, list[str]]] = {}
+    for outcome in found:
+        name, expected = ids.setdefault(outcome.stratum, (outcome.cell.experiment, outcome.ids))
+        if outcome.ids != expected:
+            raise UserError(f"{outcome.cell.experiment} and {name} predicted different examples: make both again with one setting")
+    return found
+
+
+def _outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> Outcome | None:
+    results_path = workspace.results(cell.experiment)
+    results = read_json(results_path) if results_path.is_file() else {"stages": {}}
+    if stage not in results["stages"]:
+        return None
+    scores, path = results["stages"][stage], workspace.scores(cell.experiment, stage)
+    if not path.is_file():
+        _score_again(cell, workspace, stage, scores)
+    rows = [row for _, row in read_json_lines(path)]
+    quality = np.array([row[scores["headline_metric"]] for row in rows])
+    ids = [row["id"] for row in rows]
+    return Outcome(cell, ids, quality, _verdicts(cell, workspace, stage, judge, ids), results)
+
+
+def _score_again(cell: Cell, workspace: Workspace, stage: str, scores: dict[str, Any]) -> None:
+    """Results of an earlier version have no scores by example: they follow from the predictions."""
+    from src.prediction.predict import read_predictions
+    from src.scoring.score import score
+
+    logger.info("scoring the examples of %s", cell.experiment)
+    predictions = read_predictions(workspace.predictions(cell.experiment, stage))
+    path = workspace.scores(cell.experiment, stage)
+    score(predictions, scores["headline_metric"], scores["rouge_tokenizer"], resamples=1, seed=0, path=path)
+
+
+def _verdicts(cell: Cell, workspace: Workspace, stage: str, judge: str, ids: list[str]) -> np.ndarray | None:
+    path = workspace.verdicts(cell.experiment, stage, judge)
+    if not path.is_file():
+        return None
+    verdicts = {row["id"]: {"yes": 1.0, "no": 0.0}.get(row["verdict"], np.nan) for _, row in read_json_lines(path)}
+    if set(verdicts) != set(ids):
+        raise UserError(f"{path} judges other examples than were predicted: judge {cell.experiment} again")
+    values = np.array([verdicts[id] for id in ids])
+    return values if np.isfinite(values).any() else None

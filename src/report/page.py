@@ -1,0 +1,82 @@
+"""The main table and its examples as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from src.files import read_json_lines
+from src.report.collect import Outcome
+from src.report.formats import MISSING, cell_text, is_bold, notes
+from src.report.table import Entry, MainTable
+from src.tables import METRIC_LABELS
+from src.workspace import Workspace
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+_SHOWN_AT_FIRST = 4
+
+
+def to_html(table: MainTable, outcomes: list[Outcome], workspace: Workspace, stage: str, examples: int) -> str:
+    """The page, with the first `examples` of each sub-task and what each method with the first seed said."""
+    data = _examples(outcomes, workspace, stage, examples)
+    # In a script element, only "</" and "<!" would end the data.
+    embedded = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    parts = {"__TABLE__": _table(table), "__NOTES__": html.escape(notes(table)), "__DATA__": embedded}
+    page = _TEMPLATE.read_text(encoding="utf-8")
+    before, rest = page.split("__TABLE__")
+    middle, rest = rest.split("__NOTES__")
+    last, end = rest.split("__DATA__")
+    return before + parts["__TABLE__"] + middle + parts["__NOTES__"] + last + parts["__DATA__"] + end
+
+
+def _table(table: MainTable) -> str:
+    head = "".join(f"<th>{html.escape(column.label)} %</th>" for column in table.columns)
+    lines = [f"<table><thead><tr><th>method</th>{head}<th>extra parameters</th></tr></thead><tbody>"]
+    for label, entries in table.rows.items():
+        cells = "".join(_cell(entries[column]) for column in table.columns)
+        extra = table.extra_parameters[label]
+        lines.append(f"<tr><td>{html.escape(label)}</td>{cells}<td>{MISSING if extra is None else f'{extra:,.0f}'}</td></tr>")
+    rho = "".join(f"<td>{MISSING if value is None else f'{value:.2f}'}</td>" for value in table.correlations.values())
+    return "\n".join([*lines, f"<tr><td>Spearman's ρ with the paper</td>{rho}<td></td></tr></tbody></table>"])
+
+
+def _cell(entry: Entry) -> str:
+    mark = {True: ' class="up"', False: ' class="down"', None: ""}[entry.better]
+    paper = f"<small>paper {100 * entry.paper:.1f}</small>" if entry.paper is not None else ""
+    best = ' class="best"' if is_bold(entry) else ""
+    return f"<td{best}><span{mark}>{cell_text(entry)}</span>{paper}</td>"
+
+
+def _examples(outcomes: list[Outcome], workspace: Workspace, stage: str, limit: int) -> dict[str, Any]:
+    """The data behind the examples: by sub-task (with the model), a list of inputs, references and outputs by method."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    metrics: dict[str, str] = {}
+    first_seed = {}
+    for one in outcomes:
+        first_seed.setdefault((one.stratum, one.cell.label), one)
+    for (stratum, label), one in first_seed.items():
+        metrics[stratum] = METRIC_LABELS[one.results["stages"][stage]["headline_metric"]]
+        scored = {id: (one.quality[number], _verdict(one, number)) for number, id in enumerate(one.ids[:limit])}
+        for _, row in read_json_lines(workspace.predictions(one.cell.experiment, stage)):
+            if row["id"] not in scored:
+                continue
+            example = found.setdefault(stratum, {}).setdefault(
+                row["id"], {"id": row["id"], "input": row["input"], "reference": row["reference"], "outputs": {}}
+            )
+            score, verdict = scored[row["id"]]
+            example["outputs"][label] = {"text": row["output"], "score": round(float(score), 4), "verdict": verdict}
+    labels = list(dict.fromkeys(one.cell.label for one in outcomes))
+    return {
+        "methods": labels,
+        "shown": labels[-_SHOWN_AT_FIRST:],
+        "metric": metrics,
+        "sub_tasks": {stratum: list(examples.values()) for stratum, examples in found.items()},
+    }
+
+
+def _verdict(outcome: Outcome, number: int) -> bool | None:
+    value = math.nan if outcome.judged is None else outcome.judged[number]
+    return None if math.isnan(value) else bool(value)

@@ -1,0 +1,108 @@
+"""The graph behind a table: its commands, what each needs, and which of them run in one process."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from src.sweep.cells import Choice, seeds_of
+from src.sweep.methods import SHARED, Method, Naming, method_flags, shared_flags
+from src.sweep.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command. `needs` are steps whose artefacts it reads; steps of a `group` run in one process and share its engine."""
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...]
+    group: str
+
+    def __str__(self) -> str:
+        return shlex.join(self.command)
+
+
+def make_steps(choice: Choice) -> list[Step]:
+    """All steps, each after those that it needs."""
+    steps = _data_steps(choice)
+    for suffix, model in choice.models.items():
+        steps += _model_steps(choice, suffix, model, tuple(step.name for step in steps if step.group == "data"))
+    return steps
+
+
+def _data_steps(choice: Choice) -> list[Step]:
+    """Preparing the paper's sets; Pocket's are made as they are read."""
+    if choice.profile.benchmark == "pocket":
+        return []
+    sets = dict.fromkeys(name for one in choice.sub_tasks for name in (one.main_set, one.auxiliary_set, one.composed_set))
+    words = ("bash", "prepare_compositional_task_data.sh", "--workspace", choice.workspace, *shlex.split(choice.profile.data))
+    words = (*words, "--only", *sets)
+    return [Step("data", words, (), "data")]
+
+
+def _model_steps(choice: Choice, suffix: str, model: str | None, data: tuple[str, ...]) -> list[Step]:
+    """The single-task adapters, the methods, the shared calibrations and the judge, with one base model."""
+    profile, plain = choice.profile, choice.naming(suffix)
+    steps: dict[str, Step] = {}
+
+    def experiment(flags: str, group: str | None = None) -> str:
+        """A step that needs the earlier ones that its command names."""
+        named = f"--model_name_or_path {model}" if model and "--do_train" in flags else ""
+        words = shlex.split(f"{profile.common} {named} {flags}")
+        name = words[words.index("--experiment_name") + 1]
+        needs = tuple(word for word in dict.fromkeys(words) if word in steps)
+        command = ("python", "run_experiment.py", *words, "--workspace", choice.workspace)
+        steps[name] = Step(name, command, needs or data, group or name)
+        return name
+
+    for flags in _single_task_flags(choice, plain):
+        experiment(flags)
+    for one in choice.sub_tasks:
+        for method in choice.methods:
+            group = None if "--do_train" in method.flags or method.learns else f"{one.name}{plain.suffix}"
+            for seed in seeds_of(method, choice):
+                flags = method_flags(method, one, choice.naming(suffix, seed), plain)
+                experiment(f"{flags} {_budget(profile, method)} {_seed_flags(seed)} --do_predict", group)
+    for calibration in choice.shared:
+        rate = profile.by_method.get(f"shared_{calibration}_merge", "")
+        for seed in choice.seeds:
+            learned, *taken = shared_flags(calibration, choice.sub_tasks, choice.naming(suffix, seed), plain)
+            first = experiment(f"{learned} {profile.learned} {rate} {_seed_flags(seed)} --do_predict")
+            for flags in taken:
+                experiment(f"{flags} --do_predict", f"{first}, taken over")
+    judged = [step for step in steps.values() if choice.judged and "--do_predict" in step.command]
+    return [*steps.values(), *(_judge_step(choice, step, f"judge{plain.suffix}") for step in judged)]
+
+
+def _single_task_flags(choice: Choice, naming: Naming) -> list[str]:
+    """Training of each single-task adapter that a sub-task needs."""
+    profile = choice.profile
+    sets = dict.fromkeys(name for one in choice.sub_tasks for name in (one.main_set, one.auxiliary_set))
+    tones = {one.auxiliary_set for one in choice.sub_tasks if one.auxiliary.name == "tone_adjustment"}
+    return [
+        f"--experiment_name {naming.adapter(name)} --dataset {name} --stored_model_name {naming.adapter(name)} --do_train "
+        f"{profile.single_task} {profile.tone_adapter if name in tones else ''}"
+        for name in sets
+    ]
+
+
+def _seed_flags(seed: int) -> str:
+    """A calibration starts from zeros: what a seed changes is the examples and their order."""
+    return f"--seed {seed} --data_seed {42 + seed}" if seed else ""
+
+
+def _budget(profile: Profile, method: Method) -> str:
+    budget = profile.joint_expert if "--do_train" in method.flags else profile.learned if method.learns else ""
+    return f"{budget} {profile.by_method.get(method.name, '')}"
+
+
+def _judge_step(choice: Choice, step: Step, group: str) -> Step:
+    words = shlex.split(f"--experiment_name {step.name} {choice.profile.judge}")
+    command = ("python", "llm_judge_eval.py", *words, "--workspace", choice.workspace)
+    return Step(f"judge {step.name}", command, (step.name,), group)
+
+
+def shared_names() -> dict[str, str]:
+    """The shared calibrations' method by the name of their row."""
+    return {f"shared_{calibration}_merge": calibration for calibration in SHARED.values()}

@@ -1,0 +1,102 @@
+"""What a sweep shows while it runs: a live table on a terminal, a line per event elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from src.sweep.execution import Progress
+from src.sweep.status import DONE, FAILED, RUNNING, SETTLED, SKIPPED, Event, last_line, last_lines
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_LINES_OF_A_FAILURE = 15
+
+
+class View:
+    """Shows a sweep's progress; a context manager, and what `run_steps` calls with new events."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._start = time.monotonic()
+        self._groups = {step.name: step.group for step in progress.steps}
+        self._live = None
+
+    def __enter__(self) -> View:
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self._table, refresh_per_second=2)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, events: list[Event]) -> None:
+        for event in events:
+            settled = sum(one.state in SETTLED for one in self._progress.states.values())
+            took = f" ({event.seconds:.0f} s)" if event.seconds else ""
+            line = f"[{settled}/{len(self._progress.steps)}] {event.state} {event.name}{took}"
+            if not self._live:
+                print(line, flush=True)
+            elif event.state in (FAILED, SKIPPED):
+                self._live.console.print(line, markup=False, highlight=False)
+
+    def _table(self) -> RenderableType:
+        from rich.table import Table
+        from rich.text import Text
+
+        counts = {state: len(self._progress.named(state)) for state in (DONE, FAILED, SKIPPED, RUNNING)}
+        shown = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        title = (
+            f"{len(self._progress.steps)} steps: {shown or 'starting'}; {duration(time.monotonic() - self._start)}{self._to_go()}"
+        )
+        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        for name in self._progress.named(RUNNING):
+            table.add_row(Text(name), Text(last_line(self._progress.log_of(self._groups[name])), overflow="ellipsis", no_wrap=True))
+        return table
+
+    def _to_go(self) -> str:
+        """The rest at the pace so far; nothing before a tenth is done."""
+        settled = sum(one.state in SETTLED for one in self._progress.states.values())
+        if settled * 10 < len(self._progress.steps) or settled == len(self._progress.steps):
+            return ""
+        pace = (time.monotonic() - self._start) / settled
+        return f", about {duration(pace * (len(self._progress.steps) - settled))} to go"
+
+
+def summary(progress: Progress) -> str:
+    """How many steps are done, failed and skipped, and the last lines of what failed."""
+    counts = {state: progress.named(state) for state in (DONE, FAILED, SKIPPED)}
+    lines = [", ".join(f"{len(names)} {state}" for state, names in counts.items())]
+    groups = {step.name: step.group for step in progress.steps}
+    for name in counts[FAILED]:
+        log = progress.log_of(groups[name])
+        lines += ["", f"failed: {name}; {log} ends with:", *(f"    {line}" for line in _part_of(log, name))]
+    if counts[SKIPPED]:
+        lines += ["", f"skipped, as what they need has failed: {', '.join(counts[SKIPPED])}"]
+    return "\n".join(lines)
+
+
+def _part_of(log: object, name: str) -> list[str]:
+    """The last lines that a failed step wrote into its group's log."""
+    lines = last_lines(log, 10**6, size=10**6)
+    starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
+    own = [number for number in starts if f" {name} " in f"{lines[number]} "]
+    if not own:
+        return lines[-_LINES_OF_A_FAILURE:]
+    end = next((number for number in starts if number > own[-1]), len(lines))
+    return lines[own[-1] : end][-_LINES_OF_A_FAILURE:]
+
+
+def duration(seconds: float) -> str:
+    """`2 h 5 min`, `5 min` or `40 s`."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -1,0 +1,284 @@
+"""Whole tables by one command: the graph of experiments, running it on Ray, failures, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from planning import heavy_imports_of, plan_of, with_ctrl_c
+
+import make_tables
+import run_sweep
+from src.errors import UserError
+from src.files import read_json
+from src.sweep.arguments import parse_sweep_arguments
+from src.sweep.execution import Progress, run_group
+from src.sweep.plan import make_sweep_plan
+from src.sweep.scripts import shell_script, slurm_script, waves
+from src.sweep.status import DONE, FAILED, SKIPPED, read_events
+from src.sweep.steps import Step
+from src.sweep.view import duration, summary
+
+PROJECT = Path(__file__).parents[1]
+ONE_SUB_TASK = "--sub_tasks sum_tr_es "
+TINY = (
+    "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' "
+    "--joint_expert_flags=' --max_train_examples 8' --cpus_per_task 1 "
+    "--experiment_flags=' --max_test_examples 4 --bootstrap_resamples 20 --max_new_tokens 8' "
+)
+
+
+def steps_of(flags: str) -> list[Step]:
+    return list(make_sweep_plan(*parse_sweep_arguments(shlex.split(flags))).steps)
+
+
+def mistakes_in(flags: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        steps_of(flags)
+    return list(caught.value.mistakes)
+
+
+# ---- the graph
+
+
+@pytest.mark.parametrize("flags", ["", "--methods paper own --seeds 0 1 2", "--models llama slm_v1 --methods paper own"])
+def test_every_step_comes_after_those_that_it_needs_and_has_a_name_of_its_own(flags):
+    steps = steps_of(flags)
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names)
+    for number, step in enumerate(steps):
+        assert set(step.needs) <= set(names[:number])
+
+
+def test_the_whole_table_has_14_sub_tasks_of_18_methods_and_a_judgement_for_each():
+    steps = steps_of("")
+    judged = [step for step in steps if step.command[1] == "llm_judge_eval.py"]
+    trained = [step for step in steps if "--do_train" in step.command]
+    assert (len(judged), len(trained), len(steps)) == (14 * 18, 9 + 14, 2 * 14 * 18 + 9)
+
+
+def test_an_experiment_needs_only_the_adapters_that_it_names():
+    needs = {step.name: step.needs for step in steps_of(f"{ONE_SUB_TASK}--methods paper")}
+    assert needs["pocket_sum_tr_es_main_lora"] == ("pocket_dialogs_lora",)
+    assert needs["pocket_sum_tr_es_auxiliary_lora"] == ("pocket_sentences_es_lora",)
+    assert needs["pocket_sum_tr_es_linear_merge"] == ("pocket_dialogs_lora", "pocket_sentences_es_lora")
+    assert needs["pocket_sum_tr_es_joint_expert_lora"] == ()
+    assert needs["judge pocket_sum_tr_es_main_lora"] == ("pocket_sum_tr_es_main_lora",)
+
+
+def test_seeds_repeat_what_is_trained_on_composed_examples_and_nothing_else():
+    names = [step.name for step in steps_of(f"{ONE_SUB_TASK}--methods paper --seeds 0 1 --no_judge")]
+    repeated = {name.removesuffix("_seed1") for name in names if name.endswith("_seed1")}
+    assert repeated == {
+        f"pocket_sum_tr_es_{name}"
+        for name in (
+            *("dam_merge", "joint_expert_lora", "learnable_calibration_merge", "learnable_calibration_pp_merge"),
+            *("shared_learnable_calibration_merge", "shared_learnable_calibration_pp_merge"),
+        )
+    }
+    (command,) = [
+        step.command for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge --seeds 1") if "--do_predict" in step.command
+    ]
+    assert command[command.index("--seed") + 1] == "1"
+    assert "pocket_dialogs_lora" in command  # single-task adapters have no seed
+
+
+def test_the_papers_models_get_the_papers_names_data_and_budgets(workspace):
+    steps = {
+        step.name: step for step in steps_of("--models slm_v1 --sub_tasks sum_tr_es reply_tone_witty --data_flags=' --dry_run'")
+    }
+    assert steps["data"].command[:2] == ("bash", "prepare_compositional_task_data.sh")
+    assert "--dry_run" in steps["data"].command
+    assert set(steps["data"].command[steps["data"].command.index("--only") + 1 :]) == {
+        *("dialogsum", "tedtalks_es", "dialogsum_es", "synthetic_persona_chat", "content_rephrasing_witty"),
+        "synthetic_persona_chat_witty",
+    }
+    trained = steps["dialogsum_lora_slm_v1"]
+    assert "stabilityai/stablelm-2-1_6b-chat" in trained.command
+    assert trained.needs == ("data",)
+    assert "--gradient_accumulation_steps" not in trained.command
+    tone = steps["content_rephrasing_witty_lora_slm_v1"].command
+    assert tone[tone.index("--gradient_accumulation_steps") + 1] == "4"
+    learned = steps["sum_tr_es_learnable_calibration_pp_merge_slm_v1"].command
+    assert learned[learned.index("--num_examples_merge") + 1] == "10000"
+    plan = plan_of(shlex.join(trained.command[2:-2]), workspace)
+    assert plan.written_adapter == "dialogsum_lora_slm_v1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--methods zero", ["--methods zero: did you mean zero_shot?"]),
+        ("--tones x", ["--tones x: known: casual, paraphrase, professional, witty"]),
+        ("--languages it es", ["--languages it: known: de, es, fr"]),
+        ("--sub_tasks sum_tr_it", ["--sub_tasks sum_tr_it: did you mean sum_tr_fr or sum_tr_es or sum_tr_de?"]),
+        ("--models pocket llama", ["--models: pocket has data of its own, and stands alone"]),
+        ("--seeds 1 1", ["--seeds: a seed stands there twice"]),
+        ("--cpus_per_task 0", ["--cpus_per_task 0: must be at least 1"]),
+        ('--judge_flags "\'"', ["--judge_flags ': No closing quotation"]),
+        ("--method zero_shot", ["unknown flag --method: did you mean --methods or --models or --tones?"]),
+    ],
+)
+def test_mistakes_are_lines(flags, expected):
+    assert mistakes_in(flags) == expected
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--methods", "zero"], ["--dry_run"]])
+def test_answers_that_run_nothing_import_nothing_heavy(words):
+    if words == ["--dry_run"]:
+        script = (
+            "import sys, run_sweep; run_sweep.run(['--dry_run']); print(*({'torch', 'ray'} & set(sys.modules)), file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == ""
+        assert done.stdout.startswith("[1/513] python run_experiment.py @configs/pocket.txt --experiment_name pocket_dialogs_lora ")
+    else:
+        assert heavy_imports_of("run_sweep", words) == []
+
+
+def test_printed_scripts_are_bash_and_keep_the_order(tmp_path):
+    steps = steps_of(f"{ONE_SUB_TASK}--methods paper")
+    for script in (shell_script(steps), slurm_script(steps)):
+        (tmp_path / "script.sh").write_text(script)
+        subprocess.run(["bash", "-n", str(tmp_path / "script.sh")], check=True)
+        assert all(str(step) in script for step in steps)
+    assert shell_script(steps).splitlines()[1:] == [str(step) for step in steps]
+    depth = {step.name: number for number, wave in enumerate(waves(steps)) for step in wave}
+    assert all(depth[need] < depth[step.name] for step in steps for need in step.needs)
+
+
+def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
+    calls = tmp_path / "calls"
+    fake = tmp_path / "sbatch"
+    fake.write_text(f'#!/usr/bin/env bash\necho "$@" >> {calls}\ncat > {tmp_path}/job_$(wc -l < {calls})\nwc -l < {calls}\n')
+    fake.chmod(0o755)
+    script = slurm_script(steps_of(f"{ONE_SUB_TASK}--methods linear_merge"))
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True)
+    first, second, third = calls.read_text().splitlines()
+    assert "--array=0-1 " in first
+    assert "--dependency" not in first
+    assert ["afterany:1" in second, "afterany:2" in third] == [True, True]
+    (tmp_path / "python").write_text(f'#!/usr/bin/env bash\necho "$@" >> {tmp_path}/ran\n')
+    (tmp_path / "python").chmod(0o755)
+    subprocess.run(["bash", str(tmp_path / "job_1")], env=environment | {"SLURM_ARRAY_TASK_ID": "1"}, check=True)
+    assert "--experiment_name pocket_sentences_es_lora" in (tmp_path / "ran").read_text()
+
+
+# ---- running
+
+
+def shell_step(name: str, script: str, needs: tuple[str, ...] = ()) -> dict:
+    return {"name": name, "command": ["bash", "-c", script], "needs": list(needs)}
+
+
+def test_a_step_that_fails_or_crashes_stops_only_what_needs_it(tmp_path):
+    steps = [
+        shell_step("fails", "echo no; exit 3"),
+        shell_step("needs it", "true", ("fails",)),
+        shell_step("kills its process", "kill -9 $PPID; sleep 5"),
+        shell_step("needs that", "true", ("kills its process",)),
+        shell_step("goes on", f"echo here > {tmp_path}/here", ()),
+    ]
+    status = tmp_path / "status.jsonl"
+    run_group(steps, str(tmp_path / "log"), str(status), 1)
+    ended = {event.name: event.state for event in read_events(status)}
+    expected = [FAILED, SKIPPED, FAILED, SKIPPED, DONE]
+    assert ended == {step["name"]: state for step, state in zip(steps, expected, strict=True)}
+    assert (tmp_path / "here").is_file()
+
+
+def test_what_is_lost_with_another_group_is_skipped_and_the_rest_can_run():
+    steps = [
+        Step("a", ("true",), (), "a"),
+        Step("b", ("true",), ("a",), "both"),
+        Step("c", ("true",), (), "both"),
+        Step("d", ("true",), ("b",), "both"),
+    ]
+    progress = Progress(steps, Path("nowhere"))
+    assert not progress.is_ready(progress.groups["both"])
+    progress.states["a"] = type(progress.states["a"])("a", FAILED)
+    assert progress.is_ready(progress.groups["both"])
+    possible, skipped = progress.without_lost(progress.groups["both"])
+    assert ([step.name for step in possible], [step.name for step in skipped]) == (["c"], ["b", "d"])
+
+
+def test_a_sweep_runs_its_table_and_a_planted_failure_leaves_the_rest_done(workspace, capsys):
+    planted = workspace.stored_model("pocket_sentences_es_lora")
+    planted.mkdir(parents=True)
+    flags = f"{ONE_SUB_TASK}{TINY}--methods main_lora linear_merge joint_expert_lora --workspace {workspace.root}"
+    assert not run_sweep.run(shlex.split(flags))
+    shown = capsys.readouterr().out
+    assert "5 done, 1 failed, 2 skipped" in shown
+    assert f"error: {planted} exists and was not made by an experiment: choose another name" in shown
+    assert "skipped, as what they need has failed: pocket_sum_tr_es_linear_merge, judge pocket_sum_tr_es_linear_merge" in shown
+    planted.rmdir()
+    assert run_sweep.run(shlex.split(flags))
+    assert "8 done, 0 failed, 0 skipped" in capsys.readouterr().out
+    for name in ("main_lora", "linear_merge", "joint_expert_lora"):
+        assert read_json(workspace.results(f"pocket_sum_tr_es_{name}"))["stages"]["test"]["counts"]["examples"] == 4
+        assert workspace.judgement(f"pocket_sum_tr_es_{name}", "pocket").is_file()
+
+
+def test_a_sweep_that_is_killed_takes_its_processes_with_it_and_ends_in_the_same_table(workspace):
+    flags = f"{ONE_SUB_TASK}{TINY}--methods zero_shot linear_merge --workspace "
+    whole, cut = workspace.root / "whole", workspace.root / "cut"
+    command = [sys.executable, "run_sweep.py", *shlex.split(flags)]
+    killed = subprocess.Popen([*command, str(cut)], cwd=PROJECT, stdout=subprocess.DEVNULL, preexec_fn=with_ctrl_c)
+    results = cut / "output" / "pocket_dialogs_lora" / "results.json"
+    deadline = time.monotonic() + 120
+    while not results.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    deadline = time.monotonic() + 30
+    while (left := _workers_in(cut)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+    tables = []
+    for folder in (whole, cut):
+        subprocess.run([*command, str(folder)], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
+        make_tables.run([*shlex.split(f"{ONE_SUB_TASK}--methods zero_shot linear_merge --workspace"), str(folder)])
+        tables.append((folder / "output" / "tables" / "main.csv").read_text())
+    assert tables[0] == tables[1]
+
+
+def _workers_in(folder: Path) -> list[str]:
+    """Command lines of running processes that work in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").replace("\0", " ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if "src.sweep.worker" in words and str(folder) in words:
+            found.append(words)
+    return found
+
+
+# ---- what is shown
+
+
+def test_the_summary_shows_the_last_lines_of_what_failed(tmp_path):
+    steps = [Step("one", ("python", "x", "--experiment_name", "one"), (), "group")]
+    progress = Progress(steps, tmp_path)
+    status = progress.status_of("group")
+    status.write_text(json.dumps({"name": "one", "state": "failed", "seconds": 2.0}) + "\n")
+    bar = "".join(f"\rtrain: {percent} %" for percent in range(100))
+    progress.log_of("group").write_text(f"\n$ python x --experiment_name one\n{bar}\nerror: it is broken\n")
+    assert [event.state for event in progress.update()] == [FAILED]
+    assert progress.update() == []
+    shown = summary(progress).splitlines()
+    assert shown[0] == "0 done, 1 failed, 0 skipped"
+    assert [line.strip() for line in shown[-3:]] == ["$ python x --experiment_name one", "train: 99 %", "error: it is broken"]
+
+
+def test_durations_are_in_words():
+    assert [duration(seconds) for seconds in (5, 61, 3599, 7500)] == ["5 s", "1 min", "1 h 0 min", "2 h 5 min"]
