@@ -92,6 +92,17 @@ def merged_by_module(
     return LoraAdapter(name, adapters[0].base_model, factors)
 
 
+def absent_as_zero(adapters: list[LoraAdapter]) -> list[LoraAdapter]:
+    """The adapters with an update of zero for each module that only others of them update."""
+    import torch
+
+    shapes = {path: (factors.d_out, factors.d_in) for adapter in adapters for path, factors in adapter.factors.items()}
+    zeros = {path: LoraFactors(torch.zeros(1, d_in), torch.zeros(d_out, 1), 1.0) for path, (d_out, d_in) in shapes.items()}
+    return [
+        replace(adapter, factors={path: adapter.factors.get(path, zero) for path, zero in zeros.items()}) for adapter in adapters
+    ]
+
+
 def stacked(parts: list[tuple[float, LoraFactors]]) -> LoraFactors:
     """The exact weighted sum Σ w ΔW as one update: factors side by side, ranks add up, weight and scaling folded into B."""
     import torch

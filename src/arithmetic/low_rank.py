@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from src.adapters.lora import LoraAdapter, LoraFactors, merged_by_module
+from src.adapters.lora import LoraAdapter, LoraFactors, absent_as_zero, merged_by_module
 from src.errors import UserError
 
 # Beyond the wanted rank, and passes over the matrix: they make the randomized decomposition as good as the exact one in practice.
@@ -32,8 +32,13 @@ def truncated(delta: torch.Tensor, rank: int) -> tuple[LoraFactors, float]:
     else:
         U, S, Vh = _randomized_svd(delta, rank + _OVERSAMPLING)
     factors = LoraFactors(Vh[:rank], U[:, :rank] * S[:rank], scaling=1.0)
-    norm = torch.linalg.norm(delta).item()
-    return factors, torch.linalg.norm(delta - factors.delta()).item() / norm if norm else 0.0
+    norm = frobenius_norm(delta)
+    return factors, frobenius_norm(delta - factors.delta()) / norm if norm else 0.0
+
+
+def frobenius_norm(matrix: torch.Tensor) -> float:
+    """‖ΔW‖, summed in float64: float32 loses a thousandth over millions of entries."""
+    return torch.linalg.norm(matrix, dtype=torch.float64).item()
 
 
 def svd_of_product(factors: LoraFactors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -45,11 +50,17 @@ def svd_of_product(factors: LoraFactors) -> tuple[torch.Tensor, torch.Tensor, to
 
 
 def svd_side_by_side(updates: list[LoraFactors]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """U S (d_out × R) and Vhᵢ (R × d_in) with ΔW_i = U S Vhᵢ, from the SVD of [ΔW_1 ... ΔW_N]; R is the sum of the ranks."""
+    """U S (d_out × R) and Vhᵢ (R × d_in) with ΔW_i = U S Vhᵢ, from the SVD of [ΔW_1 ... ΔW_N]; R is the rank of that.
+
+    Directions without any length are left out: which they are depends on how an update is factored.
+    """
     d_in = updates[0].d_in
     B = torch.cat([factors.scaling * factors.B.double() for factors in updates], dim=1)
     A = torch.block_diag(*(factors.A.double() for factors in updates))
     U, S, Vh = svd_of_product(LoraFactors(A, B, scaling=1.0))
+    kept = S.gt(1e-9 * S[0])
+    kept[0] = True
+    U, S, Vh = U[:, kept], S[kept], Vh[kept]
     return U * S, [Vh[:, start : start + d_in] for start in range(0, Vh.shape[1], d_in)]
 
 
@@ -74,11 +85,11 @@ def merged_deltas(
         nonlocal lost, whole
         delta = merge_deltas([(weight, factors.delta()) for weight, factors in parts], path)
         factors, error = truncated(delta, used_rank)
-        norm = torch.linalg.norm(delta).item()
+        norm = frobenius_norm(delta)
         lost, whole = lost + (error * norm) ** 2, whole + norm**2
         return factors
 
-    merged = merged_by_module(name, adapters, weights, merge_module)
+    merged = merged_by_module(name, absent_as_zero(adapters), weights, merge_module)
     return replace(merged, report={"rank": used_rank, "relative_truncation_error": math.sqrt(lost / whole) if whole else 0.0})
 
 

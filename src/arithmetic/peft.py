@@ -32,13 +32,15 @@ def merged_factors(
     Raises UserError for unequal ranks, as PEFT does.
     """
     ranks = {rank_of(adapter) for adapter in adapters}
+    exact = {"peft_linear": "linear", "peft_ties": "ties"}.get(name, "dare")
     if len(ranks) > 1:
         names = ", ".join(adapter.name for adapter in adapters)
-        exact = {"peft_linear": "linear", "peft_ties": "ties"}.get(name, "dare")
         raise UserError(f"{name} merges factors, so all ranks must be equal; {names} have ranks {sorted(ranks)}: use {exact}")
     scaling = common_scaling(adapters, ranks.pop())
 
     def merge_module(parts: list[tuple[float, LoraFactors]], path: str) -> LoraFactors:
+        if len({factors.rank for _, factors in parts}) > 1:
+            raise UserError(f"{name} merges factors, so all ranks must be equal; those of {path} differ: use {exact}")
         strengths = [weight * factors.scaling for weight, factors in parts]
         roots = [math.sqrt(abs(strength)) for strength in strengths]
         signed = [math.copysign(root, strength) for root, strength in zip(roots, strengths, strict=True)]

@@ -3,7 +3,7 @@
 ΔW = Σ ΔW_i diag(m_i) with m_i (d_in) per module and adapter, which start at the weights; A_i diag(m_i) keeps the rank. The loss is
 the cross-entropy of the targets, plus `cosine` times ZipLoRA's term, the mean over modules and pairs of adapters of
 |cos(m_i, m_j)|.
-Sources: DAM, arXiv 2410.08371; ZipLoRA, arXiv 2311.13600. Both imitate the single models' own outputs; for a composed task there
+Source: DAM, arXiv 2410.08371; ZipLoRA, arXiv 2311.13600. Both imitate the single models' own outputs; for a composed task there
 is no such output, so its targets are learned [ours].
 """
 

@@ -7,7 +7,7 @@ mean_i <a, a_i> / <a_i, a_i> and alpha where all <a, a_i> are positive, and kept
 
 from __future__ import annotations
 
-from src.adapters.lora import LoraAdapter, LoraFactors, merged_by_module, stacked
+from src.adapters.lora import LoraAdapter, LoraFactors, absent_as_zero, merged_by_module, stacked
 
 
 def merge(adapters: list[LoraAdapter], weights: list[float], *, alpha: float = 1.0) -> LoraAdapter:
@@ -26,4 +26,4 @@ def merge(adapters: list[LoraAdapter], weights: list[float], *, alpha: float = 1
         inflation = torch.where((ratios > 0).all(dim=0), ratios.mean(dim=0).clamp(min=alpha), 1.0)
         return LoraFactors(Vh.float(), (U * (S / inflation)).float(), scaling=1.0)
 
-    return merged_by_module("svc", adapters, weights, calibrated)
+    return merged_by_module("svc", absent_as_zero(adapters), weights, calibrated)

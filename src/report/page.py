@@ -44,10 +44,12 @@ def _table(table: MainTable) -> str:
 
 
 def _cell(entry: Entry) -> str:
-    mark = {True: ' class="up"', False: ' class="down"', None: ""}[entry.better]
+    text = cell_text(entry)
+    for mark, kind in (("▲", "up"), ("▼", "down")):
+        text = text.replace(mark, f'<span class="{kind}">{mark}</span>')
     paper = f"<small>paper {100 * entry.paper:.1f}</small>" if entry.paper is not None else ""
     best = ' class="best"' if is_bold(entry) else ""
-    return f"<td{best}><span{mark}>{cell_text(entry)}</span>{paper}</td>"
+    return f"<td{best}>{text}{paper}</td>"
 
 
 def _examples(outcomes: list[Outcome], workspace: Workspace, stage: str, limit: int) -> dict[str, Any]:

@@ -1,0 +1,243 @@
+"""From experiments' output to tables: statistics by value, missing cells, formats, and the page with the examples."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from judging import store_predictions
+
+import make_tables
+from src.errors import Mistakes, UserError
+from src.files import read_json_lines, write_json
+from src.paper import LABELS, MAIN_BLOCK, paper_scores
+from src.prediction.predict import read_predictions
+from src.report.collect import Outcome
+from src.report.formats import to_csv, to_latex, to_markdown
+from src.report.statistics import Resampler, statistic
+from src.report.table import make_main_table
+from src.scoring.bootstrap import bootstrap_interval
+from src.scoring.score import scores_per_example
+from src.sweep.arguments import Selection
+from src.sweep.cells import Cell, cells
+from src.sweep.plan import choose
+
+# ---- statistics
+
+
+def random_strata(seed: int, shift: float = 0.0, seeds: int = 1) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return {name: generator.random((seeds, size)) + shift for name, size in (("a", 40), ("b", 160))}
+
+
+def test_a_mean_gives_each_sub_task_the_same_weight_and_each_seed_of_it():
+    strata = {"a": np.array([[1.0, 0.0], [0.0, 0.0]]), "b": np.array([[1.0] * 6])}
+    assert statistic(strata) == pytest.approx((0.25 + 1) / 2)
+
+
+def test_an_interval_over_one_sub_task_is_the_plain_bootstraps():
+    values = random_strata(0)["b"]
+    interval, plain = Resampler(4000, 0).interval({"b": values}), bootstrap_interval(list(values[0]), 4000, 1)
+    assert interval.mean == pytest.approx(plain.mean)
+    assert interval.low == pytest.approx(plain.low, abs=0.006)
+    assert interval.high == pytest.approx(plain.high, abs=0.006)
+
+
+def test_an_interval_over_sub_tasks_is_that_of_their_mean():
+    strata = random_strata(1)
+    interval = Resampler(4000, 0).interval(strata)
+    error = np.sqrt(sum(values.var() / values.size for values in strata.values())) / 2
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.06)
+
+
+def test_seeds_that_differ_widen_an_interval_and_equal_ones_do_not():
+    values = random_strata(2)["b"]
+    alike, apart = {"b": np.repeat(values, 3, axis=0)}, {"b": values + np.array([[-0.2], [0.0], [0.2]])}
+    widths = [
+        interval.high - interval.low for interval in (Resampler(2000, 0).interval(one) for one in ({"b": values}, alike, apart))
+    ]
+    assert widths[0] == pytest.approx(widths[1])
+    assert widths[2] > 2 * widths[0]
+
+
+def test_a_paired_test_sees_a_small_shift_that_intervals_hide_and_nothing_between_equals():
+    one, other = random_strata(3), random_strata(3, shift=0.001)
+    resampler = Resampler(1000, 0)
+    first, second = resampler.interval(one), resampler.interval(other)
+    assert first.low < second.mean < first.high
+    assert resampler.p_value(other, one) == pytest.approx(2 / 1001)
+    assert resampler.p_value(one, one) == 1.0
+    noise = {name: values + np.random.default_rng(4).normal(0, 0.3, values.shape) for name, values in one.items()}
+    assert resampler.p_value(one, noise) > 0.05
+
+
+def test_an_example_without_a_verdict_counts_nowhere():
+    values = np.array([[1.0, 0.0, np.nan, 1.0]])
+    assert statistic({"a": values}) == pytest.approx(2 / 3)
+    means = Resampler(500, 0).means({"a": values})
+    assert np.nanmean(means) == pytest.approx(2 / 3, abs=0.05)
+
+
+# ---- the table
+
+
+def asked(flags: dict) -> list[Cell]:
+    return cells(choose(Selection(**flags), Mistakes()))
+
+
+def outcomes_at(cells: list[Cell], quality: dict[str, float], judged: bool = True) -> list[Outcome]:
+    """Outcomes of 50 examples whose mean is as given by the row's label."""
+    made = []
+    for cell in cells:
+        if cell.label not in quality:
+            continue
+        spread = np.linspace(-0.01, 0.01, 50) * (1 + cell.seed)
+        values = quality[cell.label] + spread
+        results = {"cost": {"extra_parameters": 7}, "stages": {"test": {"headline_metric": "rougeL"}}}
+        made.append(Outcome(cell, [str(number) for number in range(50)], values, values if judged else None, results))
+    return made
+
+
+def test_figures_like_the_papers_correlate_perfectly_with_them_and_the_best_three_are_marked():
+    chosen = asked({"sub_tasks": ["sum_tr_es", "sum_tr_fr"], "models": ["pocket"]})
+    paper = {label: paper_scores(label, "summarization", "translation").quality / 100 for label in LABELS}
+    table = make_main_table(chosen, outcomes_at(chosen, paper), "Learnable Calibration++", Resampler(200, 0))
+    assert list(table.rows) == list(LABELS)
+    quality, _ = table.columns
+    assert table.correlations[quality] == pytest.approx(1.0)
+    best = [label for label in LABELS if table.rows[label][quality].place <= 3]
+    assert best == ["Joint-expert LoRA", "Learnable Calibration", "Learnable Calibration++"]
+    assert table.rows["Zero-shot"][quality].better is False
+    assert table.rows["Learnable Calibration++"][quality].better is None
+    backwards = {label: 1 - value for label, value in paper.items()}
+    table = make_main_table(chosen, outcomes_at(chosen, backwards), "Learnable Calibration++", Resampler(200, 0))
+    assert table.correlations[quality] == pytest.approx(-1.0)
+    assert table.rows["Zero-shot"][quality].better is True
+
+
+def test_what_is_missing_is_shown_as_missing_and_never_averaged_over():
+    chosen = asked({"tasks": ["sum_tr"], "models": ["pocket"], "methods": ["zero_shot", "main_lora", "linear_merge"]})
+    found = outcomes_at(chosen, {"Zero-shot": 0.1, "Main-task LoRA": 0.2}, judged=False)
+    found = [one for one in found if not (one.cell.label == "Main-task LoRA" and one.cell.sub_task.name == "sum_tr_fr")]
+    table = make_main_table(chosen, found, "Zero-shot", Resampler(100, 0))
+    (column,) = table.columns
+    assert table.correlations[column] is None
+    shown = to_markdown(table)
+    (zero,) = re.findall(r"^\| Zero-shot .*", shown, re.MULTILINE)
+    (main,) = re.findall(r"^\| Main-task LoRA .*", shown, re.MULTILINE)
+    (linear,) = re.findall(r"^\| Linear merge .*", shown, re.MULTILINE)
+    assert "**10.0 [9.9, 10.1]** (7.5)" in zero
+    assert " 2/3 (13.4) " in main
+    assert " — (14.3) " in linear
+    rows = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert [(row["method"], row["mean"], row["sub_tasks"]) for row in rows] == [
+        ("Zero-shot", "10.000", "3"),
+        ("Main-task LoRA", "", "2"),
+        ("Linear merge", "", "0"),
+    ]
+
+
+def test_latex_is_booktabs_with_what_latex_reads_otherwise_escaped():
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["zero_shot", "main_lora"]})
+    table = make_main_table(chosen, outcomes_at(chosen, {"Zero-shot": 0.5}), "Zero-shot", Resampler(100, 0))
+    lines = to_latex(table).splitlines()
+    assert lines[0] == r"\begin{tabular}{lrr}"
+    assert lines[2] == r"Method & S+Tr ROUGE-L \% & S+Tr LLM-J \% \\"
+    assert lines[4].startswith(r"Zero-shot & \textbf{50.0} {\scriptsize [")
+    assert lines[5] == r"Main-task LoRA & -- & -- \\"
+    assert (lines[1], lines[3], lines[-2]) == (r"\toprule", r"\midrule", r"\bottomrule")
+
+
+def test_the_main_block_is_what_correlations_are_over():
+    assert len(MAIN_BLOCK) == 16
+    assert not any(label.startswith("Shared") for label in MAIN_BLOCK)
+
+
+# ---- the command
+
+FLAGS = "--sub_tasks sum_tr_es --methods zero_shot main_lora "
+
+
+@pytest.fixture
+def finished(workspace, judge):
+    """Two experiments' predictions with results and verdicts, as if a sweep had made them."""
+    outputs = {"zero_shot": "</script><b>no</b>", "main_lora": "Anna va a comprar una bicicleta."}
+    for name, output in outputs.items():
+        experiment = f"pocket_sum_tr_es_{name}"
+        store_predictions(workspace, experiment, [("a & b", output), ("c", "la casa")])
+        stages = {"test": {"headline_metric": "rougeL", "rouge_tokenizer": "unicode"}}
+        write_json(workspace.results(experiment), {"stages": stages, "cost": {"extra_parameters": 0}})
+    judge("--judge_model_name_or_path pocket --experiment_name pocket_sum_tr_es_zero_shot pocket_sum_tr_es_main_lora")
+    return workspace
+
+
+class PageData(HTMLParser):
+    """The data in a page's JSON element, and the number of script elements."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.scripts, self.text, self._inside = 0, "", False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.scripts += tag == "script"
+        self._inside = ("id", "data") in attributes
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if self._inside else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = False
+
+
+def test_the_command_writes_all_formats_and_scores_what_has_no_scores_yet(finished, caplog):
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    folder = finished.root / "output" / "tables"
+    assert sorted(path.name for path in folder.iterdir()) == ["main.csv", "main.html", "main.md", "main.tex"]
+    predictions = read_predictions(finished.predictions("pocket_sum_tr_es_main_lora", "test"))
+    expected = scores_per_example([one.output for one in predictions], [one.reference for one in predictions])["rougeL_unicode"]
+    rows = [row for _, row in read_json_lines(finished.scores("pocket_sum_tr_es_main_lora", "test"))]
+    assert [row["rougeL"] for row in rows] == pytest.approx(expected, abs=1e-6)
+    first = {path.name: path.read_text() for path in folder.iterdir()}
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    assert {path.name: path.read_text() for path in folder.iterdir()} == first
+
+
+def test_nothing_that_a_model_says_can_break_out_of_the_page(finished):
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root} --examples 1"))
+    page = PageData((finished.root / "output" / "tables" / "main.html").read_text())
+    assert page.scripts == 2
+    (example,) = json.loads(page.text)["sub_tasks"]["sum_tr_es"]
+    assert example["input"] == "a & b"
+    assert {name: said["text"] for name, said in example["outputs"].items()} == {
+        "Zero-shot": "</script><b>no</b>",
+        "Main-task LoRA": "Anna va a comprar una bicicleta.",
+    }
+
+
+def test_experiments_on_different_examples_are_not_put_side_by_side(finished):
+    store_predictions(finished, "pocket_sum_tr_es_main_lora", [("a", "b")])
+    with pytest.raises(UserError, match="other examples than were predicted"):
+        make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--methods zero_shot", "has no test results of these experiments: run_sweep.py makes them"),
+        ("--reference zero", "--reference zero: "),
+        ("--bootstrap_resamples 0", "--bootstrap_resamples 0: must be at least 1"),
+        ("--methods zero", "--methods zero: did you mean zero_shot?"),
+    ],
+)
+def test_mistakes_are_one_line(flags, expected, workspace):
+    with pytest.raises(UserError) as caught:
+        make_tables.run(shlex.split(f"{flags} --workspace {workspace.root}"))
+    (line,) = caught.value.mistakes
+    assert expected in line
