@@ -15,6 +15,8 @@ from src.judge.prompts import judge_prompt
 from src.merging import options_of, strategy_names
 from src.preparation.arguments import PreparationArguments
 from src.preparation.quality import FINDINGS
+from src.report.arguments import TableArguments
+from src.sweep.arguments import SweepArguments
 from src.tasks import find_task
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -77,6 +79,8 @@ def written_parts(page: Path) -> dict[str, str]:
         return {"flags": flags_table(JudgeArguments), "prompt": judge_prompt_example()}
     if page.name == "data.md":
         return {"sources": sources_table(), "findings": findings_table(), "flags": flags_table(PreparationArguments)}
+    if page.name == "sweeps.md":
+        return {"flags": flags_table(SweepArguments), "table_flags": flags_table(TableArguments)}
     return {"flags": flags_table(Arguments)}
 
 
@@ -90,7 +94,7 @@ def page_with_parts(page: Path) -> str:
     return text
 
 
-PAGES = (DOCS / "fidelity.md", DOCS / "judge.md", DOCS / "data.md", DOCS / "methods.md")
+PAGES = tuple(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps"))
 
 if __name__ == "__main__":
     for page in PAGES:

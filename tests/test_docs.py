@@ -11,9 +11,13 @@ import pytest
 
 from src.arguments import parse_arguments
 from src.document_flags import DOCS, PAGES, page_with_parts
+from src.errors import Mistakes
 from src.judge.arguments import parse_judge_arguments
 from src.preparation.arguments import parse_preparation_arguments
 from src.preparation.plan import make_preparation_plan
+from src.report.arguments import parse_table_arguments
+from src.sweep.arguments import parse_sweep_arguments
+from src.sweep.plan import choose
 
 README = Path(__file__).parents[1] / "README.md"
 PAGE = DOCS / "fidelity.md"
@@ -53,6 +57,18 @@ def test_every_command_of_the_judge_has_known_flags_only(page):
         arguments, mistakes = parse_judge_arguments(shlex.split(command))
         assert not mistakes, command
         assert arguments.experiment_name
+
+
+@pytest.mark.parametrize("page", [README, DOCS / "sweeps.md"], ids=lambda page: page.name)
+def test_every_command_of_sweeps_and_tables_holds_together(page):
+    commands = re.findall(r"python (run_sweep|make_tables)\.py( --[^`\n]+)", page.read_text(encoding="utf-8"))
+    assert {name for name, _ in commands} == {"run_sweep", "make_tables"}
+    for name, flags in commands:
+        parse = {"run_sweep": parse_sweep_arguments, "make_tables": parse_table_arguments}[name]
+        arguments, found = parse(shlex.split(flags))
+        mistakes = Mistakes(found)
+        assert choose(arguments, mistakes).sub_tasks
+        assert not mistakes, flags
 
 
 def test_instructions_in_the_docs_are_those_of_the_tasks():
