@@ -38,6 +38,7 @@ def run(argv: list[str]) -> None:
     from src.report.collect import collect
     from src.report.formats import to_csv, to_latex, to_markdown
     from src.report.page import to_html
+    from src.report.plots import inferences_plot, storage_plot
     from src.report.statistics import Resampler
     from src.report.table import make_main_table
 
@@ -54,6 +55,7 @@ def run(argv: list[str]) -> None:
     markdown = to_markdown(table)
     written = {"main.md": markdown, "main.tex": to_latex(table), "main.csv": to_csv(table)}
     written["main.html"] = to_html(table, outcomes, workspace, arguments.stage, arguments.examples)
+    written["storage.svg"], written["inferences.svg"] = storage_plot(table, outcomes), inferences_plot(table, outcomes)
     for name, text in written.items():
         write_text(folder / name, text)
     logger.info("%s\n%s: %s; %d of %d experiments", markdown, folder, ", ".join(written), len(outcomes), len(asked))

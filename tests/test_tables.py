@@ -172,7 +172,10 @@ def finished(workspace, judge):
         experiment = f"pocket_sum_tr_es_{name}"
         store_predictions(workspace, experiment, [("a & b", output), ("c", "la casa")])
         stages = {"test": {"headline_metric": "rougeL", "rouge_tokenizer": "unicode"}}
-        write_json(workspace.results(experiment), {"stages": stages, "cost": {"extra_parameters": 0}})
+        write_json(
+            workspace.results(experiment),
+            {"stages": stages, "cost": {"extra_parameters": 0, "extra_bytes": 0, "inferences_per_example": 1}},
+        )
     judge("--judge_model_name_or_path pocket --experiment_name pocket_sum_tr_es_zero_shot pocket_sum_tr_es_main_lora")
     return workspace
 
@@ -199,7 +202,9 @@ class PageData(HTMLParser):
 def test_the_command_writes_all_formats_and_scores_what_has_no_scores_yet(finished, caplog):
     make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
     folder = finished.root / "output" / "tables"
-    assert sorted(path.name for path in folder.iterdir()) == ["main.csv", "main.html", "main.md", "main.tex"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("inferences.svg", "main.csv", "main.html", "main.md", "main.tex", "storage.svg")
+    ]
     predictions = read_predictions(finished.predictions("pocket_sum_tr_es_main_lora", "test"))
     expected = scores_per_example([one.output for one in predictions], [one.reference for one in predictions])["rougeL_unicode"]
     rows = [row for _, row in read_json_lines(finished.scores("pocket_sum_tr_es_main_lora", "test"))]
@@ -207,6 +212,14 @@ def test_the_command_writes_all_formats_and_scores_what_has_no_scores_yet(finish
     first = {path.name: path.read_text() for path in folder.iterdir()}
     make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
     assert {path.name: path.read_text() for path in folder.iterdir()} == first
+
+
+def test_plots_show_each_method_that_is_there_at_its_cost(finished):
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    plot = (finished.root / "output" / "tables" / "storage.svg").read_text()
+    assert "extra storage on the device (KiB)" in plot
+    assert "S+Tr ROUGE-L %" in plot
+    assert plot.count("<use ") >= 2
 
 
 def test_nothing_that_a_model_says_can_break_out_of_the_page(finished):
