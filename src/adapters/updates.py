@@ -12,9 +12,9 @@ from src.adapters.lora import LoraAdapter
 class AdapterUpdates(nn.Module):
     """Σ_i w_i s_i B_i A_i (m_i ∘ x) for each module that an adapter updates.
 
-    `weights` are w (number of adapters), or (batch × number of adapters) once `choose` has been called. With `column_scales`, m_i
-    (d_in) are parameters that start at w_i, which then counts as 1; without, m_i is 1. The factors are buffers that no checkpoint
-    holds.
+    `weights` are w (number of adapters). With `column_scales`, m_i (d_in) are parameters that start at w_i, which then counts as 1;
+    without, m_i is 1. Once `choose` has been called, each example of a batch goes through one adapter alone. The factors are
+    buffers that no checkpoint holds.
     """
 
     def __init__(self, adapters: list[LoraAdapter], weights: list[float], column_scales: bool = False) -> None:
@@ -28,6 +28,7 @@ class AdapterUpdates(nn.Module):
             for path, factors in adapter.factors.items():
                 self.register_buffer(_key("A", number, path), factors.A.float(), persistent=False)
                 self.register_buffer(_key("B", number, path), factors.scaling * factors.B.float(), persistent=False)
+        self._rows: list[torch.Tensor] | None = None
         self.scales = nn.ParameterDict()
         if column_scales:
             for number, (adapter, weight) in enumerate(zip(adapters, weights, strict=True)):
@@ -40,17 +41,26 @@ class AdapterUpdates(nn.Module):
 
     def choose(self, index: torch.Tensor) -> None:
         """Let each example of the next batch go through one adapter alone: `index` (batch) has their numbers."""
-        self.weights = functional.one_hot(index, self.weights.shape[-1]).float().to(self.weights.device)
+        self._rows = [(index == number).nonzero().flatten() for number in range(len(self.weights))]
 
     def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
         """(batch × length × d_out) for x (batch × length × d_in)."""
-        total = 0
-        for number in self._numbers[module_path]:
-            scaled = x * self.scales[_key("m", number, module_path)] if self.scales else x
-            A, B = getattr(self, _key("A", number, module_path)), getattr(self, _key("B", number, module_path))
-            weight = self.weights[..., number].reshape(-1, 1, 1).to(x.dtype)
-            total = total + weight * functional.linear(functional.linear(scaled, A.to(x.dtype)), B.to(x.dtype))
+        numbers = self._numbers[module_path]
+        if self._rows is None:
+            return sum(self._update(number, module_path, x) for number in numbers)
+        total = x.new_zeros(*x.shape[:-1], getattr(self, _key("B", numbers[0], module_path)).shape[0])
+        for number in numbers:
+            rows = self._rows[number]
+            if len(rows):
+                update = self._update(number, module_path, x.index_select(0, rows))
+                total = total.index_add(0, rows, update.to(total.dtype))
         return total
+
+    def _update(self, number: int, module_path: str, x: torch.Tensor) -> torch.Tensor:
+        """w s B A (m ∘ x) of one adapter."""
+        scaled = x * self.scales[_key("m", number, module_path)] if self.scales else x
+        A, B = getattr(self, _key("A", number, module_path)), getattr(self, _key("B", number, module_path))
+        return self.weights[number] * functional.linear(functional.linear(scaled, A.to(x.dtype)), B.to(x.dtype))
 
     def column_scales(self, module_path: str) -> list[nn.Parameter]:
         """m_i of each adapter that updates a module."""
