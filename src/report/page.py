@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.files import read_json_lines
 from src.report.collect import Outcome
 from src.report.formats import MISSING, cell_text, is_bold, notes
@@ -71,9 +73,10 @@ def _examples(outcomes: list[Outcome], workspace: Workspace, stage: str, limit: 
             score, verdict = scored[row["id"]]
             example["outputs"][label] = {"text": row["output"], "score": round(float(score), 4), "verdict": verdict}
     labels = list(dict.fromkeys(one.cell.label for one in outcomes))
+    mean = {label: float(np.mean([one.quality.mean() for one in outcomes if one.cell.label == label])) for label in labels}
     return {
         "methods": labels,
-        "shown": labels[-_SHOWN_AT_FIRST:],
+        "shown": sorted(labels, key=lambda label: -mean[label])[:_SHOWN_AT_FIRST],
         "metric": metrics,
         "sub_tasks": {stratum: list(examples.values()) for stratum, examples in found.items()},
     }
