@@ -117,7 +117,14 @@ class Experiment:
         label = arguments.calibrate or arguments.lora_merge_strategy or self.plan.method
         if arguments.in_context_examples:
             return "in_context_learning" if self.plan.method == ZERO_SHOT else f"{label}+in_context_learning"
-        return f"shared_{label}" if len(self.plan.merge_sets) > 1 or arguments.stored_calibration else label
+        return f"shared_{label}" if self._is_shared() else label
+
+    def _is_shared(self) -> bool:
+        """Whether the calibration was learned for several compositional tasks, here or in the experiment that it is taken from."""
+        if not self.plan.arguments.stored_calibration:
+            return self.plan.calibrates and len(self.plan.merge_sets) > 1
+        record = self.plan.workspace.stored_model(self.plan.arguments.stored_calibration) / RECORD_FILE
+        return record.is_file() and len(read_json(record)["settings"]["merge_datasets"]) > 1
 
     def _settings_of_predictions(self) -> dict[str, Any]:
         """With the adapter that the predictions are made with, which may have been made by this experiment."""

@@ -86,7 +86,8 @@ class AdapterMaker:
             shapes = {path: (factors.d_out, factors.d_in) for path, factors in own.factors.items()}
             calibration = read_calibration(self.plan.workspace.stored_model(self.plan.arguments.stored_calibration), shapes)
             report = {"calibration_of": self.plan.arguments.stored_calibration}
-        self._store(calibration.fold_into(own), own.report | report | _truncation(*sequences), calibration)
+        merged = {"merge": own.report} if own.report else {}
+        self._store(calibration.fold_into(own), report | merged | _truncation(*sequences), calibration)
 
     def _learned_calibration(
         self, model: Any, merges: list[LoraAdapter], sequences: list[list[TrainingSequence]]
@@ -123,12 +124,15 @@ class AdapterMaker:
         return merged
 
     def _merge_examples(self, model: Any, sequences: list[TrainingSequence], number: int) -> Any:
+        from src.merging import default_num_examples
         from src.training.merge_examples import MergeExamples
 
         folders = self._training_folders()
         folders = replace(folders, checkpoints=folders.checkpoints / f"merge_{number}")
+        # What is calibrated with many examples may have been made to learn from few.
+        few = default_num_examples(self.plan.arguments.lora_merge_strategy) if self.plan.calibrates else None
         settings = optimization_settings(self.plan)
-        return MergeExamples(model, sequences, self._pad_token_id, settings, folders, f"{self._name}: merge")
+        return MergeExamples(model, sequences[:few], self._pad_token_id, settings, folders, f"{self._name}: merge")
 
     @property
     def _name(self) -> str:

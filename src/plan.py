@@ -18,7 +18,7 @@ from src.checks.data_sets import data_sets, merge_sets
 from src.checks.limits import check_numbers, check_trainer_options
 from src.data import Dataset, Locations
 from src.errors import Mistakes, UserError
-from src.merging import check_strategy, default_num_examples, learns_from_examples, parse_options
+from src.merging import check_strategy, default_num_examples, finds_weights, learns_from_examples, parse_options
 from src.methods import AUXILIARY_LORA, CALIBRATION, JOINT_EXPERT, LORA, MERGE, MULTI_STEP, ZERO_SHOT
 from src.models import BaseModel
 from src.workspace import Workspace
@@ -154,6 +154,10 @@ def _merge_options(arguments: Arguments, mistakes: Mistakes) -> tuple[dict[str, 
     mistakes.attempt(check_strategy, strategy)
     if len(mistakes) > found:
         return {}, False
+    mistakes.when(
+        bool(arguments.lora_merge_weights) and finds_weights(strategy),
+        f"--lora_merge_weights contradicts --lora_merge_strategy {strategy}, which finds the weights",
+    )
     options = mistakes.attempt(parse_options, strategy, arguments.lora_merge_options)
     return options or {}, learns_from_examples(strategy)
 

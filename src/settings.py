@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from src.calibration import CalibrationSpec
 from src.loading import ExperimentData
-from src.methods import CALIBRATION
 from src.plan import Plan
 from src.prediction import PredictionSettings
 from src.prediction.backends import PROMPTS_AT_A_TIME, resolve_backend, resolve_dtype
@@ -37,9 +36,9 @@ def calibration_spec(plan: Plan) -> CalibrationSpec:
 
 
 def optimization_settings(plan: Plan) -> OptimizationSettings:
-    """How the plan's adapter or calibration is trained: a calibration has a learning rate and epochs of its own."""
+    """How the plan's adapter, merge or calibration is trained: a calibration has a learning rate and epochs of its own."""
     arguments = plan.arguments
-    if plan.method == CALIBRATION:
+    if plan.calibrates:
         learning_rate, epochs = arguments.calibration_learning_rate, arguments.calibration_epochs
     else:
         learning_rate, epochs = arguments.learning_rate, arguments.num_train_epochs

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from composing import SPANISH, START, adapter_of, assert_sum, folded, loss_by_hand, mistake_in, store, two_of
 from conftest import ARCHITECTURES
 from safetensors.torch import load_file
 from test_calibration import MODULES
-from test_in_context_learning import SPANISH, START, adapter_of, assert_sum, folded, loss_by_hand, mistake_in, store, two_of
 from test_merging import peft_model_with_adapters, saved_adapters
 from test_resume import command, start, wait_until
 from test_training import optimization, sequences_of
@@ -244,6 +244,16 @@ def test_what_is_learned_is_stored_and_counted_also_below_a_calibration(run, wor
         ("dam --lora_merge_options learning_rate=0", "must be above 0"),
         ("dam --lora_merge_options epochs=-1", "must be above 0"),
         ("dam --lora_merge_options cosinus=1", "did you mean cosine?"),
+        ("dam --lora_merge_options cosine=-5", "cosine at least 0"),
+        ("dam --lora_merge_options learning_rate=nan", "--lora_merge_options learning_rate=nan: expected a number"),
+        ("dam --lora_merge_options epochs=inf", "--lora_merge_options epochs=inf: expected a number"),
+        ("lm_cocktail --lora_merge_options temperature=nan", "temperature=nan: expected a number"),
+        ("lorahub --lora_merge_options l1=-1", "l1 at least 0"),
+        ("lorahub --lora_merge_options seed=-1", "seed at least 0"),
+        (
+            "lorahub --lora_merge_weights 2 2",
+            "--lora_merge_weights contradicts --lora_merge_strategy lorahub, which finds the weights",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line_before_anything_is_written(flags, expected, run, workspace, tiny_models):
@@ -298,3 +308,23 @@ def test_a_merge_that_has_learned_is_not_learned_again_when_its_calibration_goes
     first, again = (merge("dam", adapters, [], {"learning_rate": rate}, examples_of(fresh=False)) for rate in rates)
     assert all(torch.equal(first.learned[name], again.learned[name]) for name in first.learned)
     assert first.report["updates"] == again.report["updates"] == 1
+
+
+def test_recomputing_activations_leaves_the_model_as_it_was(examples_of, tiny_models):
+    examples, adapters = examples_of(gradient_checkpointing=True), two_of(tiny_models["llama"])
+    before = examples.loss(AdapterUpdates(adapters, [0.5, 0.5]))
+    examples.train(AdapterUpdates(adapters, [0.5, 0.5], column_scales=True), 1e-3, 1.0)
+    assert not examples.model.is_gradient_checkpointing
+    assert not examples.model.training
+    assert len(examples.model.get_input_embeddings()._forward_hooks) == 0
+    assert examples.loss(AdapterUpdates(adapters, [0.5, 0.5])) == pytest.approx(before, rel=1e-6)
+
+
+def test_below_a_calibration_lorahub_looks_at_few_examples_and_its_report_is_kept(run, workspace, tiny_models, monkeypatch):
+    store(workspace, two_of(tiny_models["llama"]))
+    seen = []
+    monkeypatch.setattr(MergeExamples, "loss", lambda self, correction: seen.append(len(self.sequences)) or 1.0)
+    flags = f"{NEW}lorahub --lora_merge_options evaluations=3 --calibrate learnable_calibration --for_each_component "
+    run(f"{flags}--num_examples_merge 16 --do_predict")
+    training = read_json(workspace.results("e"))["training"]
+    assert (set(seen), training["examples"], len(training["merge"]["weights"])) == ({5}, 16, 2)

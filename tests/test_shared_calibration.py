@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from composing import LEARN, MERGE, SPANISH, adapter_of, folded, mistake_in, store, two_of
 from safetensors.torch import load_file, save_file
 from test_calibration import MODULES, shapes_of
-from test_in_context_learning import LEARN, MERGE, SPANISH, adapter_of, folded, mistake_in, store, two_of
 from test_training import optimization, sequences_of
 from transformers import AutoModelForCausalLM
 
@@ -218,7 +218,7 @@ def without_a_header(folder: Path, shapes: dict[str, tuple[int, int]]) -> None:
     [
         (of_larger_modules, "calibration made does not fit the merge: it was learned for modules of other shapes or types"),
         (of_fewer_modules, "calibration made does not fit the merge: it was learned for modules of other shapes or types"),
-        (of_other_modules, "the merge updates down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"),
+        (of_other_modules, "calibration made does not fit the merge: it was learned for modules of other shapes or types"),
         (without_a_header, "is damaged: its header does not say which calibration it is"),
     ],
 )
@@ -295,3 +295,33 @@ def test_the_header_of_a_calibration_says_only_what_is_not_the_default(tmp_path)
     assert json.loads(read_metadata(tmp_path / FILE)["calibration"]).keys() == {
         *("method", "for_each_component", "layer_groups", "modules")
     }
+
+
+def test_merges_of_different_modules_can_not_share_a_calibration(run, workspace, tiny_models):
+    one, two = two_of(tiny_models["llama"])
+    partial = adapter_of(tiny_models["llama"], "partial", 3, 2, 1.0, ("q_proj",))
+    store(workspace, [one, two, partial, replace(partial, name="partial_too")])
+    flags = f"{SPANISH}--experiment_name e --lora_merge_strategy linear --calibrate learnable_calibration --for_each_component "
+    sets = "--merge_datasets pocket_dialogs_es pocket_dialogs_fr --lora_merge_modules one two partial partial_too"
+    line = mistake_in(f"{flags}{sets}", run, workspace)
+    assert line == "--merge_datasets: the merges update different modules, so they can't share a calibration"
+
+
+def test_a_stored_calibration_of_another_base_model_is_refused(run, workspace, tiny_models):
+    store(workspace, two_of(tiny_models["llama"]))
+    run(f"{SPANISH}{LEARN}--num_examples_merge 8 --experiment_name made")
+    for adapter in two_of(tiny_models["qwen2"]):
+        store(workspace, [replace(adapter, name=f"{adapter.name}_q")])
+    flags = f"{SPANISH}--experiment_name e --lora_merge_strategy linear --lora_merge_modules one_q two_q --stored_calibration made"
+    line = mistake_in(flags, run, workspace)
+    assert line.startswith("--stored_calibration made: it was learned on other weights than ")
+
+
+def test_a_stored_calibration_goes_on_top_of_a_merge_that_learns_and_is_called_what_it_is(run, workspace, tiny_models):
+    store(workspace, two_of(tiny_models["llama"]))
+    run(f"{SPANISH}{LEARN}--num_examples_merge 8 --experiment_name made --do_predict")
+    taken = "--lora_merge_modules one two --merge_datasets pocket_dialogs_es --num_examples_merge 8 --stored_calibration made "
+    run(f"{SPANISH}--experiment_name e --lora_merge_strategy dam {taken}--do_predict")
+    results = read_json(workspace.results("e"))
+    assert results["method"] == "learnable_calibration"  # it was learned for one task, so it is not a shared one
+    assert results["training"]["merge"]["updates"] >= 1

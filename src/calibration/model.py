@@ -50,12 +50,17 @@ class CorrectedModel(nn.Module):
         self.config = base.config
         self._base = (base.requires_grad_(False),)
         modules = dict(base.named_modules())
+        self._recomputes = False
         self._hooks = [modules[path].register_forward_hook(self._corrector(path)) for path in correction.corrected_paths]
 
     def release(self) -> None:
         """Leave the base as it was."""
         for hook in self._hooks:
             hook.remove()
+        if self._recomputes:
+            self._base[0].gradient_checkpointing_disable()
+            self._base[0].disable_input_require_grads()
+            self._base[0].eval()
 
     def _corrector(self, path: str) -> Any:
         def add_correction(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -73,4 +78,6 @@ class CorrectedModel(nn.Module):
         """Called by the Trainer. Checkpointing works in training mode only, which the hidden base is not told of otherwise."""
         self._base[0].train()
         self._base[0].gradient_checkpointing_enable(**options)
-        self._base[0].enable_input_require_grads()
+        if not self._recomputes:  # a second hook could not be taken off again
+            self._base[0].enable_input_require_grads()
+        self._recomputes = True

@@ -82,11 +82,15 @@ def read_calibration(folder: Path, shapes: dict[str, tuple[int, int]]) -> Calibr
     """A stored model's calibration for modules of given shapes (d_out, d_in); raises UserError when it is made for others."""
     from safetensors.torch import load_file
 
-    calibration = Calibration(spec_of_stored(folder), shapes)
+    other = f"calibration {folder.name} does not fit the merge: it was learned for modules of other shapes or types"
+    try:
+        calibration = Calibration(spec_of_stored(folder), shapes)
+    except UserError as error:
+        raise UserError(other) from error
     stored = load_file(folder / FILE)
     wanted = {name: list(parameter.shape) for name, parameter in calibration.named_parameters()}
     if wanted != {name: list(tensor.shape) for name, tensor in stored.items()}:
-        raise UserError(f"calibration {folder.name} does not fit the merge: it was learned for modules of other shapes or types")
+        raise UserError(other)
     calibration.load_state_dict(stored)
     return calibration
 

@@ -93,11 +93,14 @@ def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
     """Each instruction in its template must leave room for text."""
     encoder = ChatEncoder(plan.base.tokenizer(), demonstrations(plan, data))
     style = plan.arguments.prompt_style
+    room = longest_prompt(plan, encoder.demonstrations_length)
+    if room < 1 or room <= encoder.demonstrations_length:
+        return  # which is said already
     for examples in data.stages.values():
         tasks = examples.dataset.tasks
         asked = [instruction((task,)) for task in tasks] if plan.method == MULTI_STEP else [instruction(tasks, style)]
         for one in asked:
-            encoder.check_room(one, longest_prompt(plan, encoder.demonstrations_length))
+            encoder.check_room(one, room)
     for examples in data.training:
         # A target takes up to half of a training sequence.
         ChatEncoder(plan.base.tokenizer()).check_room(instruction(examples.dataset.tasks, style), plan.arguments.max_length // 2)
@@ -145,13 +148,27 @@ def _check_merge(plan: Plan) -> None:
         return
     _merge_of_one_module(plan)
     if plan.method == CALIBRATION:
-        from src.calibration.parameters import read_calibration
+        _check_calibration(plan)
 
-        shapes = {path: shape for name in plan.adapters for path, shape in read_shapes(plan.workspace.stored_model(name)).items()}
-        if plan.calibrates:
-            components_of_modules(calibration_spec(plan), shapes)
-        else:
-            read_calibration(plan.workspace.stored_model(plan.arguments.stored_calibration), shapes)
+
+def _check_calibration(plan: Plan) -> None:
+    """A calibration must fit the modules that its merges update, all of which must update the same ones."""
+    from src.calibration.parameters import read_calibration
+
+    updated = [
+        {path: shape for name in names for path, shape in read_shapes(plan.workspace.stored_model(name)).items()}
+        for names in plan.merges
+    ]
+    if any(shapes != updated[0] for shapes in updated):
+        raise UserError("--merge_datasets: the merges update different modules, so they can't share a calibration")
+    if plan.calibrates:
+        components_of_modules(calibration_spec(plan), updated[0])
+        return
+    stored = plan.workspace.stored_model(plan.arguments.stored_calibration)
+    learned_on = _recorded_base(stored)
+    if learned_on and learned_on != plan.base.identity():
+        raise UserError(f"--stored_calibration {stored.name}: it was learned on other weights than {plan.base.name} has now")
+    read_calibration(stored, updated[0])
 
 
 def _merge_of_one_module(plan: Plan) -> LoraAdapter:

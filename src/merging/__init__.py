@@ -4,7 +4,8 @@ A file has a function `merge(adapters, weights, *, option=default, ...)` that ta
 keyword-only parameters are what `--lora_merge_options` can set. It sees no model, no text and no flag, and imports torch only
 inside its functions. A strategy that learns has a third parameter, `merge(adapters, weights, examples, ...)`: a
 `src.training.merge_examples.MergeExamples`, which tells what an update costs on examples and trains one on them; the file's
-`NUM_EXAMPLES` is how many it gets by default. A strategy may also be a file from elsewhere, given by its path.
+`NUM_EXAMPLES` is how many it gets by default. A file with `FINDS_WEIGHTS = True` takes no weights from the command line.
+A strategy may also be a file from elsewhere, given by its path.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +66,11 @@ def default_num_examples(strategy: str) -> int | None:
     return getattr(_module(strategy), "NUM_EXAMPLES", DEFAULT_NUM_EXAMPLES) if learns_from_examples(strategy) else None
 
 
+def finds_weights(strategy: str) -> bool:
+    """Whether a strategy finds the adapters' weights itself: its file says `FINDS_WEIGHTS = True`."""
+    return getattr(_module(strategy), "FINDS_WEIGHTS", False)
+
+
 def parse_options(strategy: str, words: list[str]) -> dict[str, Any]:
     """The values of `KEY=VALUE` words, each of its default's type; raises UserError with all mistakes."""
     known, found, mistakes = options_of(strategy), {}, []
@@ -77,6 +84,8 @@ def parse_options(strategy: str, words: list[str]) -> dict[str, Any]:
         else:
             try:
                 found[key] = type(known[key])(text)
+                if isinstance(found[key], float) and not math.isfinite(found[key]):
+                    raise ValueError
             except ValueError:
                 kind = type(known[key]).__name__
                 mistakes.append(f"--lora_merge_options {word}: expected {'a number' if kind in ('int', 'float') else kind}")

@@ -34,8 +34,8 @@ def merge(
 ) -> LoraAdapter:
     from src.adapters.updates import AdapterUpdates
 
-    if learning_rate <= 0 or epochs <= 0:
-        raise UserError("--lora_merge_options of dam: learning_rate and epochs must be above 0")
+    if learning_rate <= 0 or epochs <= 0 or cosine < 0:
+        raise UserError("--lora_merge_options of dam: learning_rate and epochs must be above 0, cosine at least 0")
     updates = AdapterUpdates(adapters, weights, column_scales=True)
     penalty = (lambda: cosine * mean_cosine(updates)) if cosine else None
     report = examples.train(updates, learning_rate, epochs, penalty)

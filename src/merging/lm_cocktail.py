@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from src.training.merge_examples import MergeExamples
 
 NUM_EXAMPLES = 5
+FINDS_WEIGHTS = True
 
 
 def merge(adapters: list[LoraAdapter], weights: list[float], examples: MergeExamples, *, temperature: float = 5.0) -> LoraAdapter:
@@ -22,8 +23,6 @@ def merge(adapters: list[LoraAdapter], weights: list[float], examples: MergeExam
 
     from src.adapters.updates import AdapterUpdates
 
-    if len(set(weights)) > 1:
-        raise UserError("--lora_merge_weights contradicts --lora_merge_strategy lm_cocktail, which computes the weights")
     if temperature <= 0:
         raise UserError(f"--lora_merge_options temperature={temperature}: must be above 0")
     losses = torch.tensor([examples.loss(AdapterUpdates([adapter], [1.0])) for adapter in adapters])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from src.training.merge_examples import MergeExamples
 
 NUM_EXAMPLES = 5
+FINDS_WEIGHTS = True
 
 
 def merge(
@@ -40,10 +41,11 @@ def merge(
 
     from src.adapters.updates import AdapterUpdates
 
-    if len(set(weights)) > 1:
-        raise UserError("--lora_merge_weights contradicts --lora_merge_strategy lorahub, which searches the weights")
-    if evaluations < 1 or bound <= 0:
-        raise UserError("--lora_merge_options of lorahub: evaluations must be at least 1, and bound above 0")
+    if evaluations < 1 or bound <= 0 or l1 < 0 or not 0 <= seed < 2**32:
+        raise UserError(
+            "--lora_merge_options of lorahub: evaluations must be at least 1, bound above 0, l1 at least 0, "
+            "seed at least 0 and below 2^32"
+        )
     updates = AdapterUpdates(adapters, weights)
     bar = tqdm(total=evaluations, desc="lorahub: weights tried", delay=2)
 
