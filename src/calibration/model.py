@@ -77,7 +77,7 @@ class CorrectedModel(nn.Module):
     def gradient_checkpointing_enable(self, **options: Any) -> None:
         """Called by the Trainer. Checkpointing works in training mode only, which the hidden base is not told of otherwise."""
         self._base[0].train()
+        # It makes the embeddings' outputs require gradients; of the hooks of two calls, only the last could be taken off again.
+        self._base[0].disable_input_require_grads()
         self._base[0].gradient_checkpointing_enable(**options)
-        if not self._recomputes:  # a second hook could not be taken off again
-            self._base[0].enable_input_require_grads()
         self._recomputes = True
