@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,7 +150,7 @@ def test_printed_scripts_are_bash_and_keep_the_order(tmp_path):
         (tmp_path / "script.sh").write_text(script)
         subprocess.run(["bash", "-n", str(tmp_path / "script.sh")], check=True)
         assert all(str(step) in script for step in steps)
-    assert shell_script(steps).splitlines()[1:] == [str(step) for step in steps]
+    assert shell_script(steps).splitlines()[1:-1] == [f"{step} || failed=1" for step in steps]
     depth = {step.name: number for number, wave in enumerate(waves(steps)) for step in wave}
     assert all(depth[need] < depth[step.name] for step in steps for need in step.needs)
 
@@ -170,6 +171,31 @@ def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
     (tmp_path / "python").chmod(0o755)
     subprocess.run(["bash", str(tmp_path / "job_1")], env=environment | {"SLURM_ARRAY_TASK_ID": "1"}, check=True)
     assert "--experiment_name pocket_sentences_es_lora" in (tmp_path / "ran").read_text()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_script_of_a_task_spreads_its_variants_over_a_list_of_gpus(broken, tmp_path):
+    shutil.copytree(PROJECT / "scripts", tmp_path / "scripts")
+    fake = tmp_path / "bin" / "python"
+    fake.parent.mkdir()
+    fails = 'case "$*" in *llm_judge*sum_tr_fr*) exit 1 ;; esac' if broken else ""
+    fake.write_text(
+        f'#!/usr/bin/env bash\nif [ "$1" = run_sweep.py ]; then cd {PROJECT} && exec {sys.executable} "$@"; fi\n'
+        f'echo "$CUDA_VISIBLE_DEVICES $*" >> {tmp_path}/ran\n{fails}\n'
+    )
+    fake.chmod(0o755)
+    environment = os.environ | {"PATH": f"{fake.parent}:{os.environ['PATH']}", "METHODS": "main_lora linear_merge"}
+    words = ["bash", "scripts/sum_tr.sh", "pocket", "4", "7"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == int(broken)
+    assert ("failed: sum_tr fr; its log says why" in done.stderr) == broken
+    ran = (tmp_path / "ran").read_text().splitlines()
+    assert "--experiment_name pocket_dialogs_lora " in ran[0]
+    gpu_of = {line.split("--experiment_name ")[1].split()[0]: line.split()[0] for line in ran[1:]}
+    for variant, gpu in (("es", "4"), ("fr", "7"), ("de", "4")):
+        assert gpu_of[f"pocket_sentences_{variant}_lora"] == gpu_of[f"pocket_sum_tr_{variant}_linear_merge"] == gpu
+    judged = [line for line in ran if " llm_judge_eval.py " in line]
+    assert len(judged) == 2 * 3
 
 
 # ---- running

@@ -6,8 +6,8 @@ from src.sweep.steps import Step
 
 
 def shell_script(steps: list[Step]) -> str:
-    """The commands in order. It goes on after a failure, as the commands say themselves what they lack."""
-    return "\n".join(["#!/usr/bin/env bash", *(str(step) for step in steps)]) + "\n"
+    """The commands in order. It goes on after a failure, as the commands say themselves what they lack, and ends with code 1."""
+    return "\n".join(["#!/usr/bin/env bash", *(f"{step} || failed=1" for step in steps), "exit ${failed:-0}"]) + "\n"
 
 
 def slurm_script(steps: list[Step]) -> str:
