@@ -30,6 +30,10 @@ def run(argv: list[str]) -> None:
     labels = list(dict.fromkeys(cell.label for cell in asked))
     for name in ("bootstrap_resamples", "examples"):
         mistakes.when(getattr(arguments, name) < 1, f"--{name} {getattr(arguments, name)}: must be at least 1")
+    mistakes.when(arguments.bootstrap_seed < 0, f"--bootstrap_seed {arguments.bootstrap_seed}: must be at least 0")
+    workspace = Workspace(Path(arguments.workspace))
+    folder = Path(arguments.folder) if arguments.folder else workspace.root / "output" / "tables"
+    mistakes.when(folder.exists() and not folder.is_dir(), f"--folder {folder}: not a folder")
     if mistakes:
         raise UserError(*mistakes)
     if arguments.reference not in labels and arguments.reference != "Learnable Calibration++":
@@ -42,16 +46,18 @@ def run(argv: list[str]) -> None:
     from src.report.statistics import Resampler
     from src.report.table import make_main_table
 
-    workspace = Workspace(Path(arguments.workspace))
     judge = arguments.judge or ("pocket" if choice.profile.benchmark == "pocket" else "meta-llama--Llama-3.1-70B-Instruct")
     outcomes = collect(asked, workspace, arguments.stage, judge)
     if not outcomes:
         raise UserError(
             f"{workspace.root / 'output'} has no {arguments.stage} results of these experiments: run_sweep.py makes them"
         )
+    if not any(outcome.judged is not None for outcome in outcomes):
+        if arguments.judge:
+            raise UserError(f"--judge {judge}: it has judged none of these experiments; llm_judge_eval.py does")
+        logger.info("no verdicts of %s: --judge names another one", judge)
     resampler = Resampler(arguments.bootstrap_resamples, arguments.bootstrap_seed)
     table = make_main_table(asked, outcomes, arguments.reference, resampler)
-    folder = Path(arguments.folder) if arguments.folder else workspace.root / "output" / "tables"
     markdown = to_markdown(table)
     written = {"main.md": markdown, "main.tex": to_latex(table), "main.csv": to_csv(table)}
     written["main.html"] = to_html(table, outcomes, workspace, arguments.stage, arguments.examples)

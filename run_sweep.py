@@ -8,11 +8,12 @@ Run again, it does only what is missing. Example, offline and without a GPU:
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from src.command import exit_code_of
 from src.sweep.arguments import parse_sweep_arguments
 from src.sweep.plan import make_sweep_plan
-from src.sweep.scripts import numbered, shell_script, slurm_script
+from src.sweep.scripts import Resources, numbered, shell_script, slurm_script
 
 
 def run(argv: list[str]) -> bool:
@@ -26,19 +27,22 @@ def run(argv: list[str]) -> bool:
         print(numbered(plan.steps))
         return True
     if arguments.print_commands:
-        print({"shell": shell_script, "slurm": slurm_script}[arguments.print_commands](plan.steps), end="")
+        resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
+        scripts = {"shell": shell_script(plan.steps), "slurm": slurm_script(plan.steps, resources, plan.folder)}
+        print(scripts[arguments.print_commands], end="")
         return True
 
-    from src.sweep.execution import Progress, Resources, run_steps
-    from src.sweep.status import FAILED, SKIPPED
+    from src.sweep.execution import Progress, run_steps
+    from src.sweep.status import DONE
     from src.sweep.view import View, summary
+    from src.workspace import Workspace
 
     progress = Progress(plan.steps, plan.folder)
     resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
-    with View(progress) as view:
+    with Workspace(Path(arguments.workspace)).locked(sweep="of this workspace"), View(progress) as view:
         run_steps(progress, resources, arguments.address, view)
     print(summary(progress))
-    return not (progress.named(FAILED) or progress.named(SKIPPED))
+    return len(progress.named(DONE)) == len(plan.steps)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def flags_table(kind: type) -> str:
     for field in dataclasses.fields(kind):
         default = default_of(field)
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
-        shown = "" if shown in (None, "", False) else f"`{shown}`"
+        shown = "" if shown is None or shown is False or shown == "" else f"`{shown}`"
         choices = field.metadata["choices"]
         meaning = field.metadata["help"].replace("%%", "%") + (f" ({', '.join(choices)})" if choices else "")
         certainty = field.metadata["certainty"] if shown or field.metadata["certainty"] != "ours" else ""

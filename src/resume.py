@@ -71,7 +71,7 @@ def settings_of_earlier_predictions(folder: Path) -> dict[str, Any]:
 
 def differences(what: str, earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """A line that lists the settings in which a run differs from the one that made an artefact; none when it doesn't."""
-    differing = [key for key in earlier.keys() & now.keys() if earlier[key] != now[key]]
+    differing = [key for key in earlier.keys() & now.keys() if not _same(earlier[key], now[key])]
     listed = "; ".join(f"{key} was {_shown(earlier[key])}, is {_shown(now[key])}" for key in sorted(differing))
     return [f"{what} exists with other settings ({listed}): choose another name, or --overwrite"] if differing else []
 
@@ -110,6 +110,13 @@ def _common_settings(plan: Plan, groups: list[str]) -> dict[str, Any]:
     if strategy.endswith(".py"):
         hashes["hash_of_merge_strategy"] = hash_of_files([Path(strategy)])
     return settings | {"hash_of_base_model": plan.base.identity()} | hashes
+
+
+def _same(earlier: Any, now: Any) -> bool:
+    """Whether two values say the same: what is a list now may have been one value, or none, in an earlier version."""
+    if isinstance(now, list) and not isinstance(earlier, list):
+        earlier = [] if earlier is None else [earlier]
+    return earlier == now
 
 
 def _whose_adapter(folder: Path, experiment: str) -> list[str]:

@@ -158,6 +158,10 @@ CONTRADICTIONS = [
         f"{COMPOSED}--lora_merge_strategy dam --lora_merge_modules sums trans",
         ["dam needs --merge_datasets, a compositional data set to learn from"],
     ),
+    (
+        f"{COMPOSED}{LEARNED.replace('sums trans', 'sums trans sums other')}--merge_datasets pocket_dialogs_es pocket_dialogs_es",
+        ["--merge_datasets names a data set twice"],
+    ),
     (f"{COMPOSED}{MERGED}--calibration_modules q_proj", ["--calibration_modules needs --calibrate"]),
     (f"{COMPOSED}{MERGED}--calibration_layer_groups 2", ["--calibration_layer_groups needs --calibrate"]),
     (

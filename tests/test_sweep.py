@@ -22,13 +22,14 @@ from src.files import read_json
 from src.sweep.arguments import parse_sweep_arguments
 from src.sweep.execution import Progress, run_group
 from src.sweep.plan import make_sweep_plan
-from src.sweep.scripts import shell_script, slurm_script, waves
+from src.sweep.scripts import Resources, shell_script, slurm_script, waves
 from src.sweep.status import DONE, FAILED, SKIPPED, read_events
 from src.sweep.steps import Step
 from src.sweep.view import duration, summary
 
 PROJECT = Path(__file__).parents[1]
 ONE_SUB_TASK = "--sub_tasks sum_tr_es "
+RESOURCES = Resources(gpus=2, judge_gpus=4, cpus=None)
 TINY = (
     "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' "
     "--joint_expert_flags=' --max_train_examples 8' --cpus_per_task 1 "
@@ -77,13 +78,8 @@ def test_an_experiment_needs_only_the_adapters_that_it_names():
 def test_seeds_repeat_what_is_trained_on_composed_examples_and_nothing_else():
     names = [step.name for step in steps_of(f"{ONE_SUB_TASK}--methods paper --seeds 0 1 --no_judge")]
     repeated = {name.removesuffix("_seed1") for name in names if name.endswith("_seed1")}
-    assert repeated == {
-        f"pocket_sum_tr_es_{name}"
-        for name in (
-            *("dam_merge", "joint_expert_lora", "learnable_calibration_merge", "learnable_calibration_pp_merge"),
-            *("shared_learnable_calibration_merge", "shared_learnable_calibration_pp_merge"),
-        )
-    }
+    learned = ("dam_merge", "joint_expert_lora", "learnable_calibration_merge", "learnable_calibration_pp_merge")
+    assert repeated == {f"pocket_sum_tr_es_{name}" for name in learned}
     (command,) = [
         step.command for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge --seeds 1") if "--do_predict" in step.command
     ]
@@ -124,11 +120,50 @@ def test_the_papers_models_get_the_papers_names_data_and_budgets(workspace):
         ("--seeds 1 1", ["--seeds: a seed stands there twice"]),
         ("--cpus_per_task 0", ["--cpus_per_task 0: must be at least 1"]),
         ('--judge_flags "\'"', ["--judge_flags ': No closing quotation"]),
+        ("--sub_tasks sum_tr_es sum_tr_es", ["--sub_tasks: a sub-task stands there twice"]),
+        (
+            "--sub_tasks sum_tr_es --methods shared_learnable_calibration_merge",
+            ["--methods shared_learnable_calibration_merge: there is one sub-task, and nothing to share a calibration with"],
+        ),
+        ("--seeds 99999999999", ["--seeds: must be at least 0 and below 2^32 - 42"]),
+        ("--dry_run --print_commands shell", ["--dry_run contradicts --print_commands: use one of them"]),
+        ("--workspace /etc/passwd", ["--workspace /etc/passwd: not a folder"]),
+        ("--experiment_flags ' --experiment_name x'", ["--experiment_flags: --experiment_name is the sweep's to say"]),
+        (
+            "--learned_flags ' --num_exampels_merge 3'",
+            [
+                "--learned_flags: unknown flag --num_exampels_merge: did you mean --num_examples_merge or --max_test_examples or --max_valid_examples?"
+            ],
+        ),
         ("--method zero_shot", ["unknown flag --method: did you mean --methods or --models or --tones?"]),
     ],
 )
 def test_mistakes_are_lines(flags, expected):
     assert mistakes_in(flags) == expected
+
+
+def test_flags_of_ones_own_count_more_than_the_benchmarks():
+    def last_of(name: str, flag: str, flags: str) -> str:
+        (step,) = [step for step in steps_of(f"--sub_tasks sum_tone_witty {flags}") if step.name == f"pocket_{name}"]
+        return step.command[len(step.command) - step.command[::-1].index(flag)]
+
+    calibration, rate = "sum_tone_witty_learnable_calibration_pp_merge", "--calibration_learning_rate"
+    assert last_of(calibration, rate, "") == "1e-2"
+    assert last_of(calibration, rate, f"--learned_flags ' {rate} 1e-3'") == "1e-3"
+    adapter, count = "sentences_witty_lora", "--max_train_examples"
+    assert last_of(adapter, count, "") == "6400"
+    assert last_of(adapter, count, f"--single_task_flags ' {count} 7'") == "7"
+    assert last_of(adapter, count, f"--experiment_flags ' {count} 9'") == "9"
+    steps = steps_of("--models slm_v1 --sub_tasks sum_tone_witty --single_task_flags ' --gradient_accumulation_steps 2'")
+    assert not [step for step in steps if step.command.count("--gradient_accumulation_steps") > 1]
+
+
+def test_a_calibration_is_shared_by_two_sub_tasks_at_least():
+    alone, both = (
+        [step.name for step in steps_of(f"--sub_tasks {names} --methods paper") if "shared" in step.name]
+        for names in ("sum_tr_es", "sum_tr_es sum_tr_fr")
+    )
+    assert (len(alone), len(both)) == (0, 2 * 2 * 2)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--methods", "zero"], ["--dry_run"]])
@@ -146,10 +181,11 @@ def test_answers_that_run_nothing_import_nothing_heavy(words):
 
 def test_printed_scripts_are_bash_and_keep_the_order(tmp_path):
     steps = steps_of(f"{ONE_SUB_TASK}--methods paper")
-    for script in (shell_script(steps), slurm_script(steps)):
+    experiments = [step for step in steps if step.command[1] == "run_experiment.py"]
+    for script in (shell_script(steps), slurm_script(steps, RESOURCES, tmp_path)):
         (tmp_path / "script.sh").write_text(script)
         subprocess.run(["bash", "-n", str(tmp_path / "script.sh")], check=True)
-        assert all(str(step) in script for step in steps)
+        assert all(str(step) in script for step in experiments)
     assert shell_script(steps).splitlines()[1:-1] == [f"{step} || failed=1" for step in steps]
     depth = {step.name: number for number, wave in enumerate(waves(steps)) for step in wave}
     assert all(depth[need] < depth[step.name] for step in steps for need in step.needs)
@@ -160,13 +196,16 @@ def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
     fake = tmp_path / "sbatch"
     fake.write_text(f'#!/usr/bin/env bash\necho "$@" >> {calls}\ncat > {tmp_path}/job_$(wc -l < {calls})\nwc -l < {calls}\n')
     fake.chmod(0o755)
-    script = slurm_script(steps_of(f"{ONE_SUB_TASK}--methods linear_merge"))
+    script = slurm_script(steps_of(f"{ONE_SUB_TASK}--methods linear_merge main_lora"), RESOURCES, tmp_path / "logs")
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True)
     first, second, third = calls.read_text().splitlines()
     assert "--array=0-1 " in first
     assert "--dependency" not in first
     assert ["afterany:1" in second, "afterany:2" in third] == [True, True]
+    assert ["--gpus=2" in first, "--gpus=2" in second, "--gpus=4" in third] == [True, True, True]
+    judged = "--experiment_name pocket_sum_tr_es_main_lora pocket_sum_tr_es_linear_merge --judge_model_name_or_path pocket"
+    assert judged in (tmp_path / "job_3").read_text()
     (tmp_path / "python").write_text(f'#!/usr/bin/env bash\necho "$@" >> {tmp_path}/ran\n')
     (tmp_path / "python").chmod(0o755)
     subprocess.run(["bash", str(tmp_path / "job_1")], env=environment | {"SLURM_ARRAY_TASK_ID": "1"}, check=True)
@@ -298,7 +337,8 @@ def test_the_summary_shows_the_last_lines_of_what_failed(tmp_path):
     status = progress.status_of("group")
     status.write_text(json.dumps({"name": "one", "state": "failed", "seconds": 2.0}) + "\n")
     bar = "".join(f"\rtrain: {percent} %" for percent in range(100))
-    progress.log_of("group").write_text(f"\n$ python x --experiment_name one\n{bar}\nerror: it is broken\n")
+    after = "$ python x --experiment_name other\nerror: another one\n"
+    progress.log_of("group").write_text(f"\n$ python x --experiment_name one\n{bar}\nerror: it is broken\n{after}")
     assert [event.state for event in progress.update()] == [FAILED]
     assert progress.update() == []
     shown = summary(progress).splitlines()

@@ -136,11 +136,32 @@ def test_what_is_missing_is_shown_as_missing_and_never_averaged_over():
     assert " 2/3 (13.4) " in main
     assert " — (14.3) " in linear
     rows = list(csv.DictReader(io.StringIO(to_csv(table))))
-    assert [(row["method"], row["mean"], row["sub_tasks"]) for row in rows] == [
+    assert [(row["method"], row["mean"], row["there"]) for row in rows] == [
         ("Zero-shot", "10.000", "3"),
         ("Main-task LoRA", "", "2"),
         ("Linear merge", "", "0"),
     ]
+
+
+def test_a_missing_seed_is_shown_as_missing():
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["dam_merge", "zero_shot"], "seeds": [0, 1]})
+    found = [one for one in outcomes_at(chosen, {"DAM/ZipLoRA merge": 0.4, "Zero-shot": 0.2}) if one.cell.seed == 0]
+    table = make_main_table(chosen, found, "Zero-shot", Resampler(100, 0))
+    (row,) = re.findall(r"^\| DAM.*", to_markdown(table), re.MULTILINE)
+    assert " 1/2 " in row
+    assert table.rows["Zero-shot"][table.columns[0]].interval is not None  # it has no seeds
+
+
+def test_outputs_without_a_verdict_are_counted_beside_the_figure():
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["zero_shot", "main_lora"]})
+    found = outcomes_at(chosen, {"Zero-shot": 0.5, "Main-task LoRA": 0.5})
+    found[0].judged[:30] = np.nan
+    table = make_main_table(chosen, found, "Main-task LoRA", Resampler(100, 0))
+    assert table.rows["Zero-shot"][table.columns[1]].without_verdict == 30
+    shown = to_markdown(table)
+    assert "]▲ ?30" in shown or "] ?30" in shown or "]▼ ?30" in shown
+    assert "?n: n outputs have no verdict" in shown
+    assert "▲ ▼" not in to_markdown(make_main_table(chosen, found, "Learnable Calibration++", Resampler(100, 0)))
 
 
 def test_latex_is_booktabs_with_what_latex_reads_otherwise_escaped():
@@ -234,6 +255,11 @@ def test_nothing_that_a_model_says_can_break_out_of_the_page(finished):
     }
 
 
+def test_a_judge_that_has_judged_nothing_is_a_mistake(finished):
+    with pytest.raises(UserError, match="--judge other: it has judged none of these experiments"):
+        make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root} --judge other"))
+
+
 def test_experiments_on_different_examples_are_not_put_side_by_side(finished):
     store_predictions(finished, "pocket_sum_tr_es_main_lora", [("a", "b")])
     with pytest.raises(UserError, match="other examples than were predicted"):
@@ -247,6 +273,8 @@ def test_experiments_on_different_examples_are_not_put_side_by_side(finished):
         ("--reference zero", "--reference zero: "),
         ("--bootstrap_resamples 0", "--bootstrap_resamples 0: must be at least 1"),
         ("--methods zero", "--methods zero: did you mean zero_shot?"),
+        ("--bootstrap_seed -1", "--bootstrap_seed -1: must be at least 0"),
+        ("--folder /etc/passwd", "--folder /etc/passwd: not a folder"),
     ],
 )
 def test_mistakes_are_one_line(flags, expected, workspace):

@@ -35,6 +35,7 @@ def merge_sets(arguments: Arguments, locations: Locations, mistakes: Mistakes) -
     found = [one for name in arguments.merge_datasets if (one := mistakes.attempt(find_dataset, name, locations))]
     for one in found:
         mistakes.when(not one.is_compositional, f"--merge_datasets {one.name}: a compositional data set is needed")
+    mistakes.when(len(set(arguments.merge_datasets)) < len(arguments.merge_datasets), "--merge_datasets names a data set twice")
     asked = arguments.secondary_task_dataset
     mistakes.when(
         len(found) > 1 and asked not in arguments.merge_datasets,

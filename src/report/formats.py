@@ -25,10 +25,17 @@ def to_markdown(table: MainTable) -> str:
 
 def notes(table: MainTable) -> str:
     """What intervals, marks and missing cells mean."""
-    return (
-        f"Means over models and languages or tones, with 95 % bootstrap intervals; the best three of a column are bold. "
+    compared = (
         f"▲ ▼: significantly better or worse than {table.reference} on the same examples (paired bootstrap, p < 0.05). "
-        f"In parentheses: the paper's figure, on its own data and models. {MISSING}: missing; n/m: only n of m sub-tasks are there."
+        if table.reference in table.rows
+        else ""
+    )
+    unjudged = any(entry.without_verdict for entries in table.rows.values() for entry in entries.values())
+    return (
+        "Means over models and languages or tones, with 95 % bootstrap intervals; the best three of a column are bold. "
+        f"{compared}In parentheses: the paper's figure, on its own data and models. "
+        f"{MISSING}: missing; n/m: only n of m experiments are there."
+        + (" ?n: n outputs have no verdict and don't count." if unjudged else "")
     )
 
 
@@ -47,7 +54,9 @@ def to_csv(table: MainTable) -> str:
     """A line per method and column: figures in percent, empty where they are missing."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "column", "mean", "low", "high", "versus_reference", "place", "paper", "sub_tasks", "expected"])
+    writer.writerow(
+        ["method", "column", "mean", "low", "high", "versus_reference", "place", "paper", "there", "expected", "without_verdict"]
+    )
     for label, entries in table.rows.items():
         for column, entry in entries.items():
             bounds = (entry.interval.mean, entry.interval.low, entry.interval.high) if entry.interval else (None, None, None)
@@ -55,16 +64,18 @@ def to_csv(table: MainTable) -> str:
             figures = ["" if value is None else f"{100 * value:.3f}" for value in bounds]
             paper = "" if entry.paper is None else f"{100 * entry.paper:.2f}"
             place = entry.place or ""
-            writer.writerow([label, column.label, *figures, versus, place, paper, entry.strata, entry.expected])
+            counts = (entry.there, entry.expected, entry.without_verdict)
+            writer.writerow([label, column.label, *figures, versus, place, paper, *counts])
     return out.getvalue()
 
 
 def cell_text(entry: Entry) -> str:
     """`28.6 [27.0, 30.1]▼`, or what is missing."""
     if not entry.interval:
-        return f"{entry.strata}/{entry.expected}" if entry.strata else MISSING
+        return f"{entry.there}/{entry.expected}" if entry.there else MISSING
     mean, low, high = (100 * value for value in (entry.interval.mean, entry.interval.low, entry.interval.high))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]{_MARKS[entry.better]}"
+    unjudged = f" ?{entry.without_verdict}" if entry.without_verdict else ""
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]{_MARKS[entry.better]}{unjudged}"
 
 
 def is_bold(entry: Entry) -> bool:

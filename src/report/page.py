@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from src.errors import UserError
 from src.files import read_json_lines
 from src.report.collect import Outcome
 from src.report.formats import MISSING, cell_text, is_bold, notes
@@ -64,7 +65,10 @@ def _examples(outcomes: list[Outcome], workspace: Workspace, stage: str, limit: 
     for (stratum, label), one in first_seed.items():
         metrics[stratum] = METRIC_LABELS[one.results["stages"][stage]["headline_metric"]]
         scored = {id: (one.quality[number], _verdict(one, number)) for number, id in enumerate(one.ids[:limit])}
-        for _, row in read_json_lines(workspace.predictions(one.cell.experiment, stage)):
+        path = workspace.predictions(one.cell.experiment, stage)
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run the experiment again with --overwrite")
+        for _, row in read_json_lines(path):
             if row["id"] not in scored:
                 continue
             example = found.setdefault(stratum, {}).setdefault(

@@ -32,13 +32,14 @@ class Resampler:
 
     def interval(self, strata: Strata) -> Interval:
         """The statistic with its 95 % percentile interval."""
-        low, high = np.percentile(self.means(strata), [2.5, 97.5])
+        low, high = np.nanpercentile(self.means(strata), [2.5, 97.5])
         return Interval(statistic(strata), float(low), float(high))
 
     def p_value(self, one: Strata, other: Strata) -> float:
         """Two-sided: how often the difference of two methods, paired by example, changes its sign. At least 1 / (resamples + 1)."""
         differences = self.means(one) - self.means(other)
-        tail = min((differences <= 0).sum(), (differences >= 0).sum())
+        # A resample without any verdict has no difference, and speaks for neither.
+        tail = min((~(differences > 0)).sum(), (~(differences < 0)).sum())
         return min(1.0, 2 * (tail + 1) / (self.resamples + 1))
 
     def _stratum_means(self, name: str, values: np.ndarray) -> np.ndarray:
@@ -47,7 +48,8 @@ class Resampler:
         if key not in self._examples:
             self._examples[key] = self._weights(crc32(name.encode()), examples)
         weights, there = self._examples[key], np.isfinite(values)
-        drawn = (weights @ np.where(there, values, 0).T) / (weights @ there.T)  # (resamples × seeds)
+        with np.errstate(invalid="ignore"):
+            drawn = (weights @ np.where(there, values, 0).T) / (weights @ there.T)  # (resamples × seeds)
         if seeds == 1:
             return drawn[:, 0]
         return (drawn * self._weights(crc32(f"{name}, seeds".encode()), seeds)).sum(axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from src.paper import COMPOSITIONS, MAIN_BLOCK, paper_scores
 from src.report.collect import Outcome
-from src.report.statistics import Resampler, Strata
+from src.report.statistics import Resampler, Strata, statistic
 from src.scoring.bootstrap import Interval
 from src.sweep.cells import Cell
 from src.tables import METRIC_LABELS
@@ -36,13 +36,15 @@ class Column:
 class Entry:
     """A method's figure in a column, between 0 and 1.
 
-    `strata` of `expected` are there (sub-tasks with models). `better` than the reference method: True or False where the paired
-    difference is significant, else None. `place` among the column's methods, from 1. `paper` is the paper's figure.
+    `there` of `expected` experiments (sub-tasks, models, seeds) have the figure. `without_verdict` of their outputs have none from
+    the judge and don't count. `better` than the reference method: True or False where the paired difference is significant, else
+    None. `place` among the column's methods, from 1. `paper` is the paper's figure.
     """
 
     interval: Interval | None
-    strata: int
+    there: int
     expected: int
+    without_verdict: int
     better: bool | None
     place: int | None
     paper: float | None
@@ -70,15 +72,16 @@ def make_main_table(cells: list[Cell], outcomes: list[Outcome], reference: str, 
     rows: dict[str, dict[Column, Entry]] = {label: {} for label in labels}
     for column in columns:
         strata = {label: _strata(label, column, outcomes) for label in labels}
-        expected = len({(c.sub_task.name, c.model) for c in cells if _belongs(c, column)})
-        whole = {label: found for label, found in strata.items() if len(found) == expected}
-        places = {label: place for place, label in enumerate(sorted(whole, key=lambda one: -_mean(whole[one])), start=1)}
+        there = {label: sum(len(seeds) for seeds in found.values()) for label, found in strata.items()}
+        expected = {label: sum(cell.label == label and _belongs(cell, column) for cell in cells) for label in labels}
+        whole = {label: found for label, found in strata.items() if there[label] == expected[label]}
+        places = {label: place for place, label in enumerate(sorted(whole, key=lambda one: -statistic(whole[one])), start=1)}
         for label in labels:
-            there = label in whole
             rows[label][column] = Entry(
-                resampler.interval(whole[label]) if there else None,
-                len(strata[label]),
-                expected,
+                resampler.interval(whole[label]) if label in whole else None,
+                there[label],
+                expected[label],
+                sum(int(np.isnan(seeds).sum()) for seeds in strata[label].values()),
                 _better(whole, label, reference, resampler),
                 places.get(label),
                 _paper_figure(label, column),
@@ -101,18 +104,12 @@ def _strata(label: str, column: Column, outcomes: list[Outcome]) -> dict[str, np
     return {stratum: np.stack(seeds) for stratum, seeds in found.items()}
 
 
-def _mean(strata: Strata) -> float:
-    from src.report.statistics import statistic
-
-    return statistic(strata)
-
-
 def _better(whole: dict[str, Strata], label: str, reference: str, resampler: Resampler) -> bool | None:
     if label == reference or not {label, reference} <= whole.keys():
         return None
     if resampler.p_value(whole[label], whole[reference]) >= SIGNIFICANT:
         return None
-    return _mean(whole[label]) > _mean(whole[reference])
+    return statistic(whole[label]) > statistic(whole[reference])
 
 
 def _paper_figure(label: str, column: Column) -> float | None:
@@ -127,7 +124,8 @@ def _correlation(entries: dict[str, Entry]) -> float | None:
     block = [entries.get(label) for label in MAIN_BLOCK]
     if any(entry is None or entry.interval is None for entry in block):
         return None
-    return float(spearmanr([entry.interval.mean for entry in block], [entry.paper for entry in block]).statistic)
+    ours = [entry.interval.mean for entry in block]
+    return float(spearmanr(ours, [entry.paper for entry in block]).statistic) if len(set(ours)) > 1 else None
 
 
 def _extra_parameters(label: str, outcomes: list[Outcome]) -> float | None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,20 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError, first_line
+from src.sweep.scripts import Resources
 from src.sweep.status import FAILED, SETTLED, SKIPPED, WAITING, Event, read_events
 from src.sweep.steps import Step
 
 PROJECT = Path(__file__).parents[2]
 _SECONDS_BETWEEN_LOOKS = 0.5
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What each group takes: GPUs where there are any, else processor cores (None: all of a machine's)."""
-
-    gpus: int
-    judge_gpus: int
-    cpus: int | None
 
 
 @dataclass
@@ -65,6 +58,13 @@ class Progress:
                     self.states[event.name] = event
                     new.append(event)
         return new
+
+    def fail(self, group: str) -> list[Event]:
+        """Settle what is left of a group whose process is lost."""
+        lost = [step.name for step in self.groups[group] if self.states[step.name].state not in SETTLED]
+        events = [Event(name, FAILED if number == 0 else SKIPPED) for number, name in enumerate(lost)]
+        self.states |= {event.name: event for event in events}
+        return events
 
     def is_ready(self, group: list[Step]) -> bool:
         """Whether all that a group needs from other groups has ended, well or not."""
@@ -108,8 +108,16 @@ def run_steps(progress: Progress, resources: Resources, address: str | None, loo
                     running[remote.options(**taken).remote(_as_data(possible), *paths, taken["num_cpus"])] = group
             ended, _ = ray.wait(list(running), timeout=_SECONDS_BETWEEN_LOOKS) if running else ([], [])
             for reference in ended:
-                ray.get(reference)
-                del running[reference]
+                group = running.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:  # its machine or its process was lost, to memory for example
+                    with open(progress.log_of(group), "a", encoding="utf-8") as log:
+                        log.write(f"\n{error}\n")
+                    progress.update()
+                    look(progress.fail(group))
+            if not running:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
             look(progress.update())
 
 
@@ -137,6 +145,7 @@ def _options(resources: Resources) -> dict[str, dict[str, int]]:
     import ray
 
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    machines = [machine for machine in machines if machine.get("GPU")] or machines
     cpus, gpus = (int(max(machine.get(kind, 0) for machine in machines)) for kind in ("CPU", "GPU"))
     asked = {"--gpus_per_task": resources.gpus, "--gpus_per_judge": resources.judge_gpus} if gpus else {}
     mistakes = [f"{flag} {count}: the largest machine has {gpus} GPUs" for flag, count in asked.items() if count > gpus]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from src.arguments import parse_arguments
 from src.errors import Mistakes, UserError, nearest
+from src.judge.arguments import parse_judge_arguments
+from src.preparation.arguments import parse_preparation_arguments
 from src.sweep.arguments import Selection, SweepArguments
 from src.sweep.cells import Choice
 from src.sweep.methods import OWN_METHODS, PAPER_METHODS
@@ -40,8 +44,10 @@ def make_sweep_plan(arguments: SweepArguments, found_while_parsing: list[str]) -
     for name in ("gpus_per_task", "gpus_per_judge", "cpus_per_task"):
         value = getattr(arguments, name)
         mistakes.when(value is not None and value < 1, f"--{name} {value}: must be at least 1")
-    for name in ("experiment_flags", "single_task_flags", "joint_expert_flags", "learned_flags", "data_flags", "judge_flags"):
-        mistakes.attempt(_words, name, getattr(arguments, name) or "")
+    _check_flags(arguments, mistakes)
+    folder = Path(arguments.workspace)
+    mistakes.when(folder.exists() and not folder.is_dir(), f"--workspace {folder}: not a folder")
+    mistakes.when(arguments.dry_run and bool(arguments.print_commands), "--dry_run contradicts --print_commands: use one of them")
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
     profile = _with_own_flags(choice.profile, arguments)
@@ -57,15 +63,20 @@ def choose(selection: Selection, mistakes: Mistakes) -> Choice:
         "paper": [*(method.name for method in PAPER_METHODS), *shared_names()],
         "own": [method.name for method in OWN_METHODS],
     }
+    sub_tasks = _sub_tasks(selection, profile, mistakes)
+    if len(sub_tasks) < 2:
+        groups["paper"] = [name for name in groups["paper"] if name not in shared_names()]
+        alone = [name for name in selection.methods if name in shared_names()]
+        mistakes += [f"--methods {name}: there is one sub-task, and nothing to share a calibration with" for name in alone]
     asked = [name for word in selection.methods for name in groups.get(word, [word])]
     known = [*groups, *methods, *shared_names()]
     mistakes += [f"--methods {name}: {nearest(name, known)}" for name in asked if name not in known]
-    mistakes.when(any(seed < 0 for seed in selection.seeds), "--seeds: must be at least 0")
+    mistakes.when(any(not 0 <= seed < 2**32 - 42 for seed in selection.seeds), "--seeds: must be at least 0 and below 2^32 - 42")
     mistakes.when(len(set(selection.seeds)) < len(selection.seeds), "--seeds: a seed stands there twice")
     return Choice(
         profile,
         models,
-        _sub_tasks(selection, profile, mistakes),
+        sub_tasks,
         [method for name, method in methods.items() if name in asked],
         [calibration for name, calibration in shared_names().items() if name in asked],
         selection.seeds,
@@ -79,6 +90,7 @@ def _models(arguments: Selection, mistakes: Mistakes) -> tuple[Profile, dict[str
         return POCKET, {"": None}
     mistakes.when("pocket" in arguments.models, "--models: pocket has data of its own, and stands alone")
     found = {name if name in PAPER_MODELS else Path(name).name: PAPER_MODELS.get(name, name) for name in arguments.models}
+    found = {name: str(Path(model).resolve()) if Path(model).is_dir() else model for name, model in found.items()}
     mistakes.when(len(found) < len(arguments.models), "--models: two of them end with the same name")
     return PAPER, found
 
@@ -90,6 +102,7 @@ def _sub_tasks(arguments: Selection, profile: Profile, mistakes: Mistakes) -> li
     known = {one.name: one for one in all_sub_tasks(profile.benchmark)}
     if arguments.sub_tasks:
         mistakes += [f"--sub_tasks {name}: {nearest(name, known)}" for name in arguments.sub_tasks if name not in known]
+        mistakes.when(len(set(arguments.sub_tasks)) < len(arguments.sub_tasks), "--sub_tasks: a sub-task stands there twice")
         return [known[name] for name in arguments.sub_tasks if name in known]
     variants = {*arguments.languages, *arguments.tones}
     chosen = [one for one in known.values() if one.task in arguments.tasks and one.auxiliary.variant in variants]
@@ -105,12 +118,31 @@ def _words(name: str, text: str) -> list[str]:
 
 
 def _with_own_flags(profile: Profile, arguments: SweepArguments) -> Profile:
-    given = {
-        "single_task": arguments.single_task_flags,
-        "joint_expert": arguments.joint_expert_flags,
-        "learned": arguments.learned_flags,
-        "judge": arguments.judge_flags,
-    }
-    replaced = {name: flags for name, flags in given.items() if flags is not None}
-    common = f"{profile.common} {arguments.experiment_flags}"
-    return replace(profile, data=arguments.data_flags, common=common, **replaced)
+    """The profile with the command line's flags in place of its own."""
+    changes: dict[str, Any] = {"data": arguments.data_flags, "last": arguments.experiment_flags}
+    if arguments.single_task_flags is not None:
+        changes |= {"single_task": arguments.single_task_flags, "tone_adapter": ""}
+    if arguments.joint_expert_flags is not None:
+        changes["joint_expert"] = arguments.joint_expert_flags
+    if arguments.learned_flags is not None:
+        changes |= {"learned": arguments.learned_flags, "by_method": {}}
+    if arguments.judge_flags is not None:
+        changes["judge"] = arguments.judge_flags
+    return replace(profile, **changes)
+
+
+def _check_flags(arguments: SweepArguments, mistakes: Mistakes) -> None:
+    """The flags in quotes must be flags of their commands, and leave alone what the sweep itself says."""
+    parsers = dict.fromkeys(("experiment_flags", "single_task_flags", "joint_expert_flags", "learned_flags"), parse_arguments)
+    parsers |= {"judge_flags": parse_judge_arguments, "data_flags": parse_preparation_arguments}
+    for name, parse in parsers.items():
+        words = mistakes.attempt(_words, name, getattr(arguments, name) or "")
+        if not words:
+            continue
+        try:
+            _, found = parse([word for word in words if not word.startswith("@")])
+        except UserError as error:
+            found = list(error.mistakes)
+        mistakes += [f"--{name}: {mistake}" for mistake in found]
+        own = [word for word in words if word.split("=")[0] in ("--experiment_name", "--workspace", "--dataset", "--only")]
+        mistakes += [f"--{name}: {word} is the sweep's to say" for word in own]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 class Profile:
     """Flags of preparing data, every experiment, single-task training, joint experts, what learns from composed examples, judging.
 
-    `by_method` adds to a method's flags, by its name.
+    `by_method` adds to a method's flags, by its name. `last` are every experiment's, too, and count more than all others.
     """
 
     benchmark: str
@@ -20,6 +20,7 @@ class Profile:
     joint_expert: str = ""
     learned: str = ""
     judge: str = ""
+    last: str = ""
     by_method: dict[str, str] = field(default_factory=dict)
 
 

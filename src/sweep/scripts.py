@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
 from src.sweep.steps import Step
 
 
@@ -10,25 +14,47 @@ def shell_script(steps: list[Step]) -> str:
     return "\n".join(["#!/usr/bin/env bash", *(f"{step} || failed=1" for step in steps), "exit ${failed:-0}"]) + "\n"
 
 
-def slurm_script(steps: list[Step]) -> str:
-    """A script that submits an array job per wave: the steps of a wave need only those of earlier ones."""
+@dataclass(frozen=True)
+class Resources:
+    """What each group takes: GPUs where there are any, else processor cores (None: all of a machine's)."""
+
+    gpus: int
+    judge_gpus: int
+    cpus: int | None
+
+
+def slurm_script(steps: list[Step], resources: Resources, folder: Path) -> str:
+    """A script that submits an array job per wave: the steps of a wave need only those of earlier ones; the judge comes last.
+
+    One job judges all experiments, with one engine; it refuses to begin while one of them has no predictions.
+    """
     lines = [
         "#!/usr/bin/env bash",
-        "# Options of sbatch for every job: SBATCH_PARTITION=..., or add them here.",
+        "# Options for every job, such as a partition: set SBATCH_PARTITION and the like.",
         "set -euo pipefail",
     ]
-    lines += ["mkdir -p logs/sweep", "previous="]
-    for number, wave in enumerate(waves(steps), start=1):
-        script = "\n".join(["#!/usr/bin/env bash", 'case "$SLURM_ARRAY_TASK_ID" in'])
-        script += "".join(f"\n{index}) {step} ;;" for index, step in enumerate(wave)) + "\nesac\n"
+    lines += [f"mkdir -p {folder}", "previous="]
+    judged = [step for step in steps if step.command[1] == "llm_judge_eval.py"]
+    jobs = [[str(step) for step in wave] for wave in waves([step for step in steps if step not in judged])]
+    kinds = [(commands, resources.gpus) for commands in jobs] + [([_one_judge(judged)], resources.judge_gpus)] * bool(judged)
+    for number, (commands, gpus) in enumerate(kinds, start=1):
+        gpus = 0 if commands[0].startswith("bash ") else gpus
+        script = "\n".join(f"{index}) {command} ;;" for index, command in enumerate(commands))
         lines += [
-            f"previous=$(sbatch --parsable --array=0-{len(wave) - 1} --gpus=1 --job-name=sweep_{number} "
-            f"--output=logs/sweep/wave_{number}_%a.log ${{previous:+--dependency=afterany:$previous}} <<'WAVE'",
-            script.rstrip(),
+            f"previous=$(sbatch --parsable --array=0-{len(commands) - 1} --gpus={gpus} --job-name=sweep_{number} "
+            f"--output={folder}/wave_{number}_%a.log ${{previous:+--dependency=afterany:$previous}} <<'WAVE'",
+            f'#!/usr/bin/env bash\ncase "$SLURM_ARRAY_TASK_ID" in\n{script}\nesac',
             "WAVE",
             ")",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _one_judge(judged: list[Step]) -> str:
+    """One command in place of several that differ in the experiment only."""
+    words = list(judged[0].command)
+    place = words.index("--experiment_name") + 1
+    return shlex.join([*words[:place], *(step.command[place] for step in judged), *words[place + 1 :]])
 
 
 def waves(steps: list[Step]) -> list[list[Step]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from src.sweep.execution import Progress
 from src.sweep.status import DONE, FAILED, RUNNING, SETTLED, SKIPPED, Event, last_line, last_lines
+from src.sweep.steps import Step
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,20 +76,20 @@ def summary(progress: Progress) -> str:
     """How many steps are done, failed and skipped, and the last lines of what failed."""
     counts = {state: progress.named(state) for state in (DONE, FAILED, SKIPPED)}
     lines = [", ".join(f"{len(names)} {state}" for state, names in counts.items())]
-    groups = {step.name: step.group for step in progress.steps}
+    steps = {step.name: step for step in progress.steps}
     for name in counts[FAILED]:
-        log = progress.log_of(groups[name])
-        lines += ["", f"failed: {name}; {log} ends with:", *(f"    {line}" for line in _part_of(log, name))]
+        log = progress.log_of(steps[name].group)
+        lines += ["", f"failed: {name}; {log} ends with:", *(f"    {line}" for line in _part_of(log, steps[name]))]
     if counts[SKIPPED]:
         lines += ["", f"skipped, as what they need has failed: {', '.join(counts[SKIPPED])}"]
     return "\n".join(lines)
 
 
-def _part_of(log: object, name: str) -> list[str]:
+def _part_of(log: Path, step: Step) -> list[str]:
     """The last lines that a failed step wrote into its group's log."""
     lines = last_lines(log, 10**6, size=10**6)
     starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
-    own = [number for number in starts if f" {name} " in f"{lines[number]} "]
+    own = [number for number in starts if lines[number] == f"$ {' '.join(step.command)}"]
     if not own:
         return lines[-_LINES_OF_A_FAILURE:]
     end = next((number for number in starts if number > own[-1]), len(lines))
