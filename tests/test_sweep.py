@@ -1,4 +1,4 @@
-"""Whole tables by one command: the graph of experiments, running it on Ray, failures, and going on after an interruption."""
+"""Whole tables by one command: the graph of experiments, scripts of it, and what a sweep shows."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from planning import heavy_imports_of, plan_of, with_ctrl_c
+from planning import heavy_imports_of, plan_of
 
-import make_tables
-import run_sweep
 from src.errors import UserError
-from src.files import read_json
 from src.sweep.arguments import parse_sweep_arguments
-from src.sweep.execution import Progress, run_group
+from src.sweep.execution import Progress
 from src.sweep.plan import make_sweep_plan
 from src.sweep.scripts import Resources, shell_script, slurm_script, waves
-from src.sweep.status import DONE, FAILED, SKIPPED, read_events
+from src.sweep.status import FAILED
 from src.sweep.steps import Step
 from src.sweep.view import duration, summary
 
@@ -130,10 +125,8 @@ def test_the_papers_models_get_the_papers_names_data_and_budgets(workspace):
         ("--workspace /etc/passwd", ["--workspace /etc/passwd: not a folder"]),
         ("--experiment_flags ' --experiment_name x'", ["--experiment_flags: --experiment_name is the sweep's to say"]),
         (
-            "--learned_flags ' --num_exampels_merge 3'",
-            [
-                "--learned_flags: unknown flag --num_exampels_merge: did you mean --num_examples_merge or --max_test_examples or --max_valid_examples?"
-            ],
+            "--learned_flags ' --seet 3'",
+            ["--learned_flags: unknown flag --seet: did you mean --seed or --dataset or --data_seed?"],
         ),
         ("--method zero_shot", ["unknown flag --method: did you mean --methods or --models or --tones?"]),
     ],
@@ -235,97 +228,6 @@ def test_the_script_of_a_task_spreads_its_variants_over_a_list_of_gpus(broken, t
         assert gpu_of[f"pocket_sentences_{variant}_lora"] == gpu_of[f"pocket_sum_tr_{variant}_linear_merge"] == gpu
     judged = [line for line in ran if " llm_judge_eval.py " in line]
     assert len(judged) == 2 * 3
-
-
-# ---- running
-
-
-def shell_step(name: str, script: str, needs: tuple[str, ...] = ()) -> dict:
-    return {"name": name, "command": ["bash", "-c", script], "needs": list(needs)}
-
-
-def test_a_step_that_fails_or_crashes_stops_only_what_needs_it(tmp_path):
-    steps = [
-        shell_step("fails", "echo no; exit 3"),
-        shell_step("needs it", "true", ("fails",)),
-        shell_step("kills its process", "kill -9 $PPID; sleep 5"),
-        shell_step("needs that", "true", ("kills its process",)),
-        shell_step("goes on", f"echo here > {tmp_path}/here", ()),
-    ]
-    status = tmp_path / "status.jsonl"
-    run_group(steps, str(tmp_path / "log"), str(status), 1)
-    ended = {event.name: event.state for event in read_events(status)}
-    expected = [FAILED, SKIPPED, FAILED, SKIPPED, DONE]
-    assert ended == {step["name"]: state for step, state in zip(steps, expected, strict=True)}
-    assert (tmp_path / "here").is_file()
-
-
-def test_what_is_lost_with_another_group_is_skipped_and_the_rest_can_run():
-    steps = [
-        Step("a", ("true",), (), "a"),
-        Step("b", ("true",), ("a",), "both"),
-        Step("c", ("true",), (), "both"),
-        Step("d", ("true",), ("b",), "both"),
-    ]
-    progress = Progress(steps, Path("nowhere"))
-    assert not progress.is_ready(progress.groups["both"])
-    progress.states["a"] = type(progress.states["a"])("a", FAILED)
-    assert progress.is_ready(progress.groups["both"])
-    possible, skipped = progress.without_lost(progress.groups["both"])
-    assert ([step.name for step in possible], [step.name for step in skipped]) == (["c"], ["b", "d"])
-
-
-def test_a_sweep_runs_its_table_and_a_planted_failure_leaves_the_rest_done(workspace, capsys):
-    planted = workspace.stored_model("pocket_sentences_es_lora")
-    planted.mkdir(parents=True)
-    flags = f"{ONE_SUB_TASK}{TINY}--methods main_lora linear_merge joint_expert_lora --workspace {workspace.root}"
-    assert not run_sweep.run(shlex.split(flags))
-    shown = capsys.readouterr().out
-    assert "5 done, 1 failed, 2 skipped" in shown
-    assert f"error: {planted} exists and was not made by an experiment: choose another name" in shown
-    assert "skipped, as what they need has failed: pocket_sum_tr_es_linear_merge, judge pocket_sum_tr_es_linear_merge" in shown
-    planted.rmdir()
-    assert run_sweep.run(shlex.split(flags))
-    assert "8 done, 0 failed, 0 skipped" in capsys.readouterr().out
-    for name in ("main_lora", "linear_merge", "joint_expert_lora"):
-        assert read_json(workspace.results(f"pocket_sum_tr_es_{name}"))["stages"]["test"]["counts"]["examples"] == 4
-        assert workspace.judgement(f"pocket_sum_tr_es_{name}", "pocket").is_file()
-
-
-def test_a_sweep_that_is_killed_takes_its_processes_with_it_and_ends_in_the_same_table(workspace):
-    flags = f"{ONE_SUB_TASK}{TINY}--methods zero_shot linear_merge --workspace "
-    whole, cut = workspace.root / "whole", workspace.root / "cut"
-    command = [sys.executable, "run_sweep.py", *shlex.split(flags)]
-    killed = subprocess.Popen([*command, str(cut)], cwd=PROJECT, stdout=subprocess.DEVNULL, preexec_fn=with_ctrl_c)
-    results = cut / "output" / "pocket_dialogs_lora" / "results.json"
-    deadline = time.monotonic() + 120
-    while not results.is_file() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    deadline = time.monotonic() + 30
-    while (left := _workers_in(cut)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert left == []
-    tables = []
-    for folder in (whole, cut):
-        subprocess.run([*command, str(folder)], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
-        make_tables.run([*shlex.split(f"{ONE_SUB_TASK}--methods zero_shot linear_merge --workspace"), str(folder)])
-        tables.append((folder / "output" / "tables" / "main.csv").read_text())
-    assert tables[0] == tables[1]
-
-
-def _workers_in(folder: Path) -> list[str]:
-    """Command lines of running processes that work in a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode(errors="replace").replace("\0", " ")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if "src.sweep.worker" in words and str(folder) in words:
-            found.append(words)
-    return found
 
 
 # ---- what is shown
