@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from src.adapters.lora import LoraAdapter, LoraFactors
 from src.adapters.peft_folder import write_adapter
+from src.calibration import LC, CalibrationSpec
+from src.calibration.parameters import Calibration
 from src.encoding import IGNORED, TrainingSequence
 from src.errors import UserError
 from src.models import BaseModel
@@ -81,3 +83,31 @@ def mistake_in(flags: str, run: Callable[[str], None], workspace: Workspace) -> 
     assert files_in(workspace.root) == before
     (line,) = caught.value.mistakes
     return line
+
+
+def shapes_in(*adapters: LoraAdapter) -> dict[str, tuple[int, int]]:
+    return {path: (factors.d_out, factors.d_in) for adapter in adapters for path, factors in adapter.factors.items()}
+
+
+def random_calibration(spec: CalibrationSpec, shapes: dict[str, tuple[int, int]]) -> Calibration:
+    made = Calibration(spec, shapes)
+    torch.manual_seed(11)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def calibrated_by_hand(folder: Path, merged: LoraAdapter, made: Calibration) -> torch.nn.Module:
+    """A model of two layers with merge and P2 P1 in its weights and p in its biases; a group of layers is one layer here."""
+    model = folded(folder, [merged], [1.0])
+    for path in merged.factors:
+        layer, kind = path.split(".")[2], path.split(".")[-1]
+        name = kind if made.spec.layer_groups == 1 else f"{kind}_group{layer}"
+        module = model.get_submodule(path)
+        if made.spec.modules and kind not in made.spec.modules:
+            continue
+        if made.spec.method == LC:
+            module.bias = torch.nn.Parameter(made.p[name].detach() + (0 if module.bias is None else module.bias.detach()))
+        else:
+            module.weight.data += made.P2[name] @ made.P1[name]
+    return model

@@ -25,11 +25,6 @@ from src.sweep.view import duration, summary
 PROJECT = Path(__file__).parents[1]
 ONE_SUB_TASK = "--sub_tasks sum_tr_es "
 RESOURCES = Resources(gpus=2, judge_gpus=4, cpus=None)
-TINY = (
-    "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' "
-    "--joint_expert_flags=' --max_train_examples 8' --cpus_per_task 1 "
-    "--experiment_flags=' --max_test_examples 4 --bootstrap_resamples 20 --max_new_tokens 8' "
-)
 
 
 def steps_of(flags: str) -> list[Step]:

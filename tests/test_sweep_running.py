@@ -10,18 +10,15 @@ import time
 from pathlib import Path
 
 from planning import with_ctrl_c
+from test_sweep import ONE_SUB_TASK, PROJECT
 
 import make_tables
 import run_sweep
 from src.files import read_json
 from src.sweep.execution import Progress, run_group
-from src.sweep.scripts import Resources
 from src.sweep.status import DONE, FAILED, SKIPPED, read_events
 from src.sweep.steps import Step
 
-PROJECT = Path(__file__).parents[1]
-ONE_SUB_TASK = "--sub_tasks sum_tr_es "
-RESOURCES = Resources(gpus=2, judge_gpus=4, cpus=None)
 TINY = (
     "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' "
     "--joint_expert_flags=' --max_train_examples 8' --cpus_per_task 1 "

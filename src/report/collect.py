@@ -61,8 +61,11 @@ def _score_again(cell: Cell, workspace: Workspace, stage: str, scores: dict[str,
     from src.prediction.predict import read_predictions
     from src.scoring.score import score
 
+    made = workspace.predictions(cell.experiment, stage)
+    if not made.is_file():
+        raise UserError(f"{made} is missing: run the experiment again with --overwrite")
     logger.info("scoring the examples of %s", cell.experiment)
-    predictions = read_predictions(workspace.predictions(cell.experiment, stage))
+    predictions = read_predictions(made)
     path = workspace.scores(cell.experiment, stage)
     score(predictions, scores["headline_metric"], scores["rouge_tokenizer"], resamples=1, seed=0, path=path)
 

@@ -114,8 +114,7 @@ def run_steps(progress: Progress, resources: Resources, address: str | None, loo
                 except ray.exceptions.RayError as error:  # its machine or its process was lost, to memory for example
                     with open(progress.log_of(group), "a", encoding="utf-8") as log:
                         log.write(f"\n{error}\n")
-                    progress.update()
-                    look(progress.fail(group))
+                    look([*progress.update(), *progress.fail(group)])
             if not running:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
             look(progress.update())

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional
 
 from src.calibration.model import CorrectedModel, Correction
 from src.encoding import IGNORED, TrainingSequence
 from src.training import OptimizationSettings, TrainingFolders, TrainingReport
 from src.training.batching import Collator
-from src.training.trainer import Penalty, train_parameters
+from src.training.trainer import Penalty, target_loss, train_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,12 +41,9 @@ class MergeExamples:
             total, tokens = 0.0, 0
             for batch in self._batches():
                 labels = batch.pop("labels")
-                logits = corrected(**batch).logits[:, :-1].float()
-                targets = labels[:, labels.shape[1] - logits.shape[1] :]
-                total += functional.cross_entropy(
-                    logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-                ).item()
-                tokens += (targets != IGNORED).sum().item()
+                count = (labels != IGNORED).sum().item()
+                total += target_loss(corrected(**batch), labels).item() * count
+                tokens += count
             return total / tokens
         finally:
             corrected.release()
