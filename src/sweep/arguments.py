@@ -36,13 +36,11 @@ class SweepArguments(Selection):
     experiment_flags: str = flag(
         "", "experiments", "more flags of every experiment, as one quoted text: =' --max_test_examples 100'"
     )
-    single_task_flags: str | None = flag(None, "experiments", "flags of single-task training, in place of the benchmark's")
-    joint_expert_flags: str | None = flag(None, "experiments", "flags of joint experts, in place of the benchmark's")
-    learned_flags: str | None = flag(
-        None, "experiments", "flags of what learns from composed examples, in place of the benchmark's"
-    )
+    single_task_flags: str = flag("", "experiments", "more flags of single-task training, after the benchmark's")
+    joint_expert_flags: str = flag("", "experiments", "more flags of joint experts, after the benchmark's")
+    learned_flags: str = flag("", "experiments", "more flags of what learns from composed examples, after the benchmark's")
     data_flags: str = flag("", "experiments", "more flags of prepare_compositional_task_data.sh")
-    judge_flags: str | None = flag(None, "experiments", "flags of llm_judge_eval.py, in place of the benchmark's")
+    judge_flags: str = flag("", "experiments", "more flags of llm_judge_eval.py, after the benchmark's")
     no_judge: bool = flag(False, "experiments", "predict and score only")
 
     dry_run: bool = flag(False, "running", "print the commands in order, and run none")

@@ -42,7 +42,7 @@ class Cell:
 
 def seeds_of(method: Method, choice: Choice) -> list[int]:
     """What is trained on composed examples is repeated with every seed, the rest is the same with each."""
-    return choice.seeds if method.learns or "--do_train" in method.flags else [0]
+    return choice.seeds if method.learns or method.trains else [0]
 
 
 def cells(choice: Choice) -> list[Cell]:

@@ -35,6 +35,11 @@ class Method:
     flags: str
     learns: bool = False
 
+    @property
+    def trains(self) -> bool:
+        """Whether it trains an adapter on the compositional set."""
+        return "--do_train" in self.flags
+
 
 _MERGED = "--lora_merge_modules {main} {auxiliary}"
 _LEARNED = f"{_MERGED} --merge_datasets {{composed}}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from src.arguments import parse_arguments
 from src.errors import Mistakes, UserError, nearest
@@ -118,17 +117,15 @@ def _words(name: str, text: str) -> list[str]:
 
 
 def _with_own_flags(profile: Profile, arguments: SweepArguments) -> Profile:
-    """The profile with the command line's flags in place of its own."""
-    changes: dict[str, Any] = {"data": arguments.data_flags, "last": arguments.experiment_flags}
-    if arguments.single_task_flags is not None:
-        changes |= {"single_task": arguments.single_task_flags, "tone_adapter": ""}
-    if arguments.joint_expert_flags is not None:
-        changes["joint_expert"] = arguments.joint_expert_flags
-    if arguments.learned_flags is not None:
-        changes |= {"learned": arguments.learned_flags, "by_method": {}}
-    if arguments.judge_flags is not None:
-        changes["judge"] = arguments.judge_flags
-    return replace(profile, **changes)
+    """The profile with the command line's flags after its own, so that they count more."""
+    own = {
+        "data": arguments.data_flags,
+        "single_task": arguments.single_task_flags,
+        "joint_expert": arguments.joint_expert_flags,
+        "learned": arguments.learned_flags,
+        "judge": arguments.judge_flags,
+    }
+    return replace(profile, own=own, last=arguments.experiment_flags)
 
 
 def _check_flags(arguments: SweepArguments, mistakes: Mistakes) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 class Profile:
     """Flags of preparing data, every experiment, single-task training, joint experts, what learns from composed examples, judging.
 
-    `by_method` adds to a method's flags, by its name. `last` are every experiment's, too, and count more than all others.
+    `by_method` adds to a method's flags, by its name. `own` are the user's, by the field that they add to. `last` are every
+    experiment's, too, and count more than all others. `one_process` is whether all that is done on a sub-task shares a process and
+    its engine, trainings included: where starting an engine takes as long as they do.
     """
 
     benchmark: str
@@ -22,6 +24,12 @@ class Profile:
     judge: str = ""
     last: str = ""
     by_method: dict[str, str] = field(default_factory=dict)
+    own: dict[str, str] = field(default_factory=dict)
+    one_process: bool = False
+
+    def flags(self, kind: str, specific: str = "") -> str:
+        """The flags of a field, then those of one method or data set, then the user's own, as later ones count more."""
+        return f"{getattr(self, kind)} {specific} {self.own.get(kind, '')}"
 
 
 PAPER = Profile("paper", tone_adapter="--gradient_accumulation_steps 4", learned="--num_examples_merge 10000")
@@ -30,15 +38,16 @@ POCKET = Profile(
     "pocket",
     common="@configs/pocket.txt",
     single_task="--max_train_examples 6400",
-    joint_expert="--max_train_examples 3200",
-    learned="--num_examples_merge 3200",
+    joint_expert="--max_train_examples 1280 --batch_size 8",
+    learned="--num_examples_merge 1280 --batch_size 8",
     judge="--judge_model_name_or_path pocket",
+    one_process=True,
     by_method={
         "dam_merge": "--lora_merge_options learning_rate=5e-2",
         "learnable_calibration_merge": "--calibration_learning_rate 5e-2",
         "learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2",
-        "shared_learnable_calibration_merge": "--calibration_learning_rate 5e-2",
-        "shared_learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2",
+        "shared_learnable_calibration_merge": "--calibration_learning_rate 5e-2 --num_examples_merge 400",
+        "shared_learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2 --num_examples_merge 400",
     },
 )
 # The paper's models, by the ends of their experiments' names.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from src.arguments import Arguments
 from src.sweep.cells import Choice, seeds_of
 from src.sweep.methods import SHARED, Method, Naming, method_flags, shared_flags
 from src.sweep.profiles import Profile
+
+_ADD_UP = {f"--{field.name}" for field in fields(Arguments) if field.metadata["repeatable"]}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ def _data_steps(choice: Choice) -> list[Step]:
     if choice.profile.benchmark == "pocket":
         return []
     sets = dict.fromkeys(name for one in choice.sub_tasks for name in (one.main_set, one.auxiliary_set, one.composed_set))
-    words = ("bash", "prepare_compositional_task_data.sh", "--workspace", choice.workspace, *shlex.split(choice.profile.data))
+    words = ("bash", "prepare_compositional_task_data.sh", "--workspace", choice.workspace)
+    words = (*words, *shlex.split(choice.profile.flags("data")))
     words = (*words, "--only", *sets)
     return [Step("data", words, (), "data")]
 
@@ -49,7 +53,7 @@ def _model_steps(choice: Choice, suffix: str, model: str | None, data: tuple[str
     def experiment(flags: str, group: str | None = None) -> str:
         """A step that needs the earlier ones that its command names."""
         named = f"--model_name_or_path {model}" if model and "--do_train" in flags else ""
-        words = shlex.split(f"{profile.common} {named} {flags} {profile.last}")
+        words = _without_overruled(shlex.split(f"{profile.common} {named} {flags} {profile.last}"))
         name = words[words.index("--experiment_name") + 1]
         needs = tuple(word for word in dict.fromkeys(words) if word in steps)
         command = ("python", "run_experiment.py", *words, "--workspace", choice.workspace)
@@ -60,17 +64,18 @@ def _model_steps(choice: Choice, suffix: str, model: str | None, data: tuple[str
         experiment(flags)
     for one in choice.sub_tasks:
         for method in choice.methods:
-            group = None if "--do_train" in method.flags or method.learns else f"{one.name}{plain.suffix}"
             for seed in seeds_of(method, choice):
-                flags = method_flags(method, one, choice.naming(suffix, seed), plain)
-                experiment(f"{flags} {_budget(profile, method)} {_seed_flags(seed)} --do_predict", group)
+                naming = choice.naming(suffix, seed)
+                shared = profile.one_process or not (method.trains or method.learns)
+                flags = f"{method_flags(method, one, naming, plain)} {_budget(profile, method)} {_seed_flags(seed)}"
+                experiment(f"{flags} --do_predict", f"{one.name}{naming.suffix}" if shared else None)
     for calibration in choice.shared:
-        rate = profile.by_method.get(f"shared_{calibration}_merge", "")
+        budget = profile.flags("learned", profile.by_method.get(f"shared_{calibration}_merge", ""))
         for seed in choice.seeds:
             learned, *taken = shared_flags(calibration, choice.sub_tasks, choice.naming(suffix, seed), plain)
-            first = experiment(f"{learned} {profile.learned} {rate} {_seed_flags(seed)} --do_predict")
+            first = experiment(f"{learned} {budget} {_seed_flags(seed)} --do_predict")
             for flags in taken:
-                experiment(f"{flags} --do_predict", f"{first}, taken over")
+                experiment(f"{flags} --do_predict", first)
     judged = [step for step in steps.values() if choice.judged and "--do_predict" in step.command]
     return [*steps.values(), *(_judge_step(choice, step, f"judge{plain.suffix}") for step in judged)]
 
@@ -82,9 +87,21 @@ def _single_task_flags(choice: Choice, naming: Naming) -> list[str]:
     tones = {one.auxiliary_set for one in choice.sub_tasks if one.auxiliary.name == "tone_adjustment"}
     return [
         f"--experiment_name {naming.adapter(name)} --dataset {name} --stored_model_name {naming.adapter(name)} --do_train "
-        f"{profile.single_task} {profile.tone_adapter if name in tones else ''}"
+        + profile.flags("single_task", profile.tone_adapter if name in tones else "")
         for name in sets
     ]
+
+
+def _without_overruled(words: list[str]) -> list[str]:
+    """A command without the flags that stand there again later, which count more; those that add up stay."""
+    flags: list[list[str]] = []
+    for word in words:
+        if word.startswith(("--", "@")):
+            flags.append([])
+        flags[-1].append(word)
+    names = [one[0].split("=")[0] for one in flags]
+    kept = [one for number, one in enumerate(flags) if names[number] in _ADD_UP or names[number] not in names[number + 1 :]]
+    return [word for one in kept for word in one]
 
 
 def _seed_flags(seed: int) -> str:
@@ -93,12 +110,14 @@ def _seed_flags(seed: int) -> str:
 
 
 def _budget(profile: Profile, method: Method) -> str:
-    budget = profile.joint_expert if "--do_train" in method.flags else profile.learned if method.learns else ""
-    return f"{budget} {profile.by_method.get(method.name, '')}"
+    specific = profile.by_method.get(method.name, "")
+    if method.trains or method.learns:
+        return profile.flags("joint_expert" if method.trains else "learned", specific)
+    return specific
 
 
 def _judge_step(choice: Choice, step: Step, group: str) -> Step:
-    words = shlex.split(f"--experiment_name {step.name} {choice.profile.judge}")
+    words = shlex.split(f"--experiment_name {step.name} {choice.profile.flags('judge')}")
     command = ("python", "llm_judge_eval.py", *words, "--workspace", choice.workspace)
     return Step(f"judge {step.name}", command, (step.name,), group)
 

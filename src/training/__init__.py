@@ -38,13 +38,14 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training run did."""
+    """What a training run did. `losses` are updates with the mean loss since the one before, in nats per target token."""
 
     updates: int
     examples: int
     first_loss: float | None
     last_loss: float | None
     seconds: float
+    losses: list[tuple[int, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

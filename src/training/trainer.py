@@ -46,13 +46,14 @@ def train_parameters(
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.logs)
     trainer = make_trainer(model, sequences, pad_token_id, settings, folders, description, penalty)
     result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folders.checkpoints))
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    losses = [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
     return TrainingReport(
         updates=result.global_step,
         examples=len(sequences),
-        first_loss=losses[0] if losses else None,
-        last_loss=losses[-1] if losses else None,
+        first_loss=losses[0][1] if losses else None,
+        last_loss=losses[-1][1] if losses else None,
         seconds=time.monotonic() - start,
+        losses=losses,
     )
 
 
