@@ -139,7 +139,7 @@ def test_flags_of_ones_own_count_more_than_the_benchmarks():
     assert last_of(calibration, rate, "") == "1e-2"
     assert last_of(calibration, rate, f"--learned_flags ' {rate} 1e-3'") == "1e-3"
     adapter, count = "sentences_witty_lora", "--max_train_examples"
-    assert last_of(adapter, count, "") == "6400"
+    assert last_of(adapter, count, "") == "3200"
     assert last_of(adapter, count, f"--single_task_flags ' {count} 7'") == "7"
     assert last_of(adapter, count, f"--experiment_flags ' {count} 9'") == "9"
     steps = steps_of("--models slm_v1 --sub_tasks sum_tone_witty --single_task_flags ' --gradient_accumulation_steps 2'")

@@ -27,13 +27,18 @@ class Method:
     """A row: its label in the table, its part of an experiment's name, and the flags that ask for it.
 
     In the flags, {main} and {auxiliary} stand for the single-task adapters, {composed} for the compositional set, {experiment} for
-    the experiment's name. `learns` is whether it learns from examples of the compositional set.
+    the experiment's name. `learns` is whether it learns from examples of the compositional set. A row of an ablation has the budget
+    of the method that it is `like`, its own `setting`, and belongs to a `series` of rows at a `value`.
     """
 
     label: str
     name: str
     flags: str
     learns: bool = False
+    like: str = ""
+    setting: str = ""
+    series: str = ""
+    value: int = 0
 
     @property
     def trains(self) -> bool:
@@ -41,12 +46,12 @@ class Method:
         return "--do_train" in self.flags
 
 
-_MERGED = "--lora_merge_modules {main} {auxiliary}"
-_LEARNED = f"{_MERGED} --merge_datasets {{composed}}"
+MERGED = "--lora_merge_modules {main} {auxiliary}"
+LEARNED = f"{MERGED} --merge_datasets {{composed}}"
 
 
 def _merge(label: str, strategy: str, name: str = "") -> Method:
-    return Method(label, f"{name or strategy}_merge", f"--lora_merge_strategy {strategy} {_MERGED}")
+    return Method(label, f"{name or strategy}_merge", f"--lora_merge_strategy {strategy} {MERGED}")
 
 
 PAPER_METHODS = (
@@ -59,9 +64,9 @@ PAPER_METHODS = (
     _merge("TIES merge", "peft_ties", "ties"),
     _merge("DARE merge", "peft_dare_linear", "dare"),
     _merge("Slerp merge", "slerp"),
-    Method("LoraHub merge", "lorahub_merge", f"--lora_merge_strategy lorahub {_LEARNED}"),
-    Method("LM-Cocktail merge", "lm_cocktail_merge", f"--lora_merge_strategy lm_cocktail {_LEARNED}"),
-    Method("DAM/ZipLoRA merge", "dam_merge", f"--lora_merge_strategy dam {_LEARNED}", learns=True),
+    Method("LoraHub merge", "lorahub_merge", f"--lora_merge_strategy lorahub {LEARNED}"),
+    Method("LM-Cocktail merge", "lm_cocktail_merge", f"--lora_merge_strategy lm_cocktail {LEARNED}"),
+    Method("DAM/ZipLoRA merge", "dam_merge", f"--lora_merge_strategy dam {LEARNED}", learns=True),
     Method(
         "Multi-step LoRA usage",
         "multi_step",
@@ -71,23 +76,23 @@ PAPER_METHODS = (
     Method(
         "Learnable Calibration",
         "learnable_calibration_merge",
-        f"--for_each_component --lora_merge_strategy learnable_calibration {_LEARNED}",
+        f"--for_each_component --lora_merge_strategy learnable_calibration {LEARNED}",
         learns=True,
     ),
     Method(
         "Learnable Calibration++",
         "learnable_calibration_pp_merge",
-        f"--for_each_component --lora_merge_strategy learnable_calibration_pp {_LEARNED}",
+        f"--for_each_component --lora_merge_strategy learnable_calibration_pp {LEARNED}",
         learns=True,
     ),
 )
 OWN_METHODS = (
     _merge("exact mean", "linear", "exact_linear"),
-    Method("exact sum", "exact_sum_merge", f"--lora_merge_strategy linear {_MERGED} --lora_merge_weights 1 1"),
+    Method("exact sum", "exact_sum_merge", f"--lora_merge_strategy linear {MERGED} --lora_merge_weights 1 1"),
     _merge("exact TIES", "ties", "exact_ties"),
     _merge("exact DARE", "dare", "exact_dare"),
     _merge("KnOTS", "knots"),
-    Method("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {_MERGED} --lora_merge_weights 1 1"),
+    Method("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {MERGED} --lora_merge_weights 1 1"),
 )
 SHARED = {
     "Shared Learnable Calibration": "learnable_calibration",
