@@ -1,4 +1,4 @@
-r"""Put the results of a sweep together: the main table as Markdown, LaTeX, CSV and an HTML page with the examples side by side.
+r"""Put the results of a sweep together: a table as Markdown, LaTeX, CSV and an HTML page with plots and the examples side by side.
 
 python make_tables.py --tasks sum_tr --languages es
 """
@@ -8,22 +8,51 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.command import exit_code_of
 from src.errors import Mistakes, UserError, nearest
 from src.files import write_text
 from src.logs import log_to_screen
-from src.report.arguments import parse_table_arguments
-from src.sweep.cells import cells
-from src.sweep.plan import choose
+from src.report.arguments import TableArguments, parse_table_arguments
+from src.sweep.cells import Cell, Choice, cells
+from src.sweep.selection import choose
 from src.workspace import Workspace
+
+if TYPE_CHECKING:
+    from src.report.collect import Outcome
+    from src.report.table import Table
 
 logger = logging.getLogger(__name__)
 
 
 def run(argv: list[str]) -> None:
     """Write the table that a command line asks for; raises UserError for the user's mistakes."""
-    arguments, found = parse_table_arguments(argv)
+    arguments, mistakes = parse_table_arguments(argv)
+    choice, asked, folder = _checked(arguments, mistakes)
+
+    from src.report.formats import to_csv, to_latex, to_markdown
+    from src.report.page import to_html
+    from src.report.statistics import Resampler
+    from src.report.table import make_table
+
+    workspace = Workspace(Path(arguments.workspace))
+    outcomes = _outcomes(arguments, choice, asked, workspace)
+    title = choice.ablation.title if choice.ablation else "Compositional tasks, all methods"
+    resampler = Resampler(arguments.bootstrap_resamples, arguments.bootstrap_seed)
+    table = make_table(title, asked, outcomes, arguments.reference or choice.reference, resampler)
+    plots = _plots(choice, table, outcomes)
+    markdown, name = to_markdown(table), arguments.table
+    written = {f"{name}.md": markdown, f"{name}.tex": to_latex(table), f"{name}.csv": to_csv(table)}
+    written[f"{name}.html"] = to_html(table, plots, outcomes, workspace, arguments.stage, arguments.examples)
+    written |= {f"{name}_{plot.replace(' ', '_')}.svg": svg for plot, svg in plots.items()}
+    for file, text in written.items():
+        write_text(folder / file, text)
+    logger.info("%s\n%s: %s; %d of %d experiments", markdown, folder, ", ".join(written), len(outcomes), len(asked))
+
+
+def _checked(arguments: TableArguments, found: list[str]) -> tuple[Choice, list[Cell], Path]:
+    """What the table consists of, its experiments and the folder that it goes to."""
     mistakes = Mistakes(found)
     choice = choose(arguments, mistakes)
     asked = cells(choice)
@@ -31,20 +60,17 @@ def run(argv: list[str]) -> None:
     for name in ("bootstrap_resamples", "examples"):
         mistakes.when(getattr(arguments, name) < 1, f"--{name} {getattr(arguments, name)}: must be at least 1")
     mistakes.when(arguments.bootstrap_seed < 0, f"--bootstrap_seed {arguments.bootstrap_seed}: must be at least 0")
-    workspace = Workspace(Path(arguments.workspace))
-    folder = Path(arguments.folder) if arguments.folder else workspace.root / "output" / "tables"
+    folder = Path(arguments.folder) if arguments.folder else Path(arguments.workspace) / "output" / "tables"
     mistakes.when(folder.exists() and not folder.is_dir(), f"--folder {folder}: not a folder")
     if mistakes:
         raise UserError(*mistakes)
-    if arguments.reference not in labels and arguments.reference != "Learnable Calibration++":
+    if arguments.reference and arguments.reference not in labels:
         raise UserError(f"--reference {arguments.reference}: {nearest(arguments.reference, labels)}")
+    return choice, asked, folder
 
+
+def _outcomes(arguments: TableArguments, choice: Choice, asked: list[Cell], workspace: Workspace) -> list[Outcome]:
     from src.report.collect import collect
-    from src.report.formats import to_csv, to_latex, to_markdown
-    from src.report.page import to_html
-    from src.report.plots import inferences_plot, storage_plot
-    from src.report.statistics import Resampler
-    from src.report.table import make_main_table
 
     judge = arguments.judge or ("pocket" if choice.profile.benchmark == "pocket" else "meta-llama--Llama-3.1-70B-Instruct")
     outcomes = collect(asked, workspace, arguments.stage, judge)
@@ -56,15 +82,20 @@ def run(argv: list[str]) -> None:
         if arguments.judge:
             raise UserError(f"--judge {judge}: it has judged none of these experiments; llm_judge_eval.py does")
         logger.info("no verdicts of %s: --judge names another one", judge)
-    resampler = Resampler(arguments.bootstrap_resamples, arguments.bootstrap_seed)
-    table = make_main_table(asked, outcomes, arguments.reference, resampler)
-    markdown = to_markdown(table)
-    written = {"main.md": markdown, "main.tex": to_latex(table), "main.csv": to_csv(table)}
-    written["main.html"] = to_html(table, outcomes, workspace, arguments.stage, arguments.examples)
-    written["storage.svg"], written["inferences.svg"] = storage_plot(table, outcomes), inferences_plot(table, outcomes)
-    for name, text in written.items():
-        write_text(folder / name, text)
-    logger.info("%s\n%s: %s; %d of %d experiments", markdown, folder, ", ".join(written), len(outcomes), len(asked))
+    return outcomes
+
+
+def _plots(choice: Choice, table: Table, outcomes: list[Outcome]) -> dict[str, str]:
+    """Plots as SVG, by name."""
+    from src.report.curves import setting_plot, training_plot
+    from src.report.plots import inferences_plot, storage_plot
+
+    plots = {"storage": storage_plot(table, outcomes), "inferences": inferences_plot(table, outcomes)}
+    if choice.ablation:
+        axis = choice.ablation.axis
+        plots = {axis: setting_plot(axis, table, choice.methods, axis)} if axis else {}
+    training = training_plot("training", table, outcomes)
+    return plots | ({"training": training} if training else {})
 
 
 if __name__ == "__main__":

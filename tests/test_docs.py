@@ -17,7 +17,7 @@ from src.preparation.arguments import parse_preparation_arguments
 from src.preparation.plan import make_preparation_plan
 from src.report.arguments import parse_table_arguments
 from src.sweep.arguments import parse_sweep_arguments
-from src.sweep.plan import choose
+from src.sweep.selection import choose
 
 README = Path(__file__).parents[1] / "README.md"
 PAGE = DOCS / "fidelity.md"

@@ -14,7 +14,11 @@ class TableArguments(Selection):
 
     stage: str = flag("test", "table", "split whose results are shown", choices=("valid", "test"))
     judge: str | None = flag(None, "table", "the judge's name in judge_<name>.json; default: pocket, or the default judge's")
-    reference: str = flag("Learnable Calibration++", "table", "row that the others are compared with by the paired bootstrap")
+    reference: str | None = flag(
+        None,
+        "table",
+        "row that the others are compared with by the paired bootstrap; default: LC++, in an ablation with its usual setting",
+    )
     bootstrap_resamples: int = flag(1000, "table", "bootstrap resamples behind intervals and comparisons")
     bootstrap_seed: int = flag(0, "table", "seed of the resampling")
     examples: int = flag(50, "table", "examples of each sub-task on the HTML page")

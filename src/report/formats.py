@@ -1,29 +1,30 @@
-"""The main table as Markdown, LaTeX (booktabs) and CSV."""
+"""A table as Markdown, LaTeX (booktabs) and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 
-from src.report.table import Entry, MainTable
+from src.report.table import Entry, Table
 from src.tables import aligned
 
 MISSING = "—"
 _MARKS = {True: "▲", False: "▼", None: ""}
 
 
-def to_markdown(table: MainTable) -> str:
+def to_markdown(table: Table) -> str:
     """Percent with 95 % intervals, the best three of a column bold, the paper's figure in parentheses, and what the marks mean."""
     header = ("method", *(f"{column.label} %" for column in table.columns), "extra parameters")
     lines = [header]
     for label, entries in table.rows.items():
         cells = [_markdown_cell(entries[column]) for column in table.columns]
         lines.append((label, *cells, _count(table.extra_parameters[label])))
-    lines.append(("Spearman's ρ with the paper", *(_rho(table.correlations[column]) for column in table.columns), ""))
+    if table.has_papers_figures:
+        lines.append(("Spearman's ρ with the paper", *(_rho(table.correlations[column]) for column in table.columns), ""))
     return f"{aligned(lines)}\n{notes(table)}\n"
 
 
-def notes(table: MainTable) -> str:
+def notes(table: Table) -> str:
     """What intervals, marks and missing cells mean."""
     compared = (
         f"▲ ▼: significantly better or worse than {table.reference} on the same examples (paired bootstrap, p < 0.05). "
@@ -33,13 +34,14 @@ def notes(table: MainTable) -> str:
     unjudged = any(entry.without_verdict for entries in table.rows.values() for entry in entries.values())
     return (
         "Means over models and languages or tones, with 95 % bootstrap intervals; the best three of a column are bold. "
-        f"{compared}In parentheses: the paper's figure, on its own data and models. "
-        f"{MISSING}: missing; n/m: only n of m experiments are there."
+        + compared
+        + ("In parentheses: the paper's figure, on its own data and models. " if table.has_papers_figures else "")
+        + f"{MISSING}: missing; n/m: only n of m experiments are there."
         + (" ?n: n outputs have no verdict and don't count." if unjudged else "")
     )
 
 
-def to_latex(table: MainTable) -> str:
+def to_latex(table: Table) -> str:
     r"""A booktabs table; the document needs \usepackage{booktabs}."""
     columns = "l" + "r" * len(table.columns)
     lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
@@ -50,7 +52,7 @@ def to_latex(table: MainTable) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
-def to_csv(table: MainTable) -> str:
+def to_csv(table: Table) -> str:
     """A line per method and column: figures in percent, empty where they are missing."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

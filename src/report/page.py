@@ -1,10 +1,12 @@
-"""The main table and its examples as one HTML page that needs nothing else."""
+"""A table and its examples as one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from src.errors import UserError
 from src.files import read_json_lines
 from src.report.collect import Outcome
 from src.report.formats import MISSING, cell_text, is_bold, notes
-from src.report.table import Entry, MainTable
+from src.report.table import Entry, Table
 from src.tables import METRIC_LABELS
 from src.workspace import Workspace
 
@@ -22,28 +24,39 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 _SHOWN_AT_FIRST = 4
 
 
-def to_html(table: MainTable, outcomes: list[Outcome], workspace: Workspace, stage: str, examples: int) -> str:
-    """The page, with the first `examples` of each sub-task and what each method with the first seed said."""
+def to_html(table: Table, plots: dict[str, str], outcomes: list[Outcome], workspace: Workspace, stage: str, examples: int) -> str:
+    """The page, with plots (SVG by name), the first `examples` of each sub-task and what each method with the first seed said."""
     data = _examples(outcomes, workspace, stage, examples)
     # In a script element, only "</" and "<!" would end the data.
     embedded = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    parts = {"__TABLE__": _table(table), "__NOTES__": html.escape(notes(table)), "__DATA__": embedded}
+    parts = {
+        "TITLE": html.escape(table.title),
+        "TABLE": _table(table),
+        "NOTES": html.escape(notes(table)),
+        "PLOTS": "\n".join(_image(name, svg) for name, svg in plots.items()),
+        "DATA": embedded,
+    }
     page = _TEMPLATE.read_text(encoding="utf-8")
-    before, rest = page.split("__TABLE__")
-    middle, rest = rest.split("__NOTES__")
-    last, end = rest.split("__DATA__")
-    return before + parts["__TABLE__"] + middle + parts["__NOTES__"] + last + parts["__DATA__"] + end
+    return re.sub("__([A-Z]+)__", lambda place: parts[place[1]], page)
 
 
-def _table(table: MainTable) -> str:
+def _image(name: str, svg: str) -> str:
+    """An image with its data, whose identifiers are its own."""
+    encoded = base64.b64encode(svg.encode()).decode()
+    return f'<h3>{html.escape(name)}</h3><img class="plot" alt="{html.escape(name)}" src="data:image/svg+xml;base64,{encoded}">'
+
+
+def _table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(column.label)} %</th>" for column in table.columns)
     lines = [f"<table><thead><tr><th>method</th>{head}<th>extra parameters</th></tr></thead><tbody>"]
     for label, entries in table.rows.items():
         cells = "".join(_cell(entries[column]) for column in table.columns)
         extra = table.extra_parameters[label]
         lines.append(f"<tr><td>{html.escape(label)}</td>{cells}<td>{MISSING if extra is None else f'{extra:,.0f}'}</td></tr>")
-    rho = "".join(f"<td>{MISSING if value is None else f'{value:.2f}'}</td>" for value in table.correlations.values())
-    return "\n".join([*lines, f"<tr><td>Spearman's ρ with the paper</td>{rho}<td></td></tr></tbody></table>"])
+    if table.has_papers_figures:
+        rho = "".join(f"<td>{MISSING if value is None else f'{value:.2f}'}</td>" for value in table.correlations.values())
+        lines.append(f"<tr><td>Spearman's ρ with the paper</td>{rho}<td></td></tr>")
+    return "\n".join([*lines, "</tbody></table>"])
 
 
 def _cell(entry: Entry) -> str:

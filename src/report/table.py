@@ -1,4 +1,4 @@
-"""The main table: methods as rows, compositional tasks as columns, means over models and languages or tones."""
+"""The table of a sweep: methods as rows, compositional tasks as columns, means over models and languages or tones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ class Column:
     @property
     def label(self) -> str:
         metric = METRIC_LABELS[find_task(self.main).headline_metric]
-        return f"{_SHORT[self.main]}+{_SHORT[self.auxiliary]} {'LLM-J' if self.judged else metric}"
+        return f"{self.composition} {'LLM-J' if self.judged else metric}"
+
+    @property
+    def composition(self) -> str:
+        return f"{_SHORT[self.main]}+{_SHORT[self.auxiliary]}"
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,26 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class MainTable:
-    """Entries by row label and column, the rank correlation with the paper of each column, and extra parameters by row."""
+class Table:
+    """A title, entries by row label and column, the rank correlation with the paper of each column, and extra parameters by row."""
 
+    title: str
     columns: list[Column]
     rows: dict[str, dict[Column, Entry]]
     correlations: dict[Column, float | None]
     extra_parameters: dict[str, float | None]
     reference: str
 
+    @property
+    def quality_columns(self) -> list[Column]:
+        return [column for column in self.columns if not column.judged]
 
-def make_main_table(cells: list[Cell], outcomes: list[Outcome], reference: str, resampler: Resampler) -> MainTable:
+    @property
+    def has_papers_figures(self) -> bool:
+        return any(entry.paper is not None for entries in self.rows.values() for entry in entries.values())
+
+
+def make_table(title: str, cells: list[Cell], outcomes: list[Outcome], reference: str, resampler: Resampler) -> Table:
     """Put the outcomes together; what is missing stays missing. A mean is given only where all its sub-tasks are there."""
     asked = {(cell.sub_task.main.name, cell.sub_task.auxiliary.name) for cell in cells}
     judged = any(outcome.judged is not None for outcome in outcomes)
@@ -73,7 +86,7 @@ def make_main_table(cells: list[Cell], outcomes: list[Outcome], reference: str, 
     for column in columns:
         strata = {label: _strata(label, column, outcomes) for label in labels}
         there = {label: sum(len(seeds) for seeds in found.values()) for label, found in strata.items()}
-        expected = {label: sum(cell.label == label and _belongs(cell, column) for cell in cells) for label in labels}
+        expected = {label: sum(cell.label == label and belongs(cell, column) for cell in cells) for label in labels}
         whole = {label: found for label, found in strata.items() if there[label] == expected[label]}
         places = {label: place for place, label in enumerate(sorted(whole, key=lambda one: -statistic(whole[one])), start=1)}
         for label in labels:
@@ -87,10 +100,11 @@ def make_main_table(cells: list[Cell], outcomes: list[Outcome], reference: str, 
                 _paper_figure(label, column),
             )
     correlations = {column: _correlation({label: rows[label][column] for label in labels}) for column in columns}
-    return MainTable(columns, rows, correlations, {label: _extra_parameters(label, outcomes) for label in labels}, reference)
+    return Table(title, columns, rows, correlations, {label: _extra_parameters(label, outcomes) for label in labels}, reference)
 
 
-def _belongs(cell: Cell, column: Column) -> bool:
+def belongs(cell: Cell, column: Column) -> bool:
+    """Whether an experiment is one of those behind a column."""
     return (cell.sub_task.main.name, cell.sub_task.auxiliary.name) == (column.main, column.auxiliary)
 
 
@@ -99,7 +113,7 @@ def _strata(label: str, column: Column, outcomes: list[Outcome]) -> dict[str, np
     found: dict[str, list[np.ndarray]] = {}
     for one in outcomes:
         values = one.judged if column.judged else one.quality
-        if one.cell.label == label and _belongs(one.cell, column) and values is not None:
+        if one.cell.label == label and belongs(one.cell, column) and values is not None:
             found.setdefault(one.stratum, []).append(values)
     return {stratum: np.stack(seeds) for stratum, seeds in found.items()}
 

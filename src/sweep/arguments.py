@@ -6,6 +6,15 @@ from dataclasses import dataclass
 
 from src.flags import build_parser, flag, parse
 
+MAIN = "main"
+TABLES = (
+    MAIN,
+    "calibration_examples",
+    "calibration_rank",
+    "calibration_layers",
+    "calibrated_merge",
+    "calibration_without_loras",
+)
 TASKS = ("sum_tr", "sum_tone", "reply_tr", "reply_tone")
 
 
@@ -13,12 +22,16 @@ TASKS = ("sum_tr", "sum_tone", "reply_tr", "reply_tone")
 class Selection:
     """Which experiments a table is made of."""
 
+    table: str = flag(MAIN, "what", "the paper's main table, or an ablation's", choices=TABLES)
     models: list[str] = flag(
         ("pocket",), "what", "base models: pocket, or llama, qwen, slm_v1 (the paper's), hub ids or folders on the paper's data"
     )
     tasks: list[str] = flag(TASKS, "what", "compositional tasks", choices=TASKS)
     methods: list[str] = flag(
-        ("paper",), "what", "rows of the table: paper (its 18), own (merges beyond the paper), or names such as linear_merge"
+        (),
+        "what",
+        "rows, such as linear_merge; of the main table also paper (its 18, the default) and own (merges beyond the paper); "
+        "an ablation has all of its own by default",
     )
     languages: list[str] = flag(("es", "fr", "de"), "what", "languages of the translations")
     tones: list[str] = flag(("professional", "casual", "witty", "paraphrase"), "what", "tones of the tone adjustment")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from src.paper import LABELS
+from src.sweep.ablations import Ablation
 from src.sweep.methods import SHARED, Method, Naming
 from src.sweep.profiles import Profile
 from src.sweep.subtasks import SubTask
@@ -12,7 +13,10 @@ from src.sweep.subtasks import SubTask
 
 @dataclass(frozen=True)
 class Choice:
-    """What a table consists of. `models` are base models by the ends of their experiments' names; None: the profile's own."""
+    """What a table consists of: the main one, or an `ablation`.
+
+    `models` are base models by the ends of their experiments' names; None: the profile's own.
+    """
 
     profile: Profile
     models: dict[str, str | None]
@@ -21,7 +25,13 @@ class Choice:
     shared: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
     judged: bool = True
+    ablation: Ablation | None = None
     workspace: str = "."
+
+    @property
+    def reference(self) -> str:
+        """The row that others are compared with."""
+        return self.ablation.reference if self.ablation else "Learnable Calibration++"
 
     def naming(self, model: str, seed: int = 0) -> Naming:
         """How experiments with a model and a seed are called; single-task adapters have no seed."""

@@ -46,12 +46,12 @@ class Method:
         return "--do_train" in self.flags
 
 
-MERGED = "--lora_merge_modules {main} {auxiliary}"
-LEARNED = f"{MERGED} --merge_datasets {{composed}}"
+_MERGED = "--lora_merge_modules {main} {auxiliary}"
+_LEARNED = f"{_MERGED} --merge_datasets {{composed}}"
 
 
 def _merge(label: str, strategy: str, name: str = "") -> Method:
-    return Method(label, f"{name or strategy}_merge", f"--lora_merge_strategy {strategy} {MERGED}")
+    return Method(label, f"{name or strategy}_merge", f"--lora_merge_strategy {strategy} {_MERGED}")
 
 
 PAPER_METHODS = (
@@ -64,9 +64,9 @@ PAPER_METHODS = (
     _merge("TIES merge", "peft_ties", "ties"),
     _merge("DARE merge", "peft_dare_linear", "dare"),
     _merge("Slerp merge", "slerp"),
-    Method("LoraHub merge", "lorahub_merge", f"--lora_merge_strategy lorahub {LEARNED}"),
-    Method("LM-Cocktail merge", "lm_cocktail_merge", f"--lora_merge_strategy lm_cocktail {LEARNED}"),
-    Method("DAM/ZipLoRA merge", "dam_merge", f"--lora_merge_strategy dam {LEARNED}", learns=True),
+    Method("LoraHub merge", "lorahub_merge", f"--lora_merge_strategy lorahub {_LEARNED}"),
+    Method("LM-Cocktail merge", "lm_cocktail_merge", f"--lora_merge_strategy lm_cocktail {_LEARNED}"),
+    Method("DAM/ZipLoRA merge", "dam_merge", f"--lora_merge_strategy dam {_LEARNED}", learns=True),
     Method(
         "Multi-step LoRA usage",
         "multi_step",
@@ -76,23 +76,23 @@ PAPER_METHODS = (
     Method(
         "Learnable Calibration",
         "learnable_calibration_merge",
-        f"--for_each_component --lora_merge_strategy learnable_calibration {LEARNED}",
+        f"--for_each_component --lora_merge_strategy learnable_calibration {_LEARNED}",
         learns=True,
     ),
     Method(
         "Learnable Calibration++",
         "learnable_calibration_pp_merge",
-        f"--for_each_component --lora_merge_strategy learnable_calibration_pp {LEARNED}",
+        f"--for_each_component --lora_merge_strategy learnable_calibration_pp {_LEARNED}",
         learns=True,
     ),
 )
 OWN_METHODS = (
     _merge("exact mean", "linear", "exact_linear"),
-    Method("exact sum", "exact_sum_merge", f"--lora_merge_strategy linear {MERGED} --lora_merge_weights 1 1"),
+    Method("exact sum", "exact_sum_merge", f"--lora_merge_strategy linear {_MERGED} --lora_merge_weights 1 1"),
     _merge("exact TIES", "ties", "exact_ties"),
     _merge("exact DARE", "dare", "exact_dare"),
     _merge("KnOTS", "knots"),
-    Method("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {MERGED} --lora_merge_weights 1 1"),
+    Method("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {_MERGED} --lora_merge_weights 1 1"),
 )
 SHARED = {
     "Shared Learnable Calibration": "learnable_calibration",

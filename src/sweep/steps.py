@@ -110,9 +110,9 @@ def _seed_flags(seed: int) -> str:
 
 
 def _budget(profile: Profile, method: Method) -> str:
-    specific = profile.by_method.get(method.name, "")
+    specific = profile.by_method.get(method.like or method.name, "")
     if method.trains or method.learns:
-        return profile.flags("joint_expert" if method.trains else "learned", specific)
+        return f"{profile.flags('joint_expert' if method.trains else 'learned', specific)} {method.setting}"
     return specific
 
 

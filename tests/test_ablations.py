@@ -1,0 +1,157 @@
+"""Ablation tables: their rows as commands, and what the command makes of their results."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+from planning import plan_of, store
+from test_sweep import ONE_SUB_TASK, mistakes_in, steps_of
+from test_sweep_running import TINY
+from test_tables import asked, outcomes_at
+
+import make_tables
+import run_sweep
+from src.errors import Mistakes, UserError
+from src.files import read_json
+from src.methods import CALIBRATION
+from src.report.curves import setting_plot, training_losses, training_plot
+from src.report.statistics import Resampler
+from src.report.table import make_table
+from src.sweep.ablations import ablations
+from src.sweep.arguments import MAIN, TABLES, Selection
+from src.sweep.profiles import PAPER, POCKET
+from src.sweep.selection import choose
+
+ABLATIONS = [name for name in TABLES if name != MAIN]
+
+
+def experiments_of(flags: str) -> dict[str, str]:
+    """The commands of a sweep's experiments by name, the training of single-task adapters left out."""
+    steps = steps_of(f"{ONE_SUB_TASK}{flags} --no_judge")
+    return {step.name: shlex.join(step.command[2:-2]) for step in steps if "--do_predict" in step.command}
+
+
+def value_of(command: str, flag: str) -> str:
+    words = command.split()
+    return words[words.index(flag) + 1]
+
+
+@pytest.mark.parametrize("profile", [POCKET, PAPER], ids=["pocket", "paper"])
+def test_every_ablation_has_a_flag_rows_of_their_own_and_one_that_the_others_are_compared_with(profile):
+    found = ablations(profile)
+    assert list(found) == ABLATIONS
+    for ablation in found.values():
+        labels = [method.label for method in ablation.methods]
+        assert len(set(labels)) == len(labels) == len({method.name for method in ablation.methods})
+        assert ablation.reference in labels
+        assert bool(ablation.axis) == any(method.value for method in ablation.methods)
+
+
+@pytest.mark.parametrize("table", ABLATIONS)
+def test_every_command_holds_together_and_what_the_main_table_has_is_its_experiment(table, workspace):
+    for name in ("pocket_dialogs_lora", "pocket_sentences_es_lora"):
+        store(workspace, name)
+    main, own = experiments_of("--methods paper own"), experiments_of(f"--table {table}")
+    for name, command in own.items():
+        plan = plan_of(command, workspace)
+        assert (plan.method == CALIBRATION) == ("learnable_calibration" in name)
+        assert main.get(name, command) == command
+    assert set(own) & set(main)
+    assert set(own) - set(main)
+
+
+def test_each_number_of_examples_sees_as_many_in_all_or_each_once():
+    for name, command in experiments_of("--table calibration_examples").items():
+        if found := re.search(r"_(\d+)_examples_", name):
+            count = int(value_of(command, "--num_examples_merge"))
+            assert count == int(found[1])
+            seen = count * float(value_of(command, "--calibration_epochs"))
+            assert seen == pytest.approx(max(count, POCKET.usual_calibration_examples), rel=1e-4)
+    usual = experiments_of("--methods learnable_calibration_merge")["pocket_sum_tr_es_learnable_calibration_merge"]
+    assert int(value_of(usual, "--num_examples_merge")) == POCKET.usual_calibration_examples
+
+
+def test_a_users_budget_does_not_change_what_an_ablation_varies():
+    commands = experiments_of("--table calibration_rank --learned_flags ' --num_examples_merge 7 --calibration_rank 3'")
+    changed = commands["pocket_sum_tr_es_learnable_calibration_pp_rank_16_merge"]
+    assert (value_of(changed, "--num_examples_merge"), value_of(changed, "--calibration_rank")) == ("7", "16")
+    assert value_of(changed, "--calibration_learning_rate") == POCKET.by_method["learnable_calibration_pp_merge"].split()[1]
+
+
+def test_rows_of_other_tables_are_mistakes():
+    assert mistakes_in("--table calibration_rank --methods linear_merge --sub_tasks sum_tr_es") != []
+    assert mistakes_in("--methods learnable_calibration_pp_rank_8_merge")[0].startswith(
+        "--methods learnable_calibration_pp_rank_8_merge: did you mean learnable_calibration_pp_merge"
+    )
+
+
+def test_an_ablation_runs_by_one_command_and_its_table_says_what_it_varies(workspace):
+    rows = "--methods learnable_calibration_pp_rank_1_merge learnable_calibration_pp_rank_2_merge"
+    flags = f"{ONE_SUB_TASK}--table calibration_rank {rows} --workspace {workspace.root}"
+    assert run_sweep.run(shlex.split(f"{TINY}{flags}"))
+    make_tables.run(shlex.split(f"{flags} --reference 'LC++, rank 1'"))
+    folder = workspace.root / "output" / "tables"
+    names = [f"calibration_rank{end}" for end in (".csv", ".html", ".md", ".tex", "_rank.svg", "_training.svg")]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    table = (folder / "calibration_rank.md").read_text()
+    one, two = (int(re.search(rf"\| LC\+\+, rank {rank} .*\| +([\d,]+) \|", table)[1].replace(",", "")) for rank in (1, 2))
+    assert two == 2 * one > 0
+    assert "Spearman" not in table
+    results = read_json(workspace.results("pocket_sum_tr_es_learnable_calibration_pp_rank_1_merge"))
+    assert results["training"]["losses"][0] == [1, results["training"]["first_loss"]]
+    assert results["training"]["losses"][-1][1] == results["training"]["last_loss"]
+
+
+# ---- curves
+
+
+def table_of(flags: dict, quality: dict[str, float], losses: dict[str, list[list]] | None = None):
+    cells = asked(flags)
+    found = outcomes_at(cells, quality, judged=False)
+    for number, one in enumerate(found):
+        one.results["training"] = {"losses": [[at, loss + number] for at, loss in (losses or {}).get(one.cell.label, [])]}
+    return make_table("a table", cells, found, "", Resampler(50, 0)), found
+
+
+def points_of(svg: str) -> list[tuple[float, float]]:
+    """Where a figure's markers are, in its own units, y growing downwards."""
+    return [(float(x), float(y)) for x, y in re.findall(r'<use xlink:href="#m[^"]*" x="([\d.]+)" y="([\d.]+)" style="fill: #', svg)]
+
+
+def test_quality_is_drawn_at_the_value_of_each_row_and_missing_rows_are_left_out():
+    flags = {"table": "calibration_rank", "sub_tasks": ["sum_tr_es"]}
+    quality = {"LC++, rank 1": 0.2, "LC++, rank 4": 0.4, "LC++, rank 16": 0.8}
+    table, _ = table_of(flags, quality)
+    svg = setting_plot("rank", table, choose(Selection(**flags), Mistakes()).methods, "rank")
+    markers = [(x, y) for x, y in points_of(svg)]
+    assert len(markers) >= 3
+    (x1, y1), (x4, y4), (x16, y16) = markers[:3]
+    assert x4 - x1 == pytest.approx(x16 - x4, rel=1e-3)  # a logarithmic axis
+    assert (y4 - y16) == pytest.approx(2 * (y1 - y4), rel=1e-3)
+
+
+def test_losses_are_a_mean_over_the_updates_that_all_experiments_have():
+    flags = {"sub_tasks": ["sum_tr_es", "sum_tr_fr"], "seeds": [0, 1]}
+    label = "Learnable Calibration"
+    table, found = table_of(flags, {label: 0.5, "Zero-shot": 0.1}, {label: [[1, 3.0], [10, 2.0]]})
+    own = [number for number, one in enumerate(found) if one.cell.label == label]
+    found[own[0]].results["training"]["losses"].append([20, 1.0])
+    (column,) = table.columns
+    updates, losses = training_losses(label, column, found)
+    assert updates.tolist() == [1, 10]
+    assert np.array_equal(losses, [[3.0 + number, 2.0 + number] for number in own])
+    assert training_losses("Zero-shot", column, found) is None
+    assert label in training_plot("training", table, found)
+
+
+def test_there_is_no_training_plot_where_nothing_is_trained():
+    table, found = table_of({"sub_tasks": ["sum_tr_es"]}, {"Zero-shot": 0.1})
+    assert training_plot("training", table, found) is None
+
+
+def test_a_table_without_any_of_its_experiments_is_a_mistake(workspace):
+    with pytest.raises(UserError, match="has no test results of these experiments"):
+        make_tables.run(["--table", "calibrated_merge", "--workspace", str(workspace.root)])
