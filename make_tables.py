@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run(argv: list[str]) -> None:
-    """Write the table that a command line asks for; raises UserError for the user's mistakes."""
+def run(argv: list[str]) -> str:
+    """Write the table that a command line asks for; returns where it is. Raises UserError for the user's mistakes."""
     arguments, mistakes = parse_table_arguments(argv)
     choice, asked, folder = _checked(arguments, mistakes)
 
@@ -48,7 +48,9 @@ def run(argv: list[str]) -> None:
     written |= {f"{name}_{plot.replace(' ', '_')}.svg": svg for plot, svg in plots.items()}
     for file, text in written.items():
         write_text(folder / file, text)
-    logger.info("%s\n%s: %s; %d of %d experiments", markdown, folder, ", ".join(written), len(outcomes), len(asked))
+    place = f"{folder}: {', '.join(written)}; {len(outcomes)} of {len(asked)} experiments"
+    logger.info("%s\n%s", markdown, place)
+    return place
 
 
 def _checked(arguments: TableArguments, found: list[str]) -> tuple[Choice, list[Cell], Path]:
@@ -72,7 +74,7 @@ def _checked(arguments: TableArguments, found: list[str]) -> tuple[Choice, list[
 def _outcomes(arguments: TableArguments, choice: Choice, asked: list[Cell], workspace: Workspace) -> list[Outcome]:
     from src.report.collect import collect
 
-    judge = arguments.judge or ("pocket" if choice.profile.benchmark == "pocket" else "meta-llama--Llama-3.1-70B-Instruct")
+    judge = arguments.judge or choice.judge_name
     outcomes = collect(asked, workspace, arguments.stage, judge)
     if not outcomes:
         raise UserError(

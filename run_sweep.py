@@ -1,4 +1,4 @@
-r"""Run all experiments of a table: data → single-task adapters → methods → judge, each as soon as what it needs is there.
+r"""Run all experiments of a table: data → single-task adapters → methods → judge → table, each as soon as what it needs is there.
 
 Run again, it does only what is missing. Example, offline and without a GPU:
 
@@ -14,6 +14,7 @@ from src.command import exit_code_of
 from src.sweep.arguments import parse_sweep_arguments
 from src.sweep.plan import make_sweep_plan
 from src.sweep.scripts import Resources, numbered, shell_script, slurm_script
+from src.sweep.selection import PROJECT
 
 
 def run(argv: list[str]) -> bool:
@@ -24,14 +25,18 @@ def run(argv: list[str]) -> bool:
     arguments, mistakes = parse_sweep_arguments(argv)
     plan = make_sweep_plan(arguments, mistakes)
     if arguments.dry_run:
-        print(numbered(plan.steps))
+        print(numbered([*plan.steps, plan.table]))
         return True
     if arguments.print_commands:
         resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
-        scripts = {"shell": shell_script(plan.steps), "slurm": slurm_script(plan.steps, resources, plan.folder)}
-        print(scripts[arguments.print_commands], end="")
+        folder = None if Path.cwd() == PROJECT else PROJECT
+        if arguments.print_commands == "shell":
+            print(shell_script([*plan.steps, plan.table], folder), end="")
+        else:
+            print(slurm_script(plan.steps, plan.table, resources, plan.folder, folder), end="")
         return True
 
+    import make_tables
     from src.sweep.execution import Progress, run_steps
     from src.sweep.status import DONE
     from src.sweep.view import View, summary
@@ -41,8 +46,11 @@ def run(argv: list[str]) -> bool:
     resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
     with Workspace(Path(arguments.workspace)).locked(sweep="of this workspace"), View(progress) as view:
         run_steps(progress, resources, arguments.address, view)
+    done = set(progress.named(DONE))
+    if any(step.name in done and "--do_predict" in step.command for step in plan.steps):
+        print(make_tables.run(list(plan.table.command[2:])))
     print(summary(progress))
-    return len(progress.named(DONE)) == len(plan.steps)
+    return len(done) == len(plan.steps)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ run_variants() { # those of one GPU, one after the other
     local gpu=$1 failed=0
     shift
     for variant in "$@"; do
-        commands_of "$variant" | grep -v '^bash ' >logs/sweep/"${task}_$variant".sh
+        commands_of "$variant" | grep -v -e '^bash ' -e '^python make_tables.py ' >logs/sweep/"${task}_$variant".sh
         echo "$task $variant on GPU $gpu: logs/sweep/${task}_$variant.log"
         CUDA_VISIBLE_DEVICES=$gpu bash logs/sweep/"${task}_$variant".sh >logs/sweep/"${task}_$variant".log 2>&1 ||
             { failed=1 && echo "failed: $task $variant; its log says why" >&2; }
@@ -48,4 +48,5 @@ for index in "${!gpus[@]}"; do
 done
 failed=0
 for job in "${jobs[@]}"; do wait "$job" || failed=1; done
+grep '^python make_tables.py ' logs/sweep/"$task".sh | sed 's/ || failed=1$//' | bash || failed=1
 exit $failed

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from planning import heavy_imports_of, plan_of
 
+import run_sweep
 from src.errors import UserError
 from src.sweep.arguments import parse_sweep_arguments
 from src.sweep.execution import Progress
@@ -24,6 +25,7 @@ from src.sweep.view import duration, summary
 
 PROJECT = Path(__file__).parents[1]
 ONE_SUB_TASK = "--sub_tasks sum_tr_es "
+TABLE = Step("table", ("python", "make_tables.py"), (), "table")
 RESOURCES = Resources(gpus=2, judge_gpus=4, cpus=None)
 
 
@@ -162,7 +164,7 @@ def test_answers_that_run_nothing_import_nothing_heavy(words):
         )
         done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
         assert done.stderr.strip() == ""
-        assert done.stdout.startswith("[1/513] python run_experiment.py @configs/pocket.txt --experiment_name pocket_dialogs_lora ")
+        assert done.stdout.startswith("[1/514] python run_experiment.py @configs/pocket.txt --experiment_name pocket_dialogs_lora ")
     else:
         assert heavy_imports_of("run_sweep", words) == []
 
@@ -170,7 +172,7 @@ def test_answers_that_run_nothing_import_nothing_heavy(words):
 def test_printed_scripts_are_bash_and_keep_the_order(tmp_path):
     steps = steps_of(f"{ONE_SUB_TASK}--methods paper")
     experiments = [step for step in steps if step.command[1] == "run_experiment.py"]
-    for script in (shell_script(steps), slurm_script(steps, RESOURCES, tmp_path)):
+    for script in (shell_script(steps), slurm_script(steps, TABLE, RESOURCES, tmp_path)):
         (tmp_path / "script.sh").write_text(script)
         subprocess.run(["bash", "-n", str(tmp_path / "script.sh")], check=True)
         assert all(str(step) in script for step in experiments)
@@ -179,19 +181,29 @@ def test_printed_scripts_are_bash_and_keep_the_order(tmp_path):
     assert all(depth[need] < depth[step.name] for step in steps for need in step.needs)
 
 
+def test_a_script_that_is_printed_elsewhere_runs_in_the_projects_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("shell", "slurm"):
+        run_sweep.run(shlex.split(f"{ONE_SUB_TASK}--methods zero_shot --print_commands {kind}"))
+        printed = capsys.readouterr().out
+        assert f"\ncd {PROJECT} || exit\n" in printed
+        assert f"make_tables.py --sub_tasks sum_tr_es --methods zero_shot --workspace {tmp_path}" in printed
+
+
 def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
     calls = tmp_path / "calls"
     fake = tmp_path / "sbatch"
     fake.write_text(f'#!/usr/bin/env bash\necho "$@" >> {calls}\ncat > {tmp_path}/job_$(wc -l < {calls})\nwc -l < {calls}\n')
     fake.chmod(0o755)
-    script = slurm_script(steps_of(f"{ONE_SUB_TASK}--methods linear_merge main_lora"), RESOURCES, tmp_path / "logs")
+    script = slurm_script(steps_of(f"{ONE_SUB_TASK}--methods linear_merge main_lora"), TABLE, RESOURCES, tmp_path / "logs")
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True)
-    first, second, third = calls.read_text().splitlines()
+    first, second, third, last = calls.read_text().splitlines()
     assert "--array=0-1 " in first
     assert "--dependency" not in first
     assert ["afterany:1" in second, "afterany:2" in third] == [True, True]
-    assert ["--gpus=2" in first, "--gpus=2" in second, "--gpus=4" in third] == [True, True, True]
+    assert ["--gpus=2" in first, "--gpus=2" in second, "--gpus=4" in third, "--gpus=0" in last] == [True, True, True, True]
+    assert (str(TABLE) in (tmp_path / "job_4").read_text(), "afterany:3" in last) == (True, True)
     judged = "--experiment_name pocket_sum_tr_es_main_lora pocket_sum_tr_es_linear_merge --judge_model_name_or_path pocket"
     assert judged in (tmp_path / "job_3").read_text()
     (tmp_path / "python").write_text(f'#!/usr/bin/env bash\necho "$@" >> {tmp_path}/ran\n')
@@ -218,7 +230,8 @@ def test_the_script_of_a_task_spreads_its_variants_over_a_list_of_gpus(broken, t
     assert ("failed: sum_tr fr; its log says why" in done.stderr) == broken
     ran = (tmp_path / "ran").read_text().splitlines()
     assert "--experiment_name pocket_dialogs_lora " in ran[0]
-    gpu_of = {line.split("--experiment_name ")[1].split()[0]: line.split()[0] for line in ran[1:]}
+    assert ran[-1] == " make_tables.py --tasks sum_tr --methods main_lora linear_merge --workspace ."
+    gpu_of = {line.split("--experiment_name ")[1].split()[0]: line.split()[0] for line in ran[1:-1]}
     for variant, gpu in (("es", "4"), ("fr", "7"), ("de", "4")):
         assert gpu_of[f"pocket_sentences_{variant}_lora"] == gpu_of[f"pocket_sum_tr_{variant}_linear_merge"] == gpu
     judged = [line for line in ran if " llm_judge_eval.py " in line]

@@ -13,7 +13,6 @@ from random import uniform
 from planning import with_ctrl_c
 from test_sweep import ONE_SUB_TASK, PROJECT
 
-import make_tables
 import run_sweep
 from src.files import read_json
 from src.sweep.execution import Progress, run_group
@@ -96,8 +95,6 @@ def test_a_sweep_that_is_killed_at_three_random_points_takes_its_processes_with_
             time.sleep(0.2)
         assert left == []
     subprocess.run([*command, str(cut)], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
-    for folder in (whole, cut):
-        make_tables.run([*shlex.split(table), str(folder)])
     for name in ("main.csv", "main.md", "main_storage.svg", "main_training.svg"):
         assert (whole / "output" / "tables" / name).read_text() == (cut / "output" / "tables" / name).read_text()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from src.flags import build_parser, flag, parse
 
@@ -37,6 +39,13 @@ class JudgeArguments:
         None, "machine", "GPUs that vLLM spreads the judge over; default: all visible ones that its heads divide by"
     )
     workspace: str = flag(".", "machine", "folder that holds predictions and output")
+
+    @property
+    def judge_name(self) -> str:
+        """The judge's name in file names."""
+        name = self.judge_model_name_or_path
+        name = Path(name).resolve().name if Path(name).is_dir() else name
+        return re.sub(r"[^\w.-]", "_", name.replace("/", "--"))
 
 
 def parse_judge_arguments(argv: list[str]) -> tuple[JudgeArguments, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +43,7 @@ class JudgePlan:
     @property
     def judge_name(self) -> str:
         """The judge's name in file names."""
-        name = self.arguments.judge_model_name_or_path
-        name = Path(name).resolve().name if Path(name).is_dir() else name
-        return re.sub(r"[^\w.-]", "_", name.replace("/", "--"))
+        return self.arguments.judge_name
 
 
 def make_judge_plan(arguments: JudgeArguments, found_while_parsing: Sequence[str] = ()) -> JudgePlan:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 
+from src.judge.arguments import parse_judge_arguments
 from src.paper import LABELS
 from src.sweep.ablations import Ablation
 from src.sweep.methods import SHARED, Method, Naming
@@ -27,6 +29,11 @@ class Choice:
     judged: bool = True
     ablation: Ablation | None = None
     workspace: str = "."
+
+    @property
+    def judge_name(self) -> str:
+        """The judge's name in the files of its verdicts."""
+        return parse_judge_arguments(shlex.split(self.profile.flags("judge")))[0].judge_name
 
     @property
     def reference(self) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from src.arguments import parse_arguments
 from src.errors import Mistakes, UserError
+from src.flags import default_of
 from src.judge.arguments import parse_judge_arguments
 from src.preparation.arguments import parse_preparation_arguments
-from src.sweep.arguments import SweepArguments
+from src.sweep.arguments import Selection, SweepArguments
 from src.sweep.cells import Choice
 from src.sweep.profiles import Profile
 from src.sweep.selection import choose
@@ -19,11 +20,12 @@ from src.sweep.steps import Step, make_steps
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep that holds together."""
+    """A sweep that holds together: its steps, and the command that makes a table of whatever they have done."""
 
     arguments: SweepArguments
     choice: Choice
     steps: list[Step]
+    table: Step
 
     @property
     def folder(self) -> Path:
@@ -46,7 +48,18 @@ def make_sweep_plan(arguments: SweepArguments, found_while_parsing: list[str]) -
         raise UserError(*dict.fromkeys(mistakes))
     profile = _with_own_flags(choice.profile, arguments)
     chosen = replace(choice, profile=profile, judged=not arguments.no_judge)
-    return SweepPlan(arguments, chosen, make_steps(chosen))
+    return SweepPlan(arguments, chosen, make_steps(chosen), _table_step(arguments, chosen))
+
+
+def _table_step(arguments: SweepArguments, choice: Choice) -> Step:
+    """`make_tables.py` with the sweep's selection."""
+    words = ["python", "make_tables.py"]
+    for field in fields(Selection):
+        value = getattr(arguments, field.name)
+        if field.name != "workspace" and value != default_of(field):
+            words += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
+    judge = ["--judge", choice.judge_name] if arguments.judge_flags and choice.judged else []
+    return Step("table", (*words, *judge, "--workspace", choice.workspace), (), "table")
 
 
 def _words(name: str, text: str) -> list[str]:

@@ -9,9 +9,14 @@ from pathlib import Path
 from src.sweep.steps import Step
 
 
-def shell_script(steps: list[Step]) -> str:
-    """The commands in order. It goes on after a failure, as the commands say themselves what they lack, and ends with code 1."""
-    return "\n".join(["#!/usr/bin/env bash", *(f"{step} || failed=1" for step in steps), "exit ${failed:-0}"]) + "\n"
+def shell_script(steps: list[Step], folder: Path | None = None) -> str:
+    """The commands in order, to be run in a folder. It goes on after a failure, as they say what they lack; ends with code 1."""
+    lines = ["#!/usr/bin/env bash", *_go_to(folder), *(f"{step} || failed=1" for step in steps), "exit ${failed:-0}"]
+    return "\n".join(lines) + "\n"
+
+
+def _go_to(folder: Path | None) -> list[str]:
+    return [f"cd {shlex.quote(str(folder))} || exit"] if folder else []
 
 
 @dataclass(frozen=True)
@@ -23,26 +28,29 @@ class Resources:
     cpus: int | None
 
 
-def slurm_script(steps: list[Step], resources: Resources, folder: Path) -> str:
-    """A script that submits an array job per wave: the steps of a wave need only those of earlier ones; the judge comes last.
+def slurm_script(steps: list[Step], table: Step, resources: Resources, logs: Path, folder: Path | None = None) -> str:
+    """A script that submits an array job per wave from a folder: the steps of a wave need only those of earlier ones.
 
-    One job judges all experiments, with one engine; it refuses to begin while one of them has no predictions.
+    The judge and the table come last. One job judges all experiments, with one engine; it refuses to begin while one of them has no
+    predictions.
     """
     lines = [
         "#!/usr/bin/env bash",
         "# Options for every job, such as a partition: set SBATCH_PARTITION and the like.",
         "set -euo pipefail",
+        *_go_to(folder),
+        f"mkdir -p {shlex.quote(str(logs))}",
+        "previous=",
     ]
-    lines += [f"mkdir -p {folder}", "previous="]
     judged = [step for step in steps if step.command[1] == "llm_judge_eval.py"]
     jobs = [[str(step) for step in wave] for wave in waves([step for step in steps if step not in judged])]
     kinds = [(commands, resources.gpus) for commands in jobs] + [([_one_judge(judged)], resources.judge_gpus)] * bool(judged)
-    for number, (commands, gpus) in enumerate(kinds, start=1):
+    for number, (commands, gpus) in enumerate([*kinds, ([str(table)], 0)], start=1):
         gpus = 0 if commands[0].startswith("bash ") else gpus
         script = "\n".join(f"{index}) {command} ;;" for index, command in enumerate(commands))
         lines += [
             f"previous=$(sbatch --parsable --array=0-{len(commands) - 1} --gpus={gpus} --job-name=sweep_{number} "
-            f"--output={folder}/wave_{number}_%a.log ${{previous:+--dependency=afterany:$previous}} <<'WAVE'",
+            f"--output={shlex.quote(str(logs))}/wave_{number}_%a.log ${{previous:+--dependency=afterany:$previous}} <<'WAVE'",
             f'#!/usr/bin/env bash\ncase "$SLURM_ARRAY_TASK_ID" in\n{script}\nesac',
             "WAVE",
             ")",
