@@ -187,7 +187,7 @@ def test_a_script_that_is_printed_elsewhere_runs_in_the_projects_folder(tmp_path
         run_sweep.run(shlex.split(f"{ONE_SUB_TASK}--methods zero_shot --print_commands {kind}"))
         printed = capsys.readouterr().out
         assert f"\ncd {PROJECT} || exit\n" in printed
-        assert f"make_tables.py --sub_tasks sum_tr_es --methods zero_shot --workspace {tmp_path}" in printed
+        assert f"make_tables.py --methods zero_shot --sub_tasks sum_tr_es --workspace {tmp_path}" in printed
 
 
 def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
