@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import importlib
 import inspect
@@ -16,7 +17,9 @@ from src.merging import options_of, strategy_names
 from src.preparation.arguments import PreparationArguments
 from src.preparation.quality import FINDINGS
 from src.report.arguments import TableArguments
+from src.report.formats import MISSING
 from src.sweep.arguments import SweepArguments
+from src.tables import aligned
 from src.tasks import find_task
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -71,6 +74,20 @@ def strategies_sections() -> str:
     return "\n\n".join(sections)
 
 
+def means_table(path: Path) -> str:
+    """A Markdown table of the means of a table's CSV, with half the width of their 95 % intervals."""
+    means: dict[str, dict[str, str]] = {}
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            figure = MISSING
+            if row["mean"]:
+                mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
+                figure = f"{mean:.1f} ± {(high - low) / 2:.1f}"
+            means.setdefault(row["method"], {})[row["column"]] = figure
+    columns = list(next(iter(means.values())))
+    return aligned([("method", *(f"{column} %" for column in columns)), *((label, *row.values()) for label, row in means.items())])
+
+
 def written_parts(page: Path) -> dict[str, str]:
     """What stands between a page's markers, by the marker's name."""
     if page.name == "methods.md":
@@ -79,6 +96,8 @@ def written_parts(page: Path) -> dict[str, str]:
         return {"flags": flags_table(JudgeArguments), "prompt": judge_prompt_example()}
     if page.name == "data.md":
         return {"sources": sources_table(), "findings": findings_table(), "flags": flags_table(PreparationArguments)}
+    if page.name == "README.md":
+        return {"means": means_table(DOCS / "results" / "pocket" / "main.csv")}
     if page.name == "sweeps.md":
         return {"flags": flags_table(SweepArguments), "table_flags": flags_table(TableArguments)}
     return {"flags": flags_table(Arguments)}
@@ -94,7 +113,7 @@ def page_with_parts(page: Path) -> str:
     return text
 
 
-PAGES = tuple(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps"))
+PAGES = (DOCS.parent / "README.md", *(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps")))
 
 if __name__ == "__main__":
     for page in PAGES:

@@ -33,7 +33,8 @@ def draw_panels(name: str, columns: list[Column], draw: Callable[[Axes, Column],
             handles, labels = axes.get_legend_handles_labels()
             named |= dict(zip(labels, handles, strict=True))
         if shares_legend and named:
-            figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+            place = {"loc": "outside lower center", "ncols": 2 * len(columns)}
+            figure.legend(named.values(), named.keys(), fontsize=8, frameon=False, **place)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
         pyplot.close(figure)

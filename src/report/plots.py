@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOR = "#2b5fb3"
-_LABELLED = 6  # methods of a panel, the best: the names of all would lie over one another
+# Names of the best methods of a panel, those that have room: so many percent below better ones at nearly the same cost.
+_NAMES = 6
+_ROOM = 3.0
+_NEARLY = 1.5
+_ABOVE, _BELOW = (5, 3), (5, -9)
 
 
 def storage_plot(table: Table, outcomes: list[Outcome]) -> str:
@@ -53,15 +57,29 @@ def _plot(name: str, table: Table, costs: dict[str, float], finish: Callable[[Ax
 
     def draw(axes: Axes, column: Column) -> None:
         there = {label: entries[column].interval for label, entries in table.rows.items() if entries[column].interval}
-        labelled = sorted(there, key=lambda label: -there[label].mean)[:_LABELLED]
+        named = _named({label: (costs[label], 100 * interval.mean) for label, interval in there.items()})
         for label, interval in there.items():
             mean, (below, above) = percent(interval)
             spread = [[below], [above]]
             axes.errorbar(costs[label], mean, yerr=spread, fmt="o", markersize=4, color=_COLOR, ecolor=FAINT, elinewidth=1)
-            if label in labelled:
-                axes.annotate(label, (costs[label], mean), xytext=(5, 3), textcoords="offset points", fontsize=7)
+            if label in named:
+                axes.annotate(label, (costs[label], mean), xytext=named[label], textcoords="offset points", fontsize=7)
         axes.set_title(f"{column.label} %")
         axes.set_ylim(bottom=0)
         finish(axes)
 
     return draw_panels(name, table.quality_columns, draw)
+
+
+def _named(points: dict[str, tuple[float, float]]) -> dict[str, tuple[int, int]]:
+    """Where the names of methods stand beside their points, by their cost and quality in percent.
+
+    Of two points that are near each other, the lower one's name stands below it; of more, the best two are named.
+    """
+    named: dict[str, tuple[int, int]] = {}
+    for label, (cost, quality) in sorted(points.items(), key=lambda item: -item[1][1]):
+        better = [points[other] for other in named]
+        near = [one for one in better if one[1] - quality < _ROOM and max(one[0], cost) <= _NEARLY * min(one[0], cost)]
+        if len(near) < 2 and len(named) < _NAMES:
+            named[label] = _BELOW if near else _ABOVE
+    return named
