@@ -40,9 +40,10 @@ def run(argv: list[str]) -> str:
     outcomes = _outcomes(arguments, choice, asked, workspace)
     title = choice.ablation.title if choice.ablation else "Compositional tasks, all methods"
     resampler = Resampler(arguments.bootstrap_resamples, arguments.bootstrap_seed)
-    table = make_table(title, asked, outcomes, arguments.reference or choice.reference, resampler)
+    setting = _setting(arguments, choice, outcomes)
+    table = make_table(title, setting, asked, outcomes, arguments.reference or choice.reference, resampler)
     plots = _plots(choice, table, outcomes)
-    markdown, name = to_markdown(table), arguments.table
+    markdown, name = to_markdown(table), arguments.table + ("" if arguments.stage == "test" else f"_{arguments.stage}")
     written = {f"{name}.md": markdown, f"{name}.tex": to_latex(table), f"{name}.csv": to_csv(table)}
     written[f"{name}.html"] = to_html(table, plots, outcomes, workspace, arguments.stage, arguments.examples)
     written |= {f"{name}_{plot.replace(' ', '_')}.svg": svg for plot, svg in plots.items()}
@@ -87,6 +88,20 @@ def _outcomes(arguments: TableArguments, choice: Choice, asked: list[Cell], work
     return outcomes
 
 
+def _setting(arguments: TableArguments, choice: Choice, outcomes: list[Outcome]) -> str:
+    """The split, sub-tasks, models, seeds and judge of a table, in a sentence."""
+    counts = sorted({len(one.ids) for one in outcomes})
+    examples = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    parts = [
+        f"{arguments.stage.capitalize()} split, {examples} examples of each of {', '.join(one.name for one in choice.sub_tasks)}",
+        f"models: {', '.join(choice.models)}" if any(choice.models) else "base model: Pocket's",
+        f"seeds of what is trained on composed examples: {', '.join(map(str, choice.seeds))}",
+    ]
+    if any(one.judged is not None for one in outcomes):
+        parts.append(f"judge: {arguments.judge or choice.judge_name}")
+    return "; ".join(parts) + "."
+
+
 def _plots(choice: Choice, table: Table, outcomes: list[Outcome]) -> dict[str, str]:
     """Plots as SVG, by name."""
     from src.report.curves import setting_plot, training_plot
@@ -95,7 +110,7 @@ def _plots(choice: Choice, table: Table, outcomes: list[Outcome]) -> dict[str, s
     plots = {"storage": storage_plot(table, outcomes), "inferences": inferences_plot(table, outcomes)}
     if choice.ablation:
         axis = choice.ablation.axis
-        plots = {axis: setting_plot(axis, table, choice.methods, axis)} if axis else {}
+        plots = {"quality": setting_plot("quality", table, choice.methods, axis)} if axis else {}
     training = training_plot("training", table, outcomes)
     return plots | ({"training": training} if training else {})
 

@@ -20,25 +20,23 @@ from src.sweep.selection import PROJECT
 def run(argv: list[str]) -> bool:
     """Run the sweep that a command line asks for, or print it; returns whether all of it is done.
 
-    Raises UserError for the user's mistakes, before anything is run.
+    Raises UserError for the user's mistakes, before anything is run, and for results that make no table, at the end.
     """
     arguments, mistakes = parse_sweep_arguments(argv)
     plan = make_sweep_plan(arguments, mistakes)
     if arguments.dry_run:
-        print(numbered([*plan.steps, plan.table]))
+        print(numbered([*plan.steps, plan.table()]))
         return True
     if arguments.print_commands:
         resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
         folder = None if Path.cwd() == PROJECT else PROJECT
         if arguments.print_commands == "shell":
-            print(shell_script([*plan.steps, plan.table], folder), end="")
+            print(shell_script([*plan.steps, plan.table()], folder), end="")
         else:
-            print(slurm_script(plan.steps, plan.table, resources, plan.folder, folder), end="")
+            print(slurm_script(plan.steps, plan.table(), resources, plan.folder, folder), end="")
         return True
 
-    import make_tables
     from src.sweep.execution import Progress, run_steps
-    from src.sweep.status import DONE
     from src.sweep.view import View, summary
     from src.workspace import Workspace
 
@@ -46,10 +44,13 @@ def run(argv: list[str]) -> bool:
     resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
     with Workspace(Path(arguments.workspace)).locked(sweep="of this workspace"), View(progress) as view:
         run_steps(progress, resources, arguments.address, view)
-    done = set(progress.named(DONE))
-    if any(step.name in done and "--do_predict" in step.command for step in plan.steps):
-        print(make_tables.run(list(plan.table.command[2:])))
     print(summary(progress))
+    done = [step for step in plan.steps if progress.is_done(step)]
+    if any("--do_predict" in step.command for step in done):
+        import make_tables
+
+        judged = any("llm_judge_eval.py" in step.command for step in done)
+        print(make_tables.run(list(plan.table(judged).command[2:])))
     return len(done) == len(plan.steps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 
@@ -14,12 +15,15 @@ from test_tables import asked, outcomes_at
 
 import make_tables
 import run_sweep
+from src.arguments import parse_arguments
 from src.errors import Mistakes, UserError
 from src.files import read_json
 from src.methods import CALIBRATION
+from src.report.canvas import percent
 from src.report.curves import setting_plot, training_losses, training_plot
 from src.report.statistics import Resampler
 from src.report.table import make_table
+from src.scoring.bootstrap import Interval
 from src.sweep.ablations import ablations
 from src.sweep.arguments import MAIN, TABLES, Selection
 from src.sweep.profiles import PAPER, POCKET
@@ -63,22 +67,38 @@ def test_every_command_holds_together_and_what_the_main_table_has_is_its_experim
     assert set(own) - set(main)
 
 
-def test_each_number_of_examples_sees_as_many_in_all_or_each_once():
-    for name, command in experiments_of("--table calibration_examples").items():
-        if found := re.search(r"_(\d+)_examples_", name):
-            count = int(value_of(command, "--num_examples_merge"))
-            assert count == int(found[1])
-            seen = count * float(value_of(command, "--calibration_epochs"))
-            assert seen == pytest.approx(max(count, POCKET.usual_calibration_examples), rel=1e-4)
-    usual = experiments_of("--methods learnable_calibration_merge")["pocket_sum_tr_es_learnable_calibration_merge"]
-    assert int(value_of(usual, "--num_examples_merge")) == POCKET.usual_calibration_examples
+@pytest.mark.parametrize(("profile", "models"), [(POCKET, "pocket"), (PAPER, "llama")], ids=["pocket", "paper"])
+def test_fewer_examples_make_as_many_updates_and_more_are_seen_once(profile, models):
+    counts = []
+    for step in steps_of(f"{ONE_SUB_TASK}--table calibration_examples --models {models} --no_judge"):
+        if "learnable_calibration" not in step.name:
+            continue
+        arguments, mistakes = parse_arguments([word for word in step.command[2:] if not word.startswith("@")])
+        assert not mistakes
+        counts.append(arguments.num_examples_merge)
+        assert arguments.calibration_epochs == 1
+        fewer = arguments.num_examples_merge < profile.usual_calibration_examples
+        assert arguments.trainer == ([f"max_steps={profile.usual_updates}"] if fewer else [])
+        if arguments.num_examples_merge == profile.usual_calibration_examples:
+            assert "_examples_" not in step.name
+            update = arguments.batch_size * (1 if models == "pocket" else arguments.gradient_accumulation_steps)
+            assert profile.usual_updates == math.ceil(arguments.num_examples_merge / update)
+    assert counts == 2 * list(profile.calibration_examples)
 
 
-def test_a_users_budget_does_not_change_what_an_ablation_varies():
-    commands = experiments_of("--table calibration_rank --learned_flags ' --num_examples_merge 7 --calibration_rank 3'")
-    changed = commands["pocket_sum_tr_es_learnable_calibration_pp_rank_16_merge"]
-    assert (value_of(changed, "--num_examples_merge"), value_of(changed, "--calibration_rank")) == ("7", "16")
-    assert value_of(changed, "--calibration_learning_rate") == POCKET.by_method["learnable_calibration_pp_merge"].split()[1]
+def test_a_users_budget_is_everyones_and_does_not_change_what_an_ablation_varies():
+    commands = experiments_of("--table calibration_rank --learned_flags ' --num_examples_merge 7'")
+    assert {value_of(command, "--num_examples_merge") for command in commands.values()} == {"7"}
+    rate = POCKET.by_method["learnable_calibration_pp_merge"].split()[1]
+    assert {value_of(command, "--calibration_learning_rate") for command in commands.values()} == {rate}
+    for name, flag in [("learned_flags", "--calibration_rank"), ("experiment_flags", "--calibration_rank")]:
+        assert mistakes_in(f"--table calibration_rank --{name} ' {flag} 3'") == [
+            f"--{name}: {flag} is what --table calibration_rank varies"
+        ]
+    for table in ABLATIONS:
+        varied = ablations(POCKET)[table].varies
+        settings = " ".join(f"{method.setting} {method.flags}" for method in ablations(POCKET)[table].methods if method.like)
+        assert any(flag in settings for flag in varied)
 
 
 def test_rows_of_other_tables_are_mistakes():
@@ -92,7 +112,7 @@ def test_an_ablation_runs_by_one_command_and_its_table_says_what_it_varies(works
     rows = "--methods learnable_calibration_pp_rank_1_merge learnable_calibration_pp_rank_2_merge"
     assert run_sweep.run(shlex.split(f"{TINY}{ONE_SUB_TASK}--table calibration_rank {rows} --workspace {workspace.root}"))
     folder = workspace.root / "output" / "tables"
-    names = [f"calibration_rank{end}" for end in (".csv", ".html", ".md", ".tex", "_rank.svg", "_training.svg")]
+    names = [f"calibration_rank{end}" for end in (".csv", ".html", ".md", ".tex", "_quality.svg", "_training.svg")]
     assert sorted(path.name for path in folder.iterdir()) == names
     table = (folder / "calibration_rank.md").read_text()
     one, two = (int(re.search(rf"\| LC\+\+, rank {rank} .*\| +([\d,]+) \|", table)[1].replace(",", "")) for rank in (1, 2))
@@ -111,7 +131,7 @@ def table_of(flags: dict, quality: dict[str, float], losses: dict[str, list[list
     found = outcomes_at(cells, quality, judged=False)
     for number, one in enumerate(found):
         one.results["training"] = {"losses": [[at, loss + number] for at, loss in (losses or {}).get(one.cell.label, [])]}
-    return make_table("a table", cells, found, "", Resampler(50, 0)), found
+    return make_table("a table", "", cells, found, "", Resampler(50, 0)), found
 
 
 def points_of(svg: str) -> list[tuple[float, float]]:
@@ -138,11 +158,26 @@ def test_losses_are_a_mean_over_the_updates_that_all_experiments_have():
     own = [number for number, one in enumerate(found) if one.cell.label == label]
     found[own[0]].results["training"]["losses"].append([20, 1.0])
     (column,) = table.columns
-    updates, losses = training_losses(label, column, found)
+    updates, losses = training_losses(label, column, table, found)
     assert updates.tolist() == [1, 10]
     assert np.array_equal(losses, [[3.0 + number, 2.0 + number] for number in own])
-    assert training_losses("Zero-shot", column, found) is None
+    assert training_losses("Zero-shot", column, table, found) is None
+    assert training_losses(label, column, table, [one for one in found if one is not found[own[1]]]) is None
     assert label in training_plot("training", table, found)
+
+
+def test_a_mean_outside_its_interval_by_rounding_is_drawn():
+    assert percent(Interval(0.1, 0.1 + 1e-17, 0.1 - 1e-17)) == (10.0, (0.0, 0.0))
+    assert percent(Interval(0.5, 0.4, 0.7)) == (50.0, (pytest.approx(10.0), pytest.approx(20.0)))
+
+
+def test_a_line_without_a_calibration_is_drawn_where_there_is_such_a_row():
+    flags = {"table": "calibration_examples", "sub_tasks": ["sum_tr_es"]}
+    methods = choose(Selection(**flags), Mistakes()).methods
+    with_line, _ = table_of(flags, {"LC, 10 examples": 0.5, "the mean, not calibrated": 0.3})
+    without, _ = table_of(flags, {"LC, 10 examples": 0.5})
+    drawn = [">the mean, not calibrated<" in setting_plot("quality", table, methods, "x") for table in (with_line, without)]
+    assert drawn == [True, False]
 
 
 def test_there_is_no_training_plot_where_nothing_is_trained():

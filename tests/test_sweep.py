@@ -125,6 +125,14 @@ def test_the_papers_models_get_the_papers_names_data_and_budgets(workspace):
             "--learned_flags ' --seet 3'",
             ["--learned_flags: unknown flag --seet: did you mean --seed or --dataset or --data_seed?"],
         ),
+        ("--seeds 0 1 --learned_flags ' --data_seed 3'", ["--learned_flags: --data_seed contradicts --seeds"]),
+        ("--data_flags ' --dry_run'", ["--data_flags: Pocket's data are made as they are read"]),
+        ("--no_judge --judge_flags ' --seed 1'", ["--judge_flags: --no_judge judges nothing"]),
+        ("--judge_flags ' --stage valid'", ["--judge_flags: --stage is the sweep's to say"]),
+        (
+            "--table calibration_rank --joint_expert_flags ' --bf16'",
+            ["--joint_expert_flags: --table calibration_rank has no joint expert"],
+        ),
         ("--method zero_shot", ["unknown flag --method: did you mean --methods or --models or --tones?"]),
     ],
 )
@@ -146,6 +154,35 @@ def test_flags_of_ones_own_count_more_than_the_benchmarks():
     assert last_of(adapter, count, f"--experiment_flags ' {count} 9'") == "9"
     steps = steps_of("--models slm_v1 --sub_tasks sum_tone_witty --single_task_flags ' --gradient_accumulation_steps 2'")
     assert not [step for step in steps if step.command.count("--gradient_accumulation_steps") > 1]
+    options = "--no_judge --learned_flags ' --lora_merge_options cosine=0.1'"
+    (dam,) = [step.command for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge {options}") if "dam" in step.name]
+    assert [word for word in dam if word.startswith(("learning_rate=", "cosine="))] == ["learning_rate=5e-2", "cosine=0.1"]
+
+
+def test_on_pocket_a_sub_tasks_experiments_share_a_process_and_elsewhere_trainings_have_their_own():
+    methods = "--methods main_lora joint_expert_lora learnable_calibration_merge shared_learnable_calibration_merge --seeds 0 1"
+    pocket, paper = (
+        {step.name.removeprefix("pocket_").removesuffix("_slm_v1"): step.group for step in steps_of(f"{flags} {methods}")}
+        for flags in ("--sub_tasks sum_tr_es sum_tr_fr", "--models slm_v1 --sub_tasks sum_tr_es sum_tr_fr")
+    )
+    trained = ("sum_tr_es_joint_expert_lora", "sum_tr_es_learnable_calibration_merge")
+    assert {pocket[name] for name in ("sum_tr_es_main_lora", *trained)} == {"sum_tr_es"}
+    assert {pocket[f"{name}_seed1"] for name in trained} == {"sum_tr_es_seed1"}
+    assert len({paper[name] for name in ("sum_tr_es_main_lora", *trained)}) == 3
+    for groups in (pocket, paper):
+        assert groups["sum_tr_es_shared_learnable_calibration_merge"] == groups["sum_tr_fr_shared_learnable_calibration_merge"]
+        assert groups["judge pocket_sum_tr_es_main_lora" if groups is pocket else "judge sum_tr_es_main_lora"].startswith("judge")
+
+
+def test_the_table_of_a_sweep_has_its_selection_and_its_judge():
+    def table_of(flags: str, judged: bool = True) -> str:
+        return str(make_sweep_plan(*parse_sweep_arguments(shlex.split(flags))).table(judged))
+
+    assert table_of(f"{ONE_SUB_TASK}--seeds 0 1") == "python make_tables.py --sub_tasks sum_tr_es --seeds 0 1 --workspace ."
+    judge = f"{ONE_SUB_TASK}--table calibration_rank --judge_flags ' --judge_model_name_or_path some/judge'"
+    expected = "python make_tables.py --table calibration_rank --sub_tasks sum_tr_es --judge some--judge --workspace ."
+    assert table_of(judge) == expected
+    assert table_of(judge, judged=False) == expected.replace(" --judge some--judge", "")
 
 
 def test_a_calibration_is_shared_by_two_sub_tasks_at_least():

@@ -107,7 +107,7 @@ def outcomes_at(cells: list[Cell], quality: dict[str, float], judged: bool = Tru
 def test_figures_like_the_papers_correlate_perfectly_with_them_and_the_best_three_are_marked():
     chosen = asked({"sub_tasks": ["sum_tr_es", "sum_tr_fr"], "models": ["pocket"]})
     paper = {label: paper_scores(label, "summarization", "translation").quality / 100 for label in LABELS}
-    table = make_table("a table", chosen, outcomes_at(chosen, paper), "Learnable Calibration++", Resampler(200, 0))
+    table = make_table("a table", "", chosen, outcomes_at(chosen, paper), "Learnable Calibration++", Resampler(200, 0))
     assert list(table.rows) == list(LABELS)
     quality, _ = table.columns
     assert table.correlations[quality] == pytest.approx(1.0)
@@ -116,7 +116,7 @@ def test_figures_like_the_papers_correlate_perfectly_with_them_and_the_best_thre
     assert table.rows["Zero-shot"][quality].better is False
     assert table.rows["Learnable Calibration++"][quality].better is None
     backwards = {label: 1 - value for label, value in paper.items()}
-    table = make_table("a table", chosen, outcomes_at(chosen, backwards), "Learnable Calibration++", Resampler(200, 0))
+    table = make_table("a table", "", chosen, outcomes_at(chosen, backwards), "Learnable Calibration++", Resampler(200, 0))
     assert table.correlations[quality] == pytest.approx(-1.0)
     assert table.rows["Zero-shot"][quality].better is True
 
@@ -125,7 +125,7 @@ def test_what_is_missing_is_shown_as_missing_and_never_averaged_over():
     chosen = asked({"tasks": ["sum_tr"], "models": ["pocket"], "methods": ["zero_shot", "main_lora", "linear_merge"]})
     found = outcomes_at(chosen, {"Zero-shot": 0.1, "Main-task LoRA": 0.2}, judged=False)
     found = [one for one in found if not (one.cell.label == "Main-task LoRA" and one.cell.sub_task.name == "sum_tr_fr")]
-    table = make_table("a table", chosen, found, "Zero-shot", Resampler(100, 0))
+    table = make_table("a table", "", chosen, found, "Zero-shot", Resampler(100, 0))
     (column,) = table.columns
     assert table.correlations[column] is None
     shown = to_markdown(table)
@@ -146,7 +146,7 @@ def test_what_is_missing_is_shown_as_missing_and_never_averaged_over():
 def test_a_missing_seed_is_shown_as_missing():
     chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["dam_merge", "zero_shot"], "seeds": [0, 1]})
     found = [one for one in outcomes_at(chosen, {"DAM/ZipLoRA merge": 0.4, "Zero-shot": 0.2}) if one.cell.seed == 0]
-    table = make_table("a table", chosen, found, "Zero-shot", Resampler(100, 0))
+    table = make_table("a table", "", chosen, found, "Zero-shot", Resampler(100, 0))
     (row,) = re.findall(r"^\| DAM.*", to_markdown(table), re.MULTILINE)
     assert " 1/2 " in row
     assert table.rows["Zero-shot"][table.columns[0]].interval is not None  # it has no seeds
@@ -156,17 +156,17 @@ def test_outputs_without_a_verdict_are_counted_beside_the_figure():
     chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["zero_shot", "main_lora"]})
     found = outcomes_at(chosen, {"Zero-shot": 0.5, "Main-task LoRA": 0.5})
     found[0].judged[:30] = np.nan
-    table = make_table("a table", chosen, found, "Main-task LoRA", Resampler(100, 0))
+    table = make_table("a table", "", chosen, found, "Main-task LoRA", Resampler(100, 0))
     assert table.rows["Zero-shot"][table.columns[1]].without_verdict == 30
     shown = to_markdown(table)
     assert "]▲ ?30" in shown or "] ?30" in shown or "]▼ ?30" in shown
     assert "?n: n outputs have no verdict" in shown
-    assert "▲ ▼" not in to_markdown(make_table("a table", chosen, found, "Learnable Calibration++", Resampler(100, 0)))
+    assert "▲ ▼" not in to_markdown(make_table("a table", "", chosen, found, "Learnable Calibration++", Resampler(100, 0)))
 
 
 def test_latex_is_booktabs_with_what_latex_reads_otherwise_escaped():
     chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["zero_shot", "main_lora"]})
-    table = make_table("a table", chosen, outcomes_at(chosen, {"Zero-shot": 0.5}), "Zero-shot", Resampler(100, 0))
+    table = make_table("a table", "", chosen, outcomes_at(chosen, {"Zero-shot": 0.5}), "Zero-shot", Resampler(100, 0))
     lines = to_latex(table).splitlines()
     assert lines[0] == r"\begin{tabular}{lrr}"
     assert lines[2] == r"Method & S+Tr ROUGE-L \% & S+Tr LLM-J \% \\"

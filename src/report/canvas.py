@@ -42,5 +42,5 @@ def draw_panels(name: str, columns: list[Column], draw: Callable[[Axes, Column],
 
 
 def percent(interval: Interval) -> tuple[float, tuple[float, float]]:
-    """A mean in percent, and how far its interval reaches below and above."""
-    return 100 * interval.mean, (100 * (interval.mean - interval.low), 100 * (interval.high - interval.mean))
+    """A mean in percent, and how far its interval reaches below and above; by rounding, equal scores' mean may lie outside."""
+    return 100 * interval.mean, (100 * max(0.0, interval.mean - interval.low), 100 * max(0.0, interval.high - interval.mean))

@@ -25,7 +25,7 @@ def to_markdown(table: Table) -> str:
 
 
 def notes(table: Table) -> str:
-    """What intervals, marks and missing cells mean."""
+    """What the table is of, and what intervals, marks and missing cells mean."""
     compared = (
         f"▲ ▼: significantly better or worse than {table.reference} on the same examples (paired bootstrap, p < 0.05). "
         if table.reference in table.rows
@@ -33,6 +33,7 @@ def notes(table: Table) -> str:
     )
     unjudged = any(entry.without_verdict for entries in table.rows.values() for entry in entries.values())
     return (
+        f"{table.setting} "
         "Means over models and languages or tones, with 95 % bootstrap intervals; the best three of a column are bold. "
         + compared
         + ("In parentheses: the paper's figure, on its own data and models. " if table.has_papers_figures else "")

@@ -56,9 +56,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, entries by row label and column, the rank correlation with the paper of each column, and extra parameters by row."""
+    """A title, what it is a table of, entries by row label and column, and extra parameters by row.
+
+    `correlations` are the rank correlations with the paper, by column.
+    """
 
     title: str
+    setting: str
     columns: list[Column]
     rows: dict[str, dict[Column, Entry]]
     correlations: dict[Column, float | None]
@@ -74,7 +78,7 @@ class Table:
         return any(entry.paper is not None for entries in self.rows.values() for entry in entries.values())
 
 
-def make_table(title: str, cells: list[Cell], outcomes: list[Outcome], reference: str, resampler: Resampler) -> Table:
+def make_table(title: str, setting: str, cells: list[Cell], outcomes: list[Outcome], reference: str, resampler: Resampler) -> Table:
     """Put the outcomes together; what is missing stays missing. A mean is given only where all its sub-tasks are there."""
     asked = {(cell.sub_task.main.name, cell.sub_task.auxiliary.name) for cell in cells}
     judged = any(outcome.judged is not None for outcome in outcomes)
@@ -100,7 +104,9 @@ def make_table(title: str, cells: list[Cell], outcomes: list[Outcome], reference
                 _paper_figure(label, column),
             )
     correlations = {column: _correlation({label: rows[label][column] for label in labels}) for column in columns}
-    return Table(title, columns, rows, correlations, {label: _extra_parameters(label, outcomes) for label in labels}, reference)
+    return Table(
+        title, setting, columns, rows, correlations, {label: _extra_parameters(label, outcomes) for label in labels}, reference
+    )
 
 
 def belongs(cell: Cell, column: Column) -> bool:

@@ -25,27 +25,40 @@ _MERGES = {
     "svc": "singular value calibration",
 }
 _MEAN = "exact_linear"
+_SIZE_FLAGS = ("--num_examples_merge", "--calibration_epochs", "--batch_size", "--gradient_accumulation_steps", "--trainer")
+_MERGE_FLAGS = ("--lora_merge_strategy", "--lora_merge_weights", "--lora_merge_options")
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A table of its own. Its rows are compared with `reference`; `axis` says what their `value` is, where they have one."""
+    """A table of its own, whose rows differ in the flags that it `varies`.
+
+    Its rows are compared with `reference`; `axis` says what their `value` is, where they have one.
+    """
 
     title: str
     methods: list[Method]
     reference: str
+    varies: tuple[str, ...]
     axis: str = ""
 
 
 def ablations(profile: Profile) -> dict[str, Ablation]:
     """All ablation tables, by what `--table` calls them."""
-    most = f"LC++, {profile.calibration_examples[-1]:,} examples"
     return {
-        "calibration_examples": Ablation("Number of calibration examples", _examples(profile), most, "calibration examples"),
-        "calibration_rank": Ablation("Rank of LC++", _ranks(), f"LC++, rank {_PAPERS_RANK}", "rank"),
-        "calibration_layers": Ablation("Sharing a calibration across layers", _layers(), f"LC++, {_LAYERS[1]}"),
-        "calibrated_merge": Ablation("The merge under the calibration", _merges(), "LC++ of the mean"),
-        "calibration_without_loras": Ablation("Calibration without LoRAs", _without_loras(), "LC++, with LoRAs"),
+        "calibration_examples": Ablation(
+            "Number of calibration examples",
+            _examples(profile),
+            f"LC++, {profile.usual_calibration_examples:,} examples",
+            _SIZE_FLAGS,
+            axis="calibration examples",
+        ),
+        "calibration_rank": Ablation("Rank of LC++", _ranks(), f"LC++, rank {_PAPERS_RANK}", ("--calibration_rank",), axis="rank"),
+        "calibration_layers": Ablation(
+            "Sharing a calibration across layers", _layers(), f"LC++, {_LAYERS[1]}", ("--calibration_layer_groups",)
+        ),
+        "calibrated_merge": Ablation("The merge under the calibration", _merges(), "LC++ of the mean", _MERGE_FLAGS),
+        "calibration_without_loras": Ablation("Calibration without LoRAs", _without_loras(), "LC++, with LoRAs", _MERGE_FLAGS),
     }
 
 
@@ -64,13 +77,13 @@ def _calibrated(label: str, short: str, part: str, setting: str = "", merge: str
 
 
 def _examples(profile: Profile) -> list[Method]:
-    """Fewer examples than the main table's are seen more than once, as many in all; more are seen once each."""
-    rows = [_merge(_MEAN, "the mean, not calibrated")]
+    """Fewer examples than the main table's are seen again and again, in as many updates; more are seen once each."""
+    usual, rows = profile.usual_calibration_examples, [_merge(_MEAN, "the mean, not calibrated")]
     for short in _NAMES:
         for count in profile.calibration_examples:
-            epochs = max(1.0, profile.usual_calibration_examples / count)
-            setting = f"--num_examples_merge {count} --calibration_epochs {epochs:g}"
-            rows.append(_calibrated(f"{short}, {count:,} examples", short, f"{count}_examples", setting, value=count))
+            setting = f"--num_examples_merge {count}" + (f" --trainer max_steps={profile.usual_updates}" if count < usual else "")
+            part = "" if count == usual else f"{count}_examples"
+            rows.append(_calibrated(f"{short}, {count:,} examples", short, part, setting, value=count))
     return rows
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from src.errors import UserError, first_line
 from src.sweep.scripts import Resources
-from src.sweep.status import FAILED, SETTLED, SKIPPED, WAITING, Event, read_events
+from src.sweep.status import DONE, FAILED, SETTLED, SKIPPED, WAITING, Event, read_events
 from src.sweep.steps import Step
 
 PROJECT = Path(__file__).parents[2]
@@ -48,6 +48,9 @@ class Progress:
 
     def named(self, state: str) -> list[str]:
         return [name for name, event in self.states.items() if event.state == state]
+
+    def is_done(self, step: Step) -> bool:
+        return self.states[step.name].state == DONE
 
     def update(self) -> list[Event]:
         """Read what the workers have written down; returns what is new."""

@@ -12,7 +12,7 @@ class Profile:
     `by_method` adds to a method's flags, by its name. `own` are the user's, by the field that they add to. `last` are every
     experiment's, too, and count more than all others. `one_process` is whether all that is done on a sub-task shares a process and
     its engine, trainings included: where starting an engine takes as long as they do. `calibration_examples` are the numbers of an
-    ablation, all that there are the last; `usual_calibration_examples` is how many `learned` says.
+    ablation; `usual_calibration_examples` is how many `learned` says, and `usual_updates` how many updates they make.
     """
 
     benchmark: str
@@ -29,6 +29,7 @@ class Profile:
     one_process: bool = False
     calibration_examples: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000, 10000)
     usual_calibration_examples: int = 10000
+    usual_updates: int = 53
 
     def flags(self, kind: str, specific: str = "") -> str:
         """The flags of a field, then those of one method or data set, then the user's own, as later ones count more."""
@@ -45,8 +46,9 @@ POCKET = Profile(
     learned="--num_examples_merge 1280 --batch_size 8",
     judge="--judge_model_name_or_path pocket",
     one_process=True,
-    calibration_examples=(10, 30, 100, 300, 1000, 3000, 8000),
+    calibration_examples=(10, 30, 100, 300, 1280, 3000, 8000),
     usual_calibration_examples=1280,
+    usual_updates=160,
     by_method={
         "dam_merge": "--lora_merge_options learning_rate=5e-2",
         "learnable_calibration_merge": "--calibration_learning_rate 5e-2",
