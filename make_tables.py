@@ -89,7 +89,9 @@ def _outcomes(arguments: TableArguments, choice: Choice, asked: list[Cell], work
 
 
 def _setting(arguments: TableArguments, choice: Choice, outcomes: list[Outcome]) -> str:
-    """The split, sub-tasks, models, seeds and judge of a table, in a sentence."""
+    """The split, sub-tasks, models, seeds and judge of a table, in a sentence, and what its experiments don't have in common."""
+    from src.report.likeness import unlike_settings
+
     counts = sorted({len(one.ids) for one in outcomes})
     examples = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     parts = [
@@ -99,7 +101,8 @@ def _setting(arguments: TableArguments, choice: Choice, outcomes: list[Outcome])
     ]
     if any(one.judged is not None for one in outcomes):
         parts.append(f"judge: {arguments.judge or choice.judge_name}")
-    return "; ".join(parts) + "."
+    unlike = unlike_settings(outcomes, choice.ablation)
+    return "; ".join(parts) + "." + (f" NOT MADE ALIKE: {'; '.join(unlike)}." if unlike else "")
 
 
 def _plots(choice: Choice, table: Table, outcomes: list[Outcome]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,17 +16,20 @@ from judging import store_predictions
 
 import make_tables
 from src.errors import Mistakes, UserError
-from src.files import read_json_lines, write_json
+from src.files import read_json, read_json_lines, write_json
 from src.paper import LABELS, MAIN_BLOCK, paper_scores
 from src.prediction.predict import read_predictions
-from src.report.collect import Outcome
+from src.report.collect import Outcome, collect
 from src.report.formats import to_csv, to_latex, to_markdown
+from src.report.likeness import unlike_settings
 from src.report.statistics import Resampler, statistic
 from src.report.table import make_table
 from src.scoring.bootstrap import bootstrap_interval
 from src.scoring.score import scores_per_example
+from src.sweep.ablations import Ablation
 from src.sweep.arguments import Selection
 from src.sweep.cells import Cell, cells
+from src.sweep.methods import Method
 from src.sweep.selection import choose
 
 # ---- statistics
@@ -253,6 +257,20 @@ def test_nothing_that_a_model_says_can_break_out_of_the_page(finished):
         "Zero-shot": "</script><b>no</b>",
         "Main-task LoRA": "Anna va a comprar una bicicleta.",
     }
+
+
+def test_experiments_of_a_row_that_were_made_with_other_settings_are_told_apart(finished):
+    for experiment, most in (("pocket_sum_tr_es_zero_shot", 8), ("pocket_sum_tr_es_main_lora", 9)):
+        results = read_json(finished.results(experiment))
+        write_json(finished.results(experiment), results | {"arguments": {"max_new_tokens": most}})
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "methods": ["zero_shot", "main_lora"]})
+    outcomes = collect(chosen, finished, "test", "pocket")
+    assert unlike_settings(outcomes, None) == []
+    alike = [replace(one, cell=replace(one.cell, label="one row")) for one in outcomes]
+    assert unlike_settings(alike, None) == ["one row: --max_new_tokens 8, 9"]
+    rows = [Method(one.cell.label, "", "", series="LC") for one in outcomes]
+    assert unlike_settings(outcomes, Ablation("", rows, "", ())) == ["LC: --max_new_tokens 8, 9"]
+    assert unlike_settings(outcomes, Ablation("", rows, "", ("--max_new_tokens",))) == []
 
 
 def test_a_judge_that_has_judged_nothing_is_a_mistake(finished):
