@@ -18,11 +18,13 @@ from src.preparation.arguments import PreparationArguments
 from src.preparation.quality import FINDINGS
 from src.report.arguments import TableArguments
 from src.report.formats import MISSING
-from src.sweep.arguments import SweepArguments
+from src.sweep.arguments import MAIN, TABLES, SweepArguments
 from src.tables import aligned
 from src.tasks import find_task
 
-DOCS = Path(__file__).parents[1] / "docs"
+README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
+RESULTS = DOCS / "results"
 
 
 def flags_table(kind: type) -> str:
@@ -96,8 +98,11 @@ def written_parts(page: Path) -> dict[str, str]:
         return {"flags": flags_table(JudgeArguments), "prompt": judge_prompt_example()}
     if page.name == "data.md":
         return {"sources": sources_table(), "findings": findings_table(), "flags": flags_table(PreparationArguments)}
-    if page.name == "README.md":
-        return {"means": means_table(DOCS / "results" / "pocket" / "main.csv")}
+    if page == README:
+        return {"means": means_table(RESULTS / "pocket" / "main.csv")}
+    if page.parent == RESULTS:
+        tables = [MAIN] if page.name == "pocket_main_table.md" else [name for name in TABLES if name != MAIN]
+        return {name: (RESULTS / "pocket" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables}
     if page.name == "sweeps.md":
         return {"flags": flags_table(SweepArguments), "table_flags": flags_table(TableArguments)}
     return {"flags": flags_table(Arguments)}
@@ -113,7 +118,11 @@ def page_with_parts(page: Path) -> str:
     return text
 
 
-PAGES = (DOCS.parent / "README.md", *(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps")))
+PAGES = (
+    README,
+    *(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps")),
+    *(RESULTS / f"pocket_{name}.md" for name in ("main_table", "ablations")),
+)
 
 if __name__ == "__main__":
     for page in PAGES:

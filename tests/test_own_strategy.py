@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
-from planning import COMPOSED, mistakes_in
+from planning import COMPOSED, mistakes_in, plan_of, store
 from test_end_to_end import COMPOSED as COMPOSED_FLAGS
 from test_end_to_end import MODULES, TINY_RUN, train_single_tasks
 
@@ -15,6 +16,10 @@ from src.adapters.peft_folder import read_adapter
 from src.document_flags import DOCS
 from src.errors import UserError
 from src.files import read_json
+from src.sweep.arguments import parse_sweep_arguments
+from src.sweep.cells import cells
+from src.sweep.methods import strategy_row
+from src.sweep.plan import make_sweep_plan
 
 
 @pytest.fixture
@@ -43,6 +48,33 @@ def test_a_method_of_ones_own_is_found_by_its_path_merged_and_calibrated(strateg
     strategy.write_text(strategy.read_text() + "# another method now\n", encoding="utf-8")
     with pytest.raises(UserError, match="hash_of_merge_strategy was"):
         run(f"{merged}--experiment_name mine --max_test_examples 5")
+
+
+def test_a_method_of_ones_own_is_a_row_of_the_main_table(strategy, workspace, monkeypatch):
+    for name in ("pocket_dialogs_lora", "pocket_sentences_es_lora"):
+        store(workspace, name)
+    monkeypatch.chdir(strategy.parent)
+    flags = "--sub_tasks sum_tr_es --methods linear_merge balanced.py peft_svd --no_judge"
+    plan = make_sweep_plan(*parse_sweep_arguments(flags.split()))
+    merges = {step.name: step for step in plan.steps if "--lora_merge_strategy" in step.command}
+    names = ["linear_merge", "merge_by_balanced", "merge_by_peft_svd"]
+    assert list(merges) == [f"pocket_sum_tr_es_{name}" for name in names]
+    asked = plan_of(shlex.join(merges["pocket_sum_tr_es_merge_by_balanced"].command[3:-2]), workspace)
+    assert asked.arguments.lora_merge_strategy == str(strategy)
+    assert [cell.label for cell in cells(plan.choice)] == ["Linear merge", "balanced", "peft_svd"]
+    assert str(strategy) in plan.table().command
+
+
+@pytest.mark.parametrize(("strategy_name", "learns"), [("dam", True), ("lorahub", False), ("slerp", False)])
+def test_a_strategy_that_learns_has_the_budget_and_seeds_of_what_learns_unless_it_says_how_many_it_wants(strategy_name, learns):
+    row = strategy_row(strategy_name)
+    assert (row.learns, "--merge_datasets" in row.flags) == (learns, strategy_name != "slerp")
+
+
+def test_a_file_that_is_not_there_is_one_mistake():
+    with pytest.raises(UserError) as caught:
+        make_sweep_plan(*parse_sweep_arguments(["--methods", "nowhere.py", "--sub_tasks", "sum_tr_es"]))
+    assert caught.value.mistakes == ("--lora_merge_strategy nowhere.py: there is no such file",)
 
 
 def test_a_file_without_a_merge_or_with_an_unknown_option_is_a_mistake(strategy, adapters):

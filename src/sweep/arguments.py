@@ -30,8 +30,8 @@ class Selection:
     methods: list[str] = flag(
         (),
         "what",
-        "rows, such as linear_merge; of the main table also paper (its 18, the default) and own (merges beyond the paper); "
-        "an ablation has all of its own by default",
+        "rows, such as linear_merge; of the main table also paper (its 18, the default), own (merges beyond the paper), a merge "
+        "strategy, or a file with one; an ablation has all of its own by default",
     )
     languages: list[str] = flag(("es", "fr", "de"), "what", "languages of the translations")
     tones: list[str] = flag(("professional", "casual", "witty", "paraphrase"), "what", "tones of the tone adjustment")

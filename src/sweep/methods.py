@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from src.calibration import DEFAULT_NUM_EXAMPLES
 from src.sweep.subtasks import SubTask
 
 
@@ -94,6 +97,23 @@ OWN_METHODS = (
     _merge("KnOTS", "knots"),
     Method("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {_MERGED} --lora_merge_weights 1 1"),
 )
+
+
+def strategy_row(strategy: str) -> Method:
+    """The row of a merge strategy of `src/merging/`, or of a file with one. Raises UserError when it is none.
+
+    It has the budget and the seeds of what learns from composed examples if it doesn't say how many it wants.
+    """
+    from src.merging import check_strategy, default_num_examples, learns_from_examples
+
+    check_strategy(strategy)
+    learns = learns_from_examples(strategy)
+    stem = Path(strategy).stem
+    asked = str(Path(strategy).resolve()) if strategy.endswith(".py") else strategy
+    flags = f"--lora_merge_strategy {shlex.quote(asked)} {_LEARNED if learns else _MERGED}"
+    return Method(stem, f"merge_by_{stem}", flags, learns=default_num_examples(strategy) == DEFAULT_NUM_EXAMPLES)
+
+
 SHARED = {
     "Shared Learnable Calibration": "learnable_calibration",
     "Shared Learnable Calibration++": "learnable_calibration_pp",

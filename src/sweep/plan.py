@@ -33,7 +33,8 @@ class SweepPlan:
         for field in fields(Selection):
             value = getattr(self.arguments, field.name)
             if field.name != "workspace" and value != default_of(field):
-                words += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
+                values = map(str, value if isinstance(value, list) else [value])
+                words += [f"--{field.name}", *(str(Path(one).resolve()) if one.endswith(".py") else one for one in values)]
         judge = ["--judge", self.choice.judge_name] if self.arguments.judge_flags and self.choice.judged and judged else []
         return Step("table", (*words, *judge, "--workspace", self.choice.workspace), (), "table")
 

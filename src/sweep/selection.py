@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from src.errors import Mistakes, nearest
+from src.merging import strategy_names
 from src.sweep.ablations import ablations
 from src.sweep.arguments import MAIN, Selection
 from src.sweep.cells import Choice
-from src.sweep.methods import OWN_METHODS, PAPER_METHODS
+from src.sweep.methods import OWN_METHODS, PAPER_METHODS, Method, strategy_row
 from src.sweep.profiles import PAPER, PAPER_MODELS, POCKET, Profile
 from src.sweep.steps import shared_names
 from src.sweep.subtasks import SubTask, all_sub_tasks
@@ -24,6 +25,7 @@ def choose(selection: Selection, mistakes: Mistakes) -> Choice:
     sub_tasks = _sub_tasks(selection, profile, mistakes)
     ablation = ablations(profile).get(selection.table)
     methods = {method.name: method for method in (ablation.methods if ablation else (*PAPER_METHODS, *OWN_METHODS))}
+    methods |= _strategy_rows(selection, list(methods), mistakes)
     asked = _rows(selection, sub_tasks, list(methods), mistakes)
     mistakes.when(any(not 0 <= seed < 2**32 - 42 for seed in selection.seeds), "--seeds: must be at least 0 and below 2^32 - 42")
     mistakes.when(len(set(selection.seeds)) < len(selection.seeds), "--seeds: a seed stands there twice")
@@ -39,6 +41,13 @@ def choose(selection: Selection, mistakes: Mistakes) -> Choice:
     )
 
 
+def _strategy_rows(selection: Selection, known: list[str], mistakes: Mistakes) -> dict[str, Method]:
+    """The rows of merge strategies that are asked for by their names or files, by these words."""
+    strategies = [word for word in selection.methods if word.endswith(".py") or (word in strategy_names() and word not in known)]
+    rows = {word: mistakes.attempt(strategy_row, word) for word in strategies if selection.table == MAIN}
+    return {word: row for word, row in rows.items() if row}
+
+
 def _rows(selection: Selection, sub_tasks: list[SubTask], methods: list[str], mistakes: Mistakes) -> list[str]:
     """The names of the rows that are asked for, of an ablation's methods or the main table's."""
     if selection.table != MAIN:
@@ -52,7 +61,8 @@ def _rows(selection: Selection, sub_tasks: list[SubTask], methods: list[str], mi
         mistakes += [f"--methods {name}: there is one sub-task, and nothing to share a calibration with" for name in alone]
     asked = [name for word in selection.methods or ["paper"] for name in groups.get(word, [word])]
     known = [*groups, *methods, *shared]
-    mistakes += [f"--methods {name}: {nearest(name, known)}" for name in asked if name not in known]
+    unknown = [name for name in asked if name not in known and not name.endswith(".py")]
+    mistakes += [f"--methods {name}: {nearest(name, known)}" for name in unknown]
     return asked
 
 
