@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,14 +12,16 @@ import time
 from pathlib import Path
 from random import uniform
 
+import pytest
 from planning import with_ctrl_c
-from test_sweep import ONE_SUB_TASK, PROJECT
+from test_sweep import ONE_SUB_TASK, PROJECT, steps_of
 
 import run_sweep
 from src.files import read_json
 from src.sweep.execution import Progress, run_group
 from src.sweep.status import DONE, FAILED, SKIPPED, read_events
 from src.sweep.steps import Step
+from src.workspace import Workspace
 
 TINY = (
     "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' "
@@ -78,25 +82,48 @@ def test_a_sweep_runs_its_table_and_a_planted_failure_leaves_the_rest_done(works
         assert workspace.judgement(f"pocket_sum_tr_es_{name}", "pocket").is_file()
 
 
-def test_a_sweep_that_is_killed_at_three_random_points_takes_its_processes_with_it_and_ends_in_the_same_table(workspace):
-    table = f"{ONE_SUB_TASK}--methods zero_shot linear_merge learnable_calibration_merge --workspace"
-    whole, cut = workspace.root / "whole", workspace.root / "cut"
-    command = [sys.executable, "run_sweep.py", *shlex.split(f"{TINY}{table}")]
-    start = time.monotonic()
-    subprocess.run([*command, str(whole)], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
-    took = time.monotonic() - start
+TABLE = f"{ONE_SUB_TASK}{TINY}--methods zero_shot joint_expert_lora linear_merge learnable_calibration_merge --workspace "
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[Workspace, float]:
+    """A workspace with a whole sweep, and the seconds that it took."""
+    folder, start = tmp_path_factory.mktemp("swept"), time.monotonic()
+    subprocess.run([sys.executable, "run_sweep.py", *shlex.split(TABLE), str(folder)], cwd=PROJECT, check=True)
+    return Workspace(folder), time.monotonic() - start
+
+
+@pytest.mark.parametrize("method", ["joint_expert_lora", "learnable_calibration_merge"])
+def test_a_training_in_a_process_that_others_share_is_the_same_as_in_one_of_its_own(swept, method, workspace):
+    shared, _ = swept
+    for name in ("pocket_dialogs_lora", "pocket_sentences_es_lora"):
+        shutil.copytree(shared.stored_model(name), workspace.stored_model(name))
+    name = f"pocket_sum_tr_es_{method}"
+    (step,) = [step for step in steps_of(f"{TABLE}{workspace.root}") if step.name == name]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *step.command[1:]], cwd=PROJECT, env=environment, check=True)
+    files = sorted(path.name for path in shared.stored_model(name).glob("*.safetensors"))
+    assert files
+    for file in files:
+        assert (shared.stored_model(name) / file).read_bytes() == (workspace.stored_model(name) / file).read_bytes()
+    assert shared.predictions(name, "test").read_bytes() == workspace.predictions(name, "test").read_bytes()
+
+
+def test_a_sweep_that_is_killed_at_three_random_points_takes_its_processes_with_it_and_ends_in_the_same_table(swept, workspace):
+    whole, took = swept
+    command = [sys.executable, "run_sweep.py", *shlex.split(TABLE), str(workspace.root)]
     for _ in range(3):
-        killed = subprocess.Popen([*command, str(cut)], cwd=PROJECT, stdout=subprocess.DEVNULL, preexec_fn=with_ctrl_c)
+        killed = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, preexec_fn=with_ctrl_c)
         time.sleep(uniform(0.2, 0.6) * took)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         deadline = time.monotonic() + 30
-        while (left := _workers_in(cut)) and time.monotonic() < deadline:
+        while (left := _workers_in(workspace.root)) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert left == []
-    subprocess.run([*command, str(cut)], cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(command, cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
     for name in ("main.csv", "main.md", "main_storage.svg", "main_training.svg"):
-        assert (whole / "output" / "tables" / name).read_text() == (cut / "output" / "tables" / name).read_text()
+        assert (whole.root / "output" / "tables" / name).read_text() == (workspace.root / "output" / "tables" / name).read_text()
 
 
 def _workers_in(folder: Path) -> list[str]:
