@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -16,12 +15,9 @@ from planning import heavy_imports_of, plan_of
 import run_sweep
 from src.errors import UserError
 from src.sweep.arguments import parse_sweep_arguments
-from src.sweep.execution import Progress
 from src.sweep.plan import make_sweep_plan
 from src.sweep.scripts import Resources, shell_script, slurm_script, waves
-from src.sweep.status import FAILED
 from src.sweep.steps import Step
-from src.sweep.view import duration, summary
 
 PROJECT = Path(__file__).parents[1]
 ONE_SUB_TASK = "--sub_tasks sum_tr_es "
@@ -273,25 +269,3 @@ def test_the_script_of_a_task_spreads_its_variants_over_a_list_of_gpus(broken, t
         assert gpu_of[f"pocket_sentences_{variant}_lora"] == gpu_of[f"pocket_sum_tr_{variant}_linear_merge"] == gpu
     judged = [line for line in ran if " llm_judge_eval.py " in line]
     assert len(judged) == 2 * 3
-
-
-# ---- what is shown
-
-
-def test_the_summary_shows_the_last_lines_of_what_failed(tmp_path):
-    steps = [Step("one", ("python", "x", "--experiment_name", "one"), (), "group")]
-    progress = Progress(steps, tmp_path)
-    status = progress.status_of("group")
-    status.write_text(json.dumps({"name": "one", "state": "failed", "seconds": 2.0}) + "\n")
-    bar = "".join(f"\rtrain: {percent} %" for percent in range(100))
-    after = "$ python x --experiment_name other\nerror: another one\n"
-    progress.log_of("group").write_text(f"\n$ python x --experiment_name one\n{bar}\nerror: it is broken\n{after}")
-    assert [event.state for event in progress.update()] == [FAILED]
-    assert progress.update() == []
-    shown = summary(progress).splitlines()
-    assert shown[0] == "0 done, 1 failed, 0 skipped"
-    assert [line.strip() for line in shown[-3:]] == ["$ python x --experiment_name one", "train: 99 %", "error: it is broken"]
-
-
-def test_durations_are_in_words():
-    assert [duration(seconds) for seconds in (5, 61, 3599, 7500)] == ["5 s", "1 min", "1 h 0 min", "2 h 5 min"]

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from src.sweep.execution import Progress
+from src.sweep.pace import seconds_to_go
 from src.sweep.status import DONE, FAILED, RUNNING, SETTLED, SKIPPED, Event, last_line, last_lines
 from src.sweep.steps import Step
 
@@ -64,12 +65,8 @@ class View:
         return table
 
     def _to_go(self) -> str:
-        """The rest at the pace so far; nothing before a tenth is done."""
-        settled = sum(one.state in SETTLED for one in self._progress.states.values())
-        if settled * 10 < len(self._progress.steps) or settled == len(self._progress.steps):
-            return ""
-        pace = (time.monotonic() - self._start) / settled
-        return f", about {duration(pace * (len(self._progress.steps) - settled))} to go"
+        seconds = seconds_to_go(self._progress.steps, self._progress.states, time.monotonic() - self._start)
+        return f", about {duration(seconds)} to go" if seconds else ""
 
 
 def summary(progress: Progress) -> str:
