@@ -1,6 +1,6 @@
 """Requests per second of both prediction backends on Pocket: the test sets of the 14 compositional sub-tasks.
 
-    python -m benchmarks.prediction_backends --workspace /tmp/pocket14
+    python -m benchmarks.prediction_backends --workspace FOLDER
 
 Trains the nine single-task adapters (short), merges them linearly, and predicts every sub-task's 250 test examples four times: by
 each backend, with one process for all (vLLM: one engine), and with a process per experiment. Prints a Markdown table; the

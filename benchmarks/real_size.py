@@ -143,7 +143,7 @@ def training_lines(shape: Shape, base: BaseModel, folder: Path) -> list[str]:
     spec = CalibrationSpec(LC_PLUS_PLUS, for_each_component=True, rank=4)
     model = base.load(torch.float32)
     with Measured("LC++ calibration, rank 4", tokens) as calibrated:
-        calibration, _ = train_calibration(model, merged, spec, sequences, 0, settings, folders[1], "LC++")
+        calibration, _ = train_calibration(model, [merged], spec, sequences, 0, settings, folders[1], "LC++")
     write_adapter(folder / "adapter", calibration.fold_into(merged), "float16")
     return [lora.line, calibrated.line]
 

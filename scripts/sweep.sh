@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # One compositional task with one model, its languages or tones side by side on a list of GPUs:
 #   bash scripts/sweep.sh TASK MODEL GPU [GPU ...]        TASK: sum_tr, sum_tone, reply_tr, reply_tone; MODEL: as in run_sweep.py
-# METHODS="zero_shot linear_merge" chooses rows of the table (default: the paper's). Run again, it does what is missing.
+# METHODS="zero_shot linear_merge" chooses rows of the table (default: the paper's but for shared calibrations), SWEEP_FLAGS="--no_judge"
+# is handed on to run_sweep.py. Run again, it does what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -lt 3 ]; then
-    sed -n 2,4p "$0" >&2
+    sed -n 2,5p "$0" >&2
     exit 2
 fi
 task=$1 model=$2
@@ -18,7 +19,7 @@ case "$task" in
 esac
 commands_of() {
     # shellcheck disable=SC2086
-    python run_sweep.py --models "$model" --tasks "$task" $flag "$@" --methods ${METHODS:-paper} --print_commands shell
+    python run_sweep.py --models "$model" --tasks "$task" $flag "$@" --methods ${METHODS:-paper} ${SWEEP_FLAGS:-} --print_commands shell
 }
 mkdir -p logs/sweep
 

@@ -82,7 +82,7 @@ def test_the_first_of_several_sub_tasks_learns_the_shared_calibration_and_the_ot
         assert (plan.method, plan.calibrates, plan.learns) == (CALIBRATION, False, False)
         assert plan.arguments.calibrate == LC_PLUS_PLUS
         assert plan.merges == [[NAMING.adapter(one.main_set), NAMING.adapter(one.auxiliary_set)]]
-        assert plan.arguments.experiment_name == f"pocket_{one.name}_shared_{LC_PLUS_PLUS}_merge"
+        assert plan.arguments.experiment_name == f"pocket_{one.name}_shared_by_3_{LC_PLUS_PLUS}_merge"
 
 
 def test_the_papers_numbers_are_those_of_its_main_table():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from src.judge.arguments import parse_judge_arguments
 from src.paper import LABELS
 from src.sweep.ablations import Ablation
-from src.sweep.methods import SHARED, Method, Naming
+from src.sweep.methods import SHARED, Method, Naming, shared_name
 from src.sweep.profiles import Profile
 from src.sweep.subtasks import SubTask
 
@@ -65,7 +65,8 @@ def seeds_of(method: Method, choice: Choice) -> list[int]:
 def cells(choice: Choice) -> list[Cell]:
     """Every experiment that predicts, row by row: the paper's rows in its order, then the others."""
     rows = [(method.label, method.name, seeds_of(method, choice)) for method in choice.methods]
-    rows += [(label, f"shared_{name}_merge", choice.seeds) for label, name in SHARED.items() if name in choice.shared]
+    shared = {label: calibration for label, calibration in SHARED.items() if calibration in choice.shared}
+    rows += [(label, shared_name(calibration, choice.sub_tasks), choice.seeds) for label, calibration in shared.items()]
     rows.sort(key=lambda row: LABELS.index(row[0]) if row[0] in LABELS else len(LABELS))
     return [
         Cell(label, one, model, seed, choice.naming(model, seed).experiment(one, name))

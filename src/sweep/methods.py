@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.calibration import DEFAULT_NUM_EXAMPLES
-from src.sweep.subtasks import SubTask
+from src.sweep.subtasks import SubTask, all_sub_tasks
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,12 @@ def method_flags(method: Method, sub_task: SubTask, naming: Naming, adapters: Na
     return f"--experiment_name {experiment} {sub_task.flags} {asked}"
 
 
+def shared_name(calibration: str, sub_tasks: Sequence[SubTask]) -> str:
+    """The part of an experiment's name of a calibration that all sub-tasks of the benchmark share, or only some."""
+    some = "" if len(sub_tasks) == len(all_sub_tasks(sub_tasks[0].benchmark)) else f"by_{len(sub_tasks)}_"
+    return f"shared_{some}{calibration}_merge"
+
+
 def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming, adapters: Naming | None = None) -> list[str]:
     """The flags of the experiments that share a calibration: the first learns it for all of them, the others take it.
 
@@ -141,7 +147,7 @@ def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming,
     first, *others = sub_tasks
     stored_as = adapters or naming
     pairs = [(stored_as.adapter(one.main_set), stored_as.adapter(one.auxiliary_set)) for one in sub_tasks]
-    name = f"shared_{calibration}_merge"
+    name = shared_name(calibration, sub_tasks)
     stored = naming.experiment(first, name)
     modules = " ".join(f"{main} {auxiliary}" for main, auxiliary in pairs)
     learned = (
