@@ -184,6 +184,8 @@ def test_the_table_of_a_sweep_has_its_selection_and_its_judge():
     expected = "python make_tables.py --table calibration_rank --sub_tasks sum_tr_es --judge some--judge --workspace ."
     assert table_of(judge) == expected
     assert table_of(judge, judged=False) == expected.replace(" --judge some--judge", "")
+    judges = [make_sweep_plan(*parse_sweep_arguments(["--models", models])).choice.judge_name for models in ("pocket", "llama")]
+    assert judges == ["pocket", "meta-llama--Llama-3.1-70B-Instruct"]
 
 
 def test_a_calibration_is_shared_by_two_sub_tasks_at_least():
@@ -228,6 +230,7 @@ def test_a_script_that_is_printed_elsewhere_runs_in_the_projects_folder(tmp_path
         printed = capsys.readouterr().out
         assert f"\ncd {PROJECT} || exit\n" in printed
         assert f"make_tables.py --methods zero_shot --sub_tasks sum_tr_es --workspace {tmp_path}" in printed
+        assert (f"--output={tmp_path}/logs/sweep/wave_1_" in printed) == (kind == "slurm")
 
 
 def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):

@@ -25,7 +25,7 @@ def choose(selection: Selection, mistakes: Mistakes) -> Choice:
     sub_tasks = _sub_tasks(selection, profile, mistakes)
     ablation = ablations(profile).get(selection.table)
     methods = {method.name: method for method in (ablation.methods if ablation else (*PAPER_METHODS, *OWN_METHODS))}
-    methods |= _strategy_rows(selection, list(methods), mistakes)
+    methods |= _strategy_rows(selection, mistakes)
     asked = _rows(selection, sub_tasks, list(methods), mistakes)
     mistakes.when(any(not 0 <= seed < 2**32 - 42 for seed in selection.seeds), "--seeds: must be at least 0 and below 2^32 - 42")
     mistakes.when(len(set(selection.seeds)) < len(selection.seeds), "--seeds: a seed stands there twice")
@@ -41,9 +41,9 @@ def choose(selection: Selection, mistakes: Mistakes) -> Choice:
     )
 
 
-def _strategy_rows(selection: Selection, known: list[str], mistakes: Mistakes) -> dict[str, Method]:
+def _strategy_rows(selection: Selection, mistakes: Mistakes) -> dict[str, Method]:
     """The rows of merge strategies that are asked for by their names or files, by these words."""
-    strategies = [word for word in selection.methods if word.endswith(".py") or (word in strategy_names() and word not in known)]
+    strategies = [word for word in selection.methods if word.endswith(".py") or word in strategy_names()]
     rows = {word: mistakes.attempt(strategy_row, word) for word in strategies if selection.table == MAIN}
     return {word: row for word, row in rows.items() if row}
 
