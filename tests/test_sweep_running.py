@@ -23,11 +23,11 @@ from src.sweep.status import DONE, FAILED, SKIPPED, read_events
 from src.sweep.steps import Step
 from src.workspace import Workspace
 
-TINY = (
-    "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' "
-    "--joint_expert_flags=' --max_train_examples 8' --cpus_per_task 1 "
+TINY_WITHOUT_JOINT_EXPERT = (
+    "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' --cpus_per_task 1 "
     "--experiment_flags=' --max_test_examples 4 --bootstrap_resamples 20 --max_new_tokens 8' "
 )
+TINY = f"{TINY_WITHOUT_JOINT_EXPERT}--joint_expert_flags=' --max_train_examples 8' "
 
 
 def shell_step(name: str, script: str, needs: tuple[str, ...] = ()) -> dict:
