@@ -52,7 +52,7 @@ def _model_steps(choice: Choice, suffix: str, model: str | None, data: tuple[str
 
     def experiment(flags: str, group: str | None = None) -> str:
         """A step that needs the earlier ones that its command names."""
-        named = f"--model_name_or_path {model}" if model and "--do_train" in flags else ""
+        named = f"--model_name_or_path {shlex.quote(model)}" if model and "--do_train" in flags else ""
         words = _without_overruled(shlex.split(f"{profile.common} {named} {flags} {profile.last}"))
         name = words[words.index("--experiment_name") + 1]
         needs = tuple(word for word in dict.fromkeys(words) if word in steps)
