@@ -8,7 +8,7 @@ from src.sweep.status import DONE, FAILED, SETTLED, Event
 from src.sweep.steps import Step
 
 _JUDGING = ("llm_judge_eval.py",)
-_SHORTEST = 1.0  # seconds; what takes less was done already, or does not count
+_SHORTEST = 2.0  # seconds; what takes less was done already, or does not count
 
 
 def seconds_to_go(steps: list[Step], states: dict[str, Event], elapsed: float) -> float | None:
