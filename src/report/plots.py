@@ -14,12 +14,7 @@ from src.report.table import Column, Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOR = "#2b5fb3"
-# Names of the best methods of a panel, those that have room: so many percent below better ones at nearly the same cost.
-_NAMES = 6
-_ROOM = 3.0
-_NEARLY = 1.5
-_ABOVE, _BELOW = (5, 3), (5, -9)
+_MARKERS = "osD^vP*X"  # of the best methods, which the legend names; the others are grey
 
 
 def storage_plot(table: Table, outcomes: list[Outcome]) -> str:
@@ -27,7 +22,7 @@ def storage_plot(table: Table, outcomes: list[Outcome]) -> str:
 
     def storage(axes: Axes) -> None:
         axes.set_xscale("symlog", linthresh=0.1)
-        axes.set_xlim(left=-0.03)
+        axes.set_xlim(-0.03, 2 * axes.get_xlim()[1])
         axes.set_xlabel("extra storage on the device (KiB)")
 
     return _plot("storage", table, _mean_cost(outcomes, "extra_bytes", 1 / 1024), storage)
@@ -53,33 +48,38 @@ def _mean_cost(outcomes: list[Outcome], name: str, unit: float = 1.0) -> dict[st
 
 
 def _plot(name: str, table: Table, costs: dict[str, float], finish: Callable[[Axes], None]) -> str:
-    """A panel per column of the headline metric, a point with its interval per method."""
+    """A panel per column of the headline metric, a point with its interval per method; the best over all columns have names."""
+    named = _best(table)
 
     def draw(axes: Axes, column: Column) -> None:
-        there = {label: entries[column].interval for label, entries in table.rows.items() if entries[column].interval}
-        named = _named({label: (costs[label], 100 * interval.mean) for label, interval in there.items()})
-        for label, interval in there.items():
+        for label in sorted(table.rows, key=lambda one: one in named):
+            if not (interval := table.rows[label][column].interval):
+                continue
+            number = named.index(label) if label in named else None
             mean, (below, above) = percent(interval)
-            spread = [[below], [above]]
-            axes.errorbar(costs[label], mean, yerr=spread, fmt="o", markersize=4, color=_COLOR, ecolor=FAINT, elinewidth=1)
-            if label in named:
-                axes.annotate(label, (costs[label], mean), xytext=named[label], textcoords="offset points", fontsize=7)
+            axes.errorbar(
+                costs[label],
+                mean,
+                yerr=[[below], [above]],
+                fmt="o" if number is None else _MARKERS[number],
+                color=FAINT if number is None else f"C{number}",
+                markersize=4 if number is None else 6,
+                ecolor=FAINT,
+                elinewidth=1,
+                label="others" if number is None else label,
+            )
         axes.set_title(f"{column.label} %")
         axes.set_ylim(bottom=0)
         finish(axes)
 
-    return draw_panels(name, table.quality_columns, draw)
+    return draw_panels(name, table.quality_columns, draw, shares_legend=True)
 
 
-def _named(points: dict[str, tuple[float, float]]) -> dict[str, tuple[int, int]]:
-    """Where the names of methods stand beside their points, by their cost and quality in percent.
-
-    Of two points that are near each other, the lower one's name stands below it; of more, the best two are named.
-    """
-    named: dict[str, tuple[int, int]] = {}
-    for label, (cost, quality) in sorted(points.items(), key=lambda item: -item[1][1]):
-        better = [points[other] for other in named]
-        near = [one for one in better if one[1] - quality < _ROOM and max(one[0], cost) <= _NEARLY * min(one[0], cost)]
-        if len(near) < 2 and len(named) < _NAMES:
-            named[label] = _BELOW if near else _ABOVE
-    return named
+def _best(table: Table) -> list[str]:
+    """The methods with the highest means over the columns that they have a figure in, as many as there are markers."""
+    means = {}
+    for label, entries in table.rows.items():
+        there = [entry.interval.mean for column, entry in entries.items() if entry.interval and not column.judged]
+        if there:
+            means[label] = sum(there) / len(there)
+    return sorted(means, key=lambda label: -means[label])[: len(_MARKERS)]
