@@ -71,6 +71,14 @@ def test_a_strategy_that_learns_has_the_budget_and_seeds_of_what_learns_unless_i
     assert (row.learns, "--merge_datasets" in row.flags) == (learns, strategy_name != "slerp")
 
 
+def test_two_strategies_of_one_name_are_a_mistake(strategy):
+    other = strategy.parent / "other" / strategy.name
+    other.parent.mkdir()
+    other.write_text(strategy.read_text())
+    with pytest.raises(UserError, match="--methods: two strategies are called balanced"):
+        make_sweep_plan(*parse_sweep_arguments(["--methods", str(strategy), str(other), "--sub_tasks", "sum_tr_es"]))
+
+
 def test_a_file_that_is_not_there_is_one_mistake():
     with pytest.raises(UserError) as caught:
         make_sweep_plan(*parse_sweep_arguments(["--methods", "nowhere.py", "--sub_tasks", "sum_tr_es"]))

@@ -45,7 +45,10 @@ def _strategy_rows(selection: Selection, mistakes: Mistakes) -> dict[str, Method
     """The rows of merge strategies that are asked for by their names or files, by these words."""
     strategies = [word for word in selection.methods if word.endswith(".py") or word in strategy_names()]
     rows = {word: mistakes.attempt(strategy_row, word) for word in strategies if selection.table == MAIN}
-    return {word: row for word, row in rows.items() if row}
+    found = {word: row for word, row in rows.items() if row}
+    labels = [row.label for row in found.values()]
+    mistakes += [f"--methods: two strategies are called {label}" for label in dict.fromkeys(labels) if labels.count(label) > 1]
+    return found
 
 
 def _rows(selection: Selection, sub_tasks: list[SubTask], methods: list[str], mistakes: Mistakes) -> list[str]:
