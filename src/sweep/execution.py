@@ -15,10 +15,10 @@ from typing import Any
 
 from src.errors import UserError, first_line
 from src.sweep.scripts import Resources
+from src.sweep.selection import PROJECT
 from src.sweep.status import DONE, FAILED, SETTLED, SKIPPED, WAITING, Event, read_events
 from src.sweep.steps import Step
 
-PROJECT = Path(__file__).parents[2]
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
