@@ -116,7 +116,7 @@ class Arguments:
         512, "optimization", "longest sequence in tokens; longer inputs are cut at their end, and counted", "sibling"
     )
     train_on_source: bool = flag(False, "optimization", "put the prompt into the loss, too")
-    bf16: bool = flag(False, "optimization", "train in bfloat16 mixed precision")
+    bf16: bool = flag(False, "optimization", "train in bfloat16 mixed precision; in float32 on a CPU without bfloat16 instructions")
     seed: int = flag(0, "optimization", "seed of weights, dropout and sampling", "sibling")
     data_seed: int = flag(42, "optimization", "seed of the order of the training examples", "sibling")
     trainer: list[str] = flag(

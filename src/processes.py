@@ -27,3 +27,16 @@ def device_name() -> str:
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def has_bfloat16() -> bool:
+    """Whether this process's GPU, or its CPU where there is none, computes in bfloat16 by instructions of its own.
+
+    A CPU without them emulates bfloat16, many times slower than float32. oneDNN answers for the CPU, so that its environment
+    variable ONEDNN_MAX_CPU_ISA counts.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

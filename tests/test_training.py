@@ -159,3 +159,27 @@ def test_the_trainer_takes_each_epoch_in_an_order_of_its_own(tiny_models, tiny_t
     first, second = seen[:5], seen[5:]
     assert len(first) == len(second) == 5
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("requested", "has_instructions", "used", "said"),
+    [
+        (True, True, "bfloat16 mixed", []),
+        (True, False, "float32", ["--bf16: this CPU has no bfloat16 instructions, so the training is in float32"]),
+        (False, True, "float32", []),
+    ],
+)
+def test_bf16_on_a_cpu_without_its_instructions_is_said_and_done_in_float32_and_recorded(
+    requested, has_instructions, used, said, tiny_models, tiny_tokenizer, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("src.training.trainer.has_bfloat16", lambda: has_instructions)
+    precisions = []
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    model.lm_head.register_forward_hook(lambda module, inputs, output: precisions.append(output.dtype))
+    lora, folders = LoraSettings(4, 8, 0.0, ["q_proj"]), TrainingFolders(tmp_path / "checkpoints", tmp_path / "logs")
+    sequences, settings = sequences_of(tiny_tokenizer, 6), optimization(bf16=requested)
+    _, report = train_lora(model, "llama", sequences, tiny_tokenizer.pad_token_id, lora, settings, folders, "test")
+    assert report.precision == used
+    assert set(precisions) == {torch.bfloat16 if used == "bfloat16 mixed" else torch.float32}
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == said

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from src.models import BaseModel
 from src.prediction import PredictionSettings
+from src.processes import has_bfloat16
 
 if TYPE_CHECKING:
     from src.engine.pool import Engines
@@ -34,7 +35,7 @@ def resolve_dtype(asked: str) -> str:
         return asked
     if not torch.cuda.is_available():
         return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bfloat16" if has_bfloat16() else "float16"
 
 
 def make_generator(

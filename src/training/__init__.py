@@ -38,7 +38,10 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training run did. `losses` are updates with the mean loss since the one before, in nats per target token."""
+    """What a training run did. `losses` are updates with the mean loss since the one before, in nats per target token.
+
+    `precision` is the one that was used, which can be another than was requested; empty when nothing was trained.
+    """
 
     updates: int
     examples: int
@@ -46,6 +49,7 @@ class TrainingReport:
     last_loss: float | None
     seconds: float
     losses: list[tuple[int, float]] = field(default_factory=list)
+    precision: str = ""
 
 
 @dataclass(frozen=True)

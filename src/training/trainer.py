@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerCont
 
 from src.encoding import IGNORED, TrainingSequence
 from src.errors import UserError, first_line
-from src.processes import process_count
+from src.processes import has_bfloat16, process_count
 from src.training import OptimizationSettings, TrainingFolders, TrainingReport
 from src.training.batching import Collator, EffectiveBatchSampler, accumulation
 
@@ -43,6 +44,7 @@ def train_parameters(
     `penalty` is added to the loss of each update.
     """
     start = time.monotonic()
+    settings = with_possible_precision(settings)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.logs)
     trainer = make_trainer(model, sequences, pad_token_id, settings, folders, description, penalty)
     result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folders.checkpoints))
@@ -54,7 +56,16 @@ def train_parameters(
         last_loss=losses[-1][1] if losses else None,
         seconds=time.monotonic() - start,
         losses=losses,
+        precision="bfloat16 mixed" if settings.bf16 else "float32",
     )
+
+
+def with_possible_precision(settings: OptimizationSettings) -> OptimizationSettings:
+    """The settings without --bf16 on a CPU that has no bfloat16 instructions and would crawl; says so."""
+    if not settings.bf16 or torch.cuda.is_available() or has_bfloat16():
+        return settings
+    logger.warning("--bf16: this CPU has no bfloat16 instructions, so the training is in float32")
+    return replace(settings, bf16=False)
 
 
 def make_trainer(
