@@ -10,13 +10,13 @@ test: environment
 	@.venv/bin/python -m pytest
 
 lint: environment
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports
 
 docs: environment
-	@.venv/bin/python -m src.document_flags
+	@.venv/bin/python -m scripts.document
 
 pocket-base: environment
-	@.venv/bin/python -m src.pocket.build_base_model
+	@.venv/bin/python -m compositional.pocket.build_base_model
 
 gpu-check:
 	@nvidia-smi >/dev/null 2>&1 || { echo "error: no NVIDIA GPU is visible here (nvidia-smi): gpu-check needs one" >&2; exit 2; }

@@ -10,14 +10,16 @@ Example, offline and without a model, on Pocket's data:
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
-from src.command import exit_code_of
-from src.engine.pool import Engines
-from src.hub import use_cache_without_network
-from src.judge.arguments import parse_judge_arguments
-from src.judge.plan import make_judge_plan
-from src.logs import log_to_screen
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+from compositional.core.hub import use_cache_without_network
+from compositional.core.logs import log_to_screen
+from compositional.core.processes import exit_code_of
+from compositional.judge.plan import make_judge_plan, parse_judge_arguments
+from compositional.prediction.vllm_backend import Engines
 
 
 def run(argv: list[str], engines: Engines | None = None) -> dict[str, dict[str, Any]]:
@@ -30,11 +32,16 @@ def run(argv: list[str], engines: Engines | None = None) -> dict[str, dict[str, 
     if plan.needs_hub:
         use_cache_without_network()
 
-    from src.judge.session import judge_all
+    from compositional.judge.judging import judge_all
 
     return judge_all(plan, engines)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """The command; returns its exit code."""
     log_to_screen()
-    sys.exit(exit_code_of(lambda: run(sys.argv[1:])))
+    return exit_code_of(lambda: run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

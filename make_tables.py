@@ -10,18 +10,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.command import exit_code_of
-from src.errors import Mistakes, UserError, nearest
-from src.files import write_text
-from src.logs import log_to_screen
-from src.report.arguments import TableArguments, parse_table_arguments
-from src.sweep.cells import Cell, Choice, cells
-from src.sweep.selection import choose
-from src.workspace import Workspace
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+from compositional.core.errors import Mistakes, UserError, nearest
+from compositional.core.files import write_text
+from compositional.core.logs import log_to_screen
+from compositional.core.processes import exit_code_of
+from compositional.core.workspace import Workspace
+from compositional.report.arguments import TableArguments, parse_table_arguments
+from compositional.sweep.selection import Cell, Choice, cells, choose
 
 if TYPE_CHECKING:
-    from src.report.collect import Outcome
-    from src.report.table import Table
+    from compositional.report.collect import Outcome
+    from compositional.report.table import Table
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,10 @@ def run(argv: list[str]) -> str:
     arguments, mistakes = parse_table_arguments(argv)
     choice, asked, folder = _checked(arguments, mistakes)
 
-    from src.report.formats import to_csv, to_latex, to_markdown
-    from src.report.page import to_html
-    from src.report.statistics import Resampler
-    from src.report.table import make_table
+    from compositional.report.formats import to_csv, to_latex, to_markdown
+    from compositional.report.page import to_html
+    from compositional.report.statistics import Resampler
+    from compositional.report.table import make_table
 
     workspace = Workspace(Path(arguments.workspace))
     outcomes = _outcomes(arguments, choice, asked, workspace)
@@ -73,7 +74,7 @@ def _checked(arguments: TableArguments, found: list[str]) -> tuple[Choice, list[
 
 
 def _outcomes(arguments: TableArguments, choice: Choice, asked: list[Cell], workspace: Workspace) -> list[Outcome]:
-    from src.report.collect import collect
+    from compositional.report.collect import collect
 
     judge = arguments.judge or choice.judge_name
     outcomes = collect(asked, workspace, arguments.stage, judge)
@@ -90,7 +91,7 @@ def _outcomes(arguments: TableArguments, choice: Choice, asked: list[Cell], work
 
 def _setting(arguments: TableArguments, choice: Choice, outcomes: list[Outcome]) -> str:
     """The split, sub-tasks, models, seeds and judge of a table, in a sentence, and what its experiments don't have in common."""
-    from src.report.likeness import unlike_settings
+    from compositional.report.collect import unlike_settings
 
     counts = sorted({len(one.ids) for one in outcomes})
     examples = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -107,8 +108,7 @@ def _setting(arguments: TableArguments, choice: Choice, outcomes: list[Outcome])
 
 def _plots(choice: Choice, table: Table, outcomes: list[Outcome]) -> dict[str, str]:
     """Plots as SVG, by name."""
-    from src.report.curves import setting_plot, training_plot
-    from src.report.plots import inferences_plot, storage_plot
+    from compositional.report.plots import inferences_plot, setting_plot, storage_plot, training_plot
 
     plots = {"storage": storage_plot(table, outcomes), "inferences": inferences_plot(table, outcomes)}
     if choice.ablation:
@@ -118,6 +118,11 @@ def _plots(choice: Choice, table: Table, outcomes: list[Outcome]) -> dict[str, s
     return plots | ({"training": training} if training else {})
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """The command; returns its exit code."""
     log_to_screen()
-    sys.exit(exit_code_of(lambda: run(sys.argv[1:])))
+    return exit_code_of(lambda: run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

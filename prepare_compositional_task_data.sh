@@ -4,4 +4,4 @@ set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=python3
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$project/.venv/bin/python" ]; then python="$project/.venv/bin/python"; fi
-PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m src.preparation "$@"
+PYTHONPATH="$project/src${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m compositional.preparation "$@"

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import llm_judge_eval
 import run_experiment
-from src.command import exit_code_of
-from src.engine.pool import Engines
-from src.files import read_json, write_text
-from src.logs import log_to_screen
-from src.sweep.cells import Choice, cells
-from src.sweep.methods import PAPER_METHODS
-from src.sweep.profiles import POCKET
-from src.sweep.steps import make_steps
-from src.sweep.subtasks import all_sub_tasks
-from src.tables import Row, markdown_table
-from src.workspace import Workspace
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+from compositional.core.files import read_json, write_text
+from compositional.core.logs import log_to_screen
+from compositional.core.processes import exit_code_of
+from compositional.core.workspace import Workspace
+from compositional.prediction.vllm_backend import Engines
+from compositional.report.formats import Row, markdown_table
+from compositional.sweep.benchmarks import POCKET, all_sub_tasks
+from compositional.sweep.methods import PAPER_METHODS
+from compositional.sweep.selection import Choice, cells
+from compositional.sweep.steps import make_steps
 
 METHODS = (
     *("Zero-shot", "Main-task LoRA", "Auxiliary-task LoRA", "Linear merge", "Multi-step LoRA usage", "Joint-expert LoRA"),
@@ -62,6 +64,11 @@ def run() -> None:
     print(f"{path}; {time.monotonic() - start:.0f} s")
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """The command; returns its exit code."""
     log_to_screen()
-    sys.exit(exit_code_of(run))
+    return exit_code_of(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
-from src.arguments import parse_arguments
-from src.command import exit_code_of
-from src.engine.pool import Engines
-from src.hub import use_cache_without_network
-from src.logs import log_to_screen
-from src.plan import make_plan
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+from compositional.core.hub import use_cache_without_network
+from compositional.core.logs import log_to_screen
+from compositional.core.processes import exit_code_of
+from compositional.experiment.arguments import parse_arguments
+from compositional.experiment.plan import make_plan
+from compositional.prediction.vllm_backend import Engines
 
 
 def run(argv: list[str], engines: Engines | None = None) -> None:
@@ -29,11 +32,11 @@ def run(argv: list[str], engines: Engines | None = None) -> None:
     if plan.needs_hub:
         use_cache_without_network()
 
-    from src.loading import load_data
-    from src.processes import is_main_process
-    from src.resume import is_done
-    from src.session import open_experiment
-    from src.summary import show_results
+    from compositional.core.processes import is_main_process
+    from compositional.experiment.examples import load_data
+    from compositional.experiment.results import show_results
+    from compositional.experiment.resume import is_done
+    from compositional.experiment.stages import open_experiment
 
     data = load_data(plan)
     if is_done(plan, data):
@@ -49,6 +52,11 @@ def run(argv: list[str], engines: Engines | None = None) -> None:
     show_results(plan)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """The command; returns its exit code."""
     log_to_screen()
-    sys.exit(exit_code_of(lambda: run(sys.argv[1:])))
+    return exit_code_of(lambda: run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,11 +10,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from src.command import exit_code_of
-from src.sweep.arguments import parse_sweep_arguments
-from src.sweep.plan import make_sweep_plan
-from src.sweep.scripts import Resources, numbered, shell_script, slurm_script
-from src.sweep.selection import PROJECT
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+from compositional.core.processes import exit_code_of
+from compositional.sweep.arguments import parse_sweep_arguments
+from compositional.sweep.plan import make_sweep_plan
+from compositional.sweep.scripts import Resources, numbered, shell_script, slurm_script
+from compositional.sweep.selection import PROJECT
 
 
 def run(argv: list[str]) -> bool:
@@ -36,9 +38,9 @@ def run(argv: list[str]) -> bool:
             print(slurm_script(plan.steps, plan.table(), resources, plan.folder, folder), end="")
         return True
 
-    from src.sweep.execution import Progress, run_steps
-    from src.sweep.view import View, summary
-    from src.workspace import Workspace
+    from compositional.core.workspace import Workspace
+    from compositional.sweep.execution import Progress, run_steps
+    from compositional.sweep.view import View, summary
 
     progress = Progress(plan.steps, plan.folder)
     resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
@@ -54,7 +56,12 @@ def run(argv: list[str]) -> bool:
     return len(done) == len(plan.steps)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """The command: exit code 0 when all is done, 1 when something failed, 2 for mistakes."""
     done: list[bool] = []
     code = exit_code_of(lambda: done.append(run(sys.argv[1:])))
-    sys.exit(code or int(not all(done)))
+    return code or int(not all(done))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 import warnings
-from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,10 +28,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # PEFT would ask the hub about the
 
 import torch
 
-from src.adapters.lora import LoraAdapter, LoraFactors
-from src.adapters.peft_folder import read_adapter, write_adapter
-from src.logs import quieten_libraries
-from src.merging import merge, strategy_names
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.peft_folder import read_adapter, write_adapter
+from compositional.core.logs import quieten_libraries
+from compositional.merging import merge, strategies
 
 HIDDEN, KEYS_AND_VALUES, INNER, HEAD = 2048, 512, 8192, 64
 MODULES = {  # d_out × d_in
@@ -51,7 +50,7 @@ DENSITY = 0.5  # of our options the default, and PEFT's has none
 
 
 def main() -> int:
-    merges = {name: import_module(f"src.merging.{name}").merge for name in strategy_names()}
+    merges = {name: strategy.function for name, strategy in strategies().items()}
     data_free = [name for name, function in merges.items() if "examples" not in inspect.signature(function).parameters]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategies", nargs="+", choices=data_free, default=data_free, metavar="NAME")

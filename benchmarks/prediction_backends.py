@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import run_experiment
-from src.engine.pool import Engines
-from src.files import read_json
-from src.logs import log_to_screen
-from src.pocket.lexicon import LANGUAGES, TONES
-from src.workspace import Workspace
+from compositional.core.files import read_json
+from compositional.core.logs import log_to_screen
+from compositional.core.workspace import Workspace
+from compositional.pocket.lexicon import LANGUAGES, TONES
+from compositional.prediction.vllm_backend import Engines
 
 ROOT = Path(__file__).parents[1]
 POCKET = f"@{ROOT / 'configs' / 'pocket.txt'}"

@@ -22,18 +22,17 @@ from typing import Any
 
 import torch
 
-from src.adapters.peft_folder import write_adapter
-from src.calibration import LC_PLUS_PLUS, CalibrationSpec
-from src.encoding import IGNORED, TrainingSequence
-from src.engine.pool import Engines
-from src.logs import log_to_screen, quieten_libraries
-from src.merging import merge
-from src.models import BaseModel
-from src.prediction import PredictionSettings
-from src.prediction.backends import PROMPTS_AT_A_TIME, make_generator, resolve_dtype
-from src.training import LoraSettings, OptimizationSettings, TrainingFolders
-from src.training.calibration import train_calibration
-from src.training.lora import train_lora
+from compositional.adapters.peft_folder import write_adapter
+from compositional.calibration import LC_PLUS_PLUS, CalibrationSpec
+from compositional.core.logs import log_to_screen, quieten_libraries
+from compositional.core.machine import resolve_dtype
+from compositional.merging import merge
+from compositional.models.base_model import BaseModel
+from compositional.models.chat import IGNORED, TrainingSequence
+from compositional.prediction import PROMPTS_AT_A_TIME, PredictionSettings, make_generator
+from compositional.prediction.vllm_backend import Engines
+from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders
+from compositional.training.recipes import train_calibration, train_lora
 
 LORA = LoraSettings(32, 16, 0.05, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
 

@@ -9,7 +9,7 @@ python=${PYTHON:-python3}
     exit 2
 }
 if nvidia-smi >/dev/null 2>&1; then requirements=requirements.txt; else requirements=requirements-cpu.txt; fi
-wanted="$requirements $(cat "$requirements" requirements-dev.txt | sha256sum | cut -d' ' -f1)"
+wanted="$requirements $(cat "$requirements" requirements-dev.txt pyproject.toml | sha256sum | cut -d' ' -f1)"
 if [ "$(cat .venv/.complete 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 
 echo "making .venv from $requirements (a few minutes, up to 3 GB)"
@@ -25,5 +25,6 @@ if [ "$requirements" = requirements-cpu.txt ]; then
 else
     $pip install --quiet -r requirements.txt -r requirements-dev.txt
 fi
-.venv/bin/python -c "import datasets, evaluate, lingua, nevergrad, openai, peft, ray, torch, transformers, vllm"
+$pip install --quiet --no-deps --no-build-isolation --editable .
+.venv/bin/python -c "import compositional, datasets, evaluate, lingua, nevergrad, openai, peft, ray, torch, transformers, vllm"
 echo "$wanted" >.venv/.complete

@@ -11,14 +11,14 @@ from preparing import files_in
 from test_calibration import MODULES
 from transformers import AutoModelForCausalLM
 
-from src.adapters.lora import LoraAdapter, LoraFactors
-from src.adapters.peft_folder import write_adapter
-from src.calibration import LC, CalibrationSpec
-from src.calibration.parameters import Calibration
-from src.encoding import IGNORED, TrainingSequence
-from src.errors import UserError
-from src.models import BaseModel
-from src.workspace import Workspace
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.peft_folder import write_adapter
+from compositional.calibration import LC, CalibrationSpec
+from compositional.calibration.parameters import Calibration
+from compositional.core.errors import UserError
+from compositional.core.workspace import Workspace
+from compositional.models.base_model import BaseModel
+from compositional.models.chat import IGNORED, TrainingSequence
 
 TINY = (
     "--max_test_examples 3 --max_new_tokens 4 --bootstrap_resamples 10 --batch_size 4 --gradient_accumulation_steps 1 "

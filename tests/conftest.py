@@ -30,7 +30,7 @@ TINY = {
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """A byte-level tokenizer with Pocket's chat template, small enough to train in a moment."""
-    from src.pocket.build_base_model import build_tokenizer
+    from compositional.pocket.build_base_model import build_tokenizer
 
     return build_tokenizer(Random("tests"), documents=300)
 
@@ -67,7 +67,7 @@ def tiny_models(tmp_path_factory, tiny_tokenizer) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def engines():
     """One shared engine per architecture for the whole test run: engines("llama"). vLLM starts with the first use of it."""
-    from src.engine.pool import Engines
+    from compositional.prediction.vllm_backend import Engines
 
     pools: dict[str, Engines] = {}
     yield lambda architecture: pools.setdefault(architecture, Engines(highest_rank=16))
@@ -78,7 +78,7 @@ def engines():
 @pytest.fixture
 def workspace(tmp_path):
     """An empty workspace."""
-    from src.workspace import Workspace
+    from compositional.core.workspace import Workspace
 
     return Workspace(tmp_path / "workspace")
 
@@ -109,7 +109,7 @@ def judge(workspace) -> Callable[[str], dict[str, dict[str, Any]]]:
 @pytest.fixture
 def mistakes(judge) -> Callable[[str], list[str]]:
     """The mistakes that the command `llm_judge_eval.py` finds in a command line."""
-    from src.errors import UserError
+    from compositional.core.errors import UserError
 
     def found(flags: str) -> list[str]:
         with pytest.raises(UserError) as caught:
@@ -175,7 +175,7 @@ def made(tmp_path_factory):
     """A workspace with a few prepared sets of Pocket's, to be read only."""
     from preparing import FEW, prepare
 
-    from src.workspace import Workspace
+    from compositional.core.workspace import Workspace
 
     workspace = Workspace(tmp_path_factory.mktemp("made") / "workspace")
     prepare(workspace, *FEW)
@@ -187,6 +187,6 @@ def copied(made, tmp_path):
     """A copy of that workspace, to be changed."""
     import shutil
 
-    from src.workspace import Workspace
+    from compositional.core.workspace import Workspace
 
     return Workspace(shutil.copytree(made.root, tmp_path / "copied"))

@@ -13,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from src.pocket.examples import MeaningExample, draw_examples
-from src.pocket.sentences import render_all
-from src.prediction import Prediction
-from src.tasks import Task, find_task
-from src.workspace import Workspace
+from compositional.core.workspace import Workspace
+from compositional.pocket.examples import MeaningExample, draw_examples
+from compositional.pocket.sentences import render_all
+from compositional.prediction import Prediction
+from compositional.tasks import Task, find_task
 
 PROJECT = Path(__file__).parents[1]
 RULE = "--judge_model_name_or_path pocket --bootstrap_resamples 1000 "

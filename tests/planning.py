@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.adapters.lora import LoraAdapter, LoraFactors
-from src.adapters.peft_folder import write_adapter
-from src.arguments import parse_arguments
-from src.errors import UserError
-from src.plan import Plan, make_plan
-from src.workspace import Workspace
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.peft_folder import write_adapter
+from compositional.core.errors import UserError
+from compositional.core.workspace import Workspace
+from compositional.experiment.arguments import parse_arguments
+from compositional.experiment.plan import Plan, make_plan
 
 STABLELM = "stabilityai/stablelm-2-1_6b-chat"
 PATH = "model.layers.0.self_attn.q_proj"
@@ -35,7 +35,7 @@ def heavy_imports_of(command: str, words: list[str]) -> list[str]:
     """The heavy libraries that a command's `run` has imported when it ends with help or a user's mistake."""
     script = (
         f"import sys, {command}\n"
-        "from src.errors import UserError\n"
+        "from compositional.core.errors import UserError\n"
         f"try:\n    {command}.run(sys.argv[1:])\n    sys.exit('it ran')\n"
         "except UserError:\n    pass\nexcept SystemExit as error:\n    assert error.code == 0, error.code\n"
         "heavy = {'torch', 'vllm', 'transformers', 'datasets', 'peft', 'evaluate', 'numpy', 'openai'}\n"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from src.errors import UserError
-from src.files import read_json
-from src.preparation.__main__ import run
-from src.workspace import Workspace
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
+from compositional.preparation.__main__ import run
 
 SETS = ("pocket_dialogs", "pocket_sentences_witty", "pocket_dialogs_es")  # in the order in which they are made
 FEW = ("--only", *SETS, "--max_train_examples", "50")
@@ -26,7 +26,7 @@ def prepare(workspace: Workspace, *flags: str) -> None:
 def said_by(workspace: Workspace, caplog: pytest.LogCaptureFixture, *flags: str) -> list[str]:
     """What the command says while it runs."""
     caplog.clear()
-    with caplog.at_level(logging.INFO, "src"):
+    with caplog.at_level(logging.INFO, "compositional"):
         prepare(workspace, *flags)
     return caplog.messages
 

@@ -15,19 +15,17 @@ from test_tables import asked, outcomes_at
 
 import make_tables
 import run_sweep
-from src.arguments import parse_arguments
-from src.errors import Mistakes, UserError
-from src.files import read_json
-from src.methods import CALIBRATION
-from src.report.canvas import percent
-from src.report.curves import setting_plot, training_losses, training_plot
-from src.report.statistics import Resampler
-from src.report.table import make_table
-from src.scoring.bootstrap import Interval
-from src.sweep.ablations import ablations
-from src.sweep.arguments import MAIN, TABLES, Selection
-from src.sweep.profiles import PAPER, POCKET
-from src.sweep.selection import choose
+from compositional.core.errors import Mistakes, UserError
+from compositional.core.files import read_json
+from compositional.experiment.arguments import CALIBRATION, parse_arguments
+from compositional.report.plots import percent, setting_plot, training_losses, training_plot
+from compositional.report.statistics import Resampler
+from compositional.report.table import make_table
+from compositional.scoring.bootstrap import Interval
+from compositional.sweep.ablations import ablations
+from compositional.sweep.arguments import MAIN, TABLES, Selection
+from compositional.sweep.benchmarks import PAPER, POCKET
+from compositional.sweep.selection import choose
 
 ABLATIONS = [name for name in TABLES if name != MAIN]
 

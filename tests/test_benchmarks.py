@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.real_size import SHAPES, random_model, training_lines
-from src.adapters.peft_folder import read_adapter
+from compositional.adapters.peft_folder import read_adapter
 
 
 def test_training_and_calibration_of_the_real_size_benchmark_run_on_a_tiny_shape(tmp_path):

@@ -7,15 +7,15 @@ import torch
 from conftest import ARCHITECTURES
 from transformers import AutoModelForCausalLM
 
-from src.adapters.lora import LoraAdapter, LoraFactors
-from src.adapters.peft_folder import read_shapes, write_adapter
-from src.calibration import LC, LC_PLUS_PLUS, METHODS, CalibrationSpec
-from src.calibration.model import CorrectedModel, fold_adapter
-from src.calibration.parameters import Calibration, read_biases
-from src.errors import UserError
-from src.models import BaseModel
-from src.prediction import PredictionSettings
-from src.prediction.transformers_backend import TransformersGenerator
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.peft_folder import read_shapes, write_adapter
+from compositional.calibration import LC, LC_PLUS_PLUS, METHODS, CalibrationSpec
+from compositional.calibration.parameters import Calibration, read_biases
+from compositional.core.errors import UserError
+from compositional.models.base_model import BaseModel
+from compositional.prediction import PredictionSettings
+from compositional.prediction.transformers_backend import TransformersGenerator
+from compositional.training.corrected_model import CorrectedModel, fold_adapter
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # layers, hidden, key-value and feed-forward sizes of the paper's models, and its parameter counts of LC and LC++

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from planning import COMPOSED, LEARNED, MERGED, ONE, PATH, heavy_imports_of, mistakes_in, plan_of, store
 
-from src.adapters.peft_folder import CONFIG_FILE, WEIGHTS_FILE
-from src.arguments import parse_arguments
-from src.errors import UserError
-from src.plan import make_plan
-from src.workspace import Workspace
+from compositional.adapters.peft_folder import CONFIG_FILE, WEIGHTS_FILE
+from compositional.core.errors import UserError
+from compositional.core.workspace import Workspace
+from compositional.experiment.arguments import parse_arguments
+from compositional.experiment.plan import make_plan
 
 PROJECT = Path(__file__).parents[1]
 

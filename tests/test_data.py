@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from src.arguments import parse_arguments
-from src.data import Dataset, Example, Locations, all_datasets, find_dataset
-from src.data.synthetic_persona_chat import adjacent_turns
-from src.errors import UserError
-from src.loading import ExperimentData, load_data
-from src.plan import make_plan
+from compositional.core.errors import UserError
+from compositional.data import Dataset, Example, Locations, all_datasets, find_dataset
+from compositional.data.synthetic_persona_chat import adjacent_turns
+from compositional.experiment.arguments import parse_arguments
+from compositional.experiment.examples import ExperimentData, load_data
+from compositional.experiment.plan import make_plan
 
 PERSONA_COLUMNS = ["user 1 personas", "user 2 personas", "Best Generated Conversation"]
 

@@ -8,15 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from src.arguments import parse_arguments
-from src.document_flags import DOCS, PAGES, README, RESULTS, page_with_parts
-from src.errors import Mistakes
-from src.judge.arguments import parse_judge_arguments
-from src.preparation.arguments import parse_preparation_arguments
-from src.preparation.plan import make_preparation_plan
-from src.report.arguments import parse_table_arguments
-from src.sweep.arguments import parse_sweep_arguments
-from src.sweep.selection import choose
+from compositional.core.errors import Mistakes
+from compositional.experiment.arguments import parse_arguments
+from compositional.judge.plan import parse_judge_arguments
+from compositional.preparation.plan import make_preparation_plan, parse_preparation_arguments
+from compositional.report.arguments import parse_table_arguments
+from compositional.sweep.arguments import parse_sweep_arguments
+from compositional.sweep.selection import choose
+from scripts.document import DOCS, PAGES, README, RESULTS, page_with_parts
 
 PAGE = DOCS / "fidelity.md"
 
@@ -70,8 +69,8 @@ def test_every_command_of_sweeps_and_tables_holds_together(page):
 
 
 def test_instructions_in_the_docs_are_those_of_the_tasks():
-    from src.prompts import instruction
-    from src.tasks import find_task
+    from compositional.models.chat import instruction
+    from compositional.tasks import find_task
 
     page = PAGE.read_text(encoding="utf-8")
     spanish, witty = find_task("translation", "es"), find_task("tone_adjustment", "witty")
@@ -86,7 +85,7 @@ def test_instructions_in_the_docs_are_those_of_the_tasks():
 
 
 def test_calibration_learning_rates_in_the_docs_are_the_defaults():
-    from src.calibration import DEFAULT_LEARNING_RATES, LC, LC_PLUS_PLUS
+    from compositional.calibration import DEFAULT_LEARNING_RATES, LC, LC_PLUS_PLUS
 
     assert DEFAULT_LEARNING_RATES == {LC: 1e-2, LC_PLUS_PLUS: 1e-3}
     assert "learning rates 1e-2 (LC) and 1e-3 (LC++)" in PAGE.read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from planning import store
 
-from src.efficiency import run
-from src.errors import UserError
+from compositional.core.errors import UserError
+from compositional.report.efficiency import run
 
 
 def cells(table: str) -> dict[str, list[str]]:

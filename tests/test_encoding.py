@@ -6,11 +6,10 @@ import copy
 
 import pytest
 
-from src.data import Example
-from src.encoding import IGNORED, ChatEncoder, check_tokenizer, left_padded
-from src.errors import UserError
-from src.prompts import instruction
-from src.tasks import find_task
+from compositional.core.errors import UserError
+from compositional.data import Example
+from compositional.models.chat import IGNORED, ChatEncoder, check_tokenizer, instruction, left_padded
+from compositional.tasks import find_task
 
 SUMMARIZE = "Summarize the following text"
 QWEN_TEMPLATE = (

@@ -7,8 +7,8 @@ import json
 import pytest
 from conftest import ARCHITECTURES
 
-from src.errors import UserError
-from src.files import read_json
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
 
 TINY_RUN = (
     "--max_test_examples 6 --max_valid_examples 4 --max_train_examples 16 --max_new_tokens 8 --learning_rate 1e-2 "
@@ -150,7 +150,7 @@ def test_what_would_stop_a_run_on_its_way_is_said_before_anything_is_written(fla
 
 
 def test_a_prompt_style_holds_in_training_as_in_prediction(run, tiny_models, monkeypatch):
-    from src.encoding import ChatEncoder
+    from compositional.models.chat import ChatEncoder
 
     asked = set()
     original = ChatEncoder._chat_ids

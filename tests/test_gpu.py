@@ -10,10 +10,11 @@ import torch
 from test_end_to_end import COMPOSED, METHODS, TINY_RUN, train_single_tasks
 
 import run_experiment
-from src.engine.pool import Engines
-from src.errors import UserError
-from src.files import read_json
-from src.prediction.backends import resolve_backend, resolve_dtype
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
+from compositional.core.machine import resolve_dtype
+from compositional.prediction import resolve_backend
+from compositional.prediction.vllm_backend import Engines
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_end_to_end import COMPOSED, LEARNED, TINY_RUN, ZERO_SHOT, train_single_tasks
 
-from src.adapters.peft_folder import WEIGHTS_FILE
-from src.errors import UserError
-from src.files import read_json
+from compositional.adapters.peft_folder import WEIGHTS_FILE
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
 
 
 def test_predictions_of_other_settings_are_not_taken_over(run, workspace, tiny_models):
@@ -52,7 +52,7 @@ def test_an_adapter_is_refused_once_its_base_has_other_weights(run, workspace, t
     run(f"{command}--experiment_name s --do_train")
     tensors = {name: tensor * 1.1 for name, tensor in load_file(model / "model.safetensors").items()}
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
-    from src.models import _identity_of_folder
+    from compositional.models.base_model import _identity_of_folder
 
     _identity_of_folder.cache_clear()
     with pytest.raises(UserError, match="trained on other weights"):
@@ -144,8 +144,8 @@ def test_a_calibration_is_checkpointed_when_asked(tiny_models, monkeypatch):
     from test_calibration import random_calibration, random_merge
     from transformers import AutoModelForCausalLM
 
-    from src.calibration import LC
-    from src.calibration.model import CorrectedModel
+    from compositional.calibration import LC
+    from compositional.training.corrected_model import CorrectedModel
 
     model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
     calibrated = CorrectedModel(model, random_calibration(random_merge(tiny_models["llama"]), LC))
@@ -167,10 +167,10 @@ def test_a_calibration_is_checkpointed_when_asked(tiny_models, monkeypatch):
 def test_with_the_source_in_the_loss_device_batches_do_not_matter_either(tiny_models, tiny_tokenizer):
     from transformers import AutoModelForCausalLM
 
-    from src.data import Example
-    from src.encoding import ChatEncoder
-    from src.training.batching import Collator
-    from src.training.trainer import target_loss
+    from compositional.data import Example
+    from compositional.models.chat import ChatEncoder
+    from compositional.training.batching import Collator
+    from compositional.training.trainer import target_loss
 
     model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"]).eval()
     encoder = ChatEncoder(tiny_tokenizer)

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from src.data.dialogsum import SOURCE
-from src.errors import UserError
-from src.hub import hub_errors, load_hub_split
-from src.models import BaseModel
+from compositional.core.errors import UserError
+from compositional.core.hub import hub_errors
+from compositional.data import load_hub_split
+from compositional.data.dialogsum import SOURCE
+from compositional.models.base_model import BaseModel
 
 PROJECT = Path(__file__).parents[1]
 COMMANDS = {
-    "prepare": ["-m", "src.preparation", "--only", "dialogsum", "dialogsum_es"],
+    "prepare": ["-m", "compositional.preparation", "--only", "dialogsum", "dialogsum_es"],
     "experiment": ["run_experiment.py", "--experiment_name", "e", "--dataset", "dialogsum", "--zero_shot", "--do_predict"],
 }
 

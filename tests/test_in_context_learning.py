@@ -8,15 +8,13 @@ from composing import ASKED, LEARN, MERGE, SPANISH, START, mistake_in, store, tw
 from datasets import Dataset, DatasetDict
 from test_encoding import QWEN_TEMPLATE, TEXTS, with_template
 
-from src.adapters.peft_folder import WEIGHTS_FILE
-from src.calibration import FILE
-from src.data import Example, Locations, find_dataset
-from src.encoding import ChatEncoder
-from src.errors import UserError
-from src.files import read_json, read_json_lines
-from src.prediction import Answer
-from src.prediction.transformers_backend import TransformersGenerator
-from src.prompts import demonstration
+from compositional.adapters.peft_folder import CALIBRATION_FILE, WEIGHTS_FILE
+from compositional.core.errors import UserError
+from compositional.core.files import read_json, read_json_lines
+from compositional.data import Example, Locations, find_dataset
+from compositional.models.chat import ChatEncoder, demonstration
+from compositional.prediction import Answer
+from compositional.prediction.transformers_backend import TransformersGenerator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SOLVED = [Example("1", "Tom: Hi, Lucy!", "Tom saluda."), Example("2", "Anna: Bye.", "Anna se va."), Example("3", "A: ¿?", "¡B!")]
@@ -176,7 +174,7 @@ def test_solved_examples_stand_before_the_questions_to_a_merge_and_not_in_its_tr
         "learnable_calibration",
         "learnable_calibration+in_context_learning",
     ]
-    for file in (WEIGHTS_FILE, FILE):
+    for file in (WEIGHTS_FILE, CALIBRATION_FILE):
         assert (workspace.stored_model("both") / file).read_bytes() == (workspace.stored_model("calibrated") / file).read_bytes()
 
 

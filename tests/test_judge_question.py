@@ -9,10 +9,9 @@ import re
 import pytest
 from judging import composed, parts
 
-from src.encoding import ChatEncoder
-from src.judge import Reply, Verdict, verdict_of
-from src.judge.prompts import judge_prompt, prompt_hash
-from src.tasks import find_task
+from compositional.judge.question import Reply, Verdict, judge_prompt, prompt_hash, verdict_of
+from compositional.models.chat import ChatEncoder
+from compositional.tasks import find_task
 
 # What a question must contain: the instruction's part, and words of the criterion.
 MAIN = {

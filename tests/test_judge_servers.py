@@ -33,12 +33,12 @@ from judging import (
 )
 from planning import with_ctrl_c
 
-from src.data import Locations, find_dataset
-from src.errors import UserError
-from src.files import read_json
-from src.judge import Request
-from src.judge.url_judge import UrlJudge
-from src.workspace import Workspace
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
+from compositional.data import Locations, find_dataset
+from compositional.judge.question import Request
+from compositional.judge.url_judge import UrlJudge
 
 
 def test_a_model_that_the_server_does_not_have_is_an_error_that_lists_what_it_has(workspace, mistakes, server):

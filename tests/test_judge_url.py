@@ -16,8 +16,8 @@ from judging import (
     verdicts,
 )
 
-from src.files import hash_of_files
-from src.judge.prompts import judge_prompt, prompt_hash
+from compositional.core.files import hash_of_files
+from compositional.judge.question import judge_prompt, prompt_hash
 
 
 def test_a_servers_verdicts_are_right_and_in_order_however_it_is_in_answering(workspace, judge, server):

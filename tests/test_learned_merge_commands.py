@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from test_resume import command, start, wait_until
 
 import run_experiment
-from src.adapters.peft_folder import read_adapter
-from src.data import Locations, find_dataset
-from src.files import read_json
-from src.training.merge_examples import MergeExamples
-from src.workspace import Workspace
+from compositional.adapters.peft_folder import read_adapter
+from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
+from compositional.data import Locations, find_dataset
+from compositional.training.recipes import MergeExamples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NEW = f"{SPANISH}--experiment_name e --lora_merge_modules one two --merge_datasets pocket_dialogs_es --lora_merge_strategy "
@@ -72,8 +72,8 @@ def test_a_wrong_option_is_one_line_before_anything_is_written(flags, expected, 
 
 OWN = """
 from dataclasses import replace
-from src.adapters.lora import with_learned_weights
-from src.adapters.updates import AdapterUpdates
+from compositional.adapters.lora import with_learned_weights
+from compositional.adapters.updates import AdapterUpdates
 NUM_EXAMPLES = 3
 def merge(adapters, weights, examples, *, sign: int = 1):
     losses = [sign * examples.loss(AdapterUpdates([adapter], [1.0])) for adapter in adapters]

@@ -18,12 +18,12 @@ from test_merging import peft_model_with_adapters, saved_adapters
 from test_training import optimization, sequences_of
 from transformers import AutoModelForCausalLM
 
-from src.adapters.lora import LoraAdapter
-from src.adapters.updates import AdapterUpdates
-from src.merging import merge
-from src.merging.dam import mean_cosine
-from src.training import TrainingFolders, TrainingReport
-from src.training.merge_examples import MergeExamples
+from compositional.adapters.lora import LoraAdapter
+from compositional.adapters.updates import AdapterUpdates
+from compositional.merging import merge
+from compositional.merging.dam import mean_cosine
+from compositional.training import TrainingFolders, TrainingReport
+from compositional.training.recipes import MergeExamples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLAIN = {"trainer": {"optim": "sgd", "max_grad_norm": 0.0}}

@@ -12,14 +12,13 @@ from judging import store_predictions
 from test_tables import asked
 
 import make_tables
-from src.errors import UserError
-from src.files import read_json, read_json_lines, write_json
-from src.prediction.predict import read_predictions
-from src.report.collect import collect
-from src.report.likeness import unlike_settings
-from src.scoring.score import scores_per_example
-from src.sweep.ablations import Ablation
-from src.sweep.methods import Method
+from compositional.core.errors import UserError
+from compositional.core.files import read_json, read_json_lines, write_json
+from compositional.prediction.predict import read_predictions
+from compositional.report.collect import collect, unlike_settings
+from compositional.scoring.score import scores_per_example
+from compositional.sweep.ablations import Ablation
+from compositional.sweep.methods import Method
 
 FLAGS = "--sub_tasks sum_tr_es --methods zero_shot main_lora "
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
@@ -11,7 +10,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib import import_module
 from itertools import count, cycle, product
 from pathlib import Path
 from unittest.mock import patch
@@ -23,10 +21,10 @@ from peft import PeftModel
 from test_merge_strategies import slerp_by_hand, sum_by_hand, svc_by_hand
 from test_merging import peft_model_with_adapters, saved_adapters
 
-from src.adapters.lora import LoraAdapter
-from src.adapters.peft_folder import read_adapter, write_adapter
-from src.errors import UserError
-from src.merging import merge, options_of, strategy_names
+from compositional.adapters.lora import LoraAdapter
+from compositional.adapters.peft_folder import read_adapter, write_adapter
+from compositional.core.errors import UserError
+from compositional.merging import find_strategy, merge, strategies
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Matrices = dict[str, torch.Tensor]  # by module path
@@ -44,10 +42,10 @@ WEIGHTS = {
 
 
 def needs_no_data(strategy: str) -> bool:
-    return "examples" not in inspect.signature(import_module(f"src.merging.{strategy}").merge).parameters
+    return not find_strategy(strategy).learns
 
 
-DATA_FREE = [strategy for strategy in strategy_names() if needs_no_data(strategy)]
+DATA_FREE = [strategy for strategy in strategies() if needs_no_data(strategy)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Case:
     updates: dict[str, list[torch.Tensor]]
 
     def merged(self, **options: float) -> LoraAdapter:
-        options |= {"density": DENSITY} if "density" in options_of(self.strategy) else {}
+        options |= {"density": DENSITY} if "density" in find_strategy(self.strategy).options else {}
         return merge(self.strategy, [read_adapter(self.folder / name) for name in self.names], self.weights, options)
 
 
@@ -245,8 +243,8 @@ def test_every_strategy_that_needs_no_data_has_a_reference():
 FROM_DISK = """
 import sys
 from pathlib import Path
-from src.adapters.peft_folder import read_adapter, write_adapter
-from src.merging import merge
+from compositional.adapters.peft_folder import read_adapter, write_adapter
+from compositional.merging import merge
 for strategy in sys.argv[2:]:
     adapters = [read_adapter(Path(sys.argv[1]) / name) for name in ("a0", "a1")]
     write_adapter(Path(sys.argv[1]) / strategy, merge(strategy, adapters, []), "float16")

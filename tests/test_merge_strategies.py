@@ -11,10 +11,10 @@ import torch
 from conftest import ARCHITECTURES
 from test_merging import peft_model_with_adapters, random_adapter, saved_adapters
 
-from src.adapters.lora import LoraAdapter, LoraFactors
-from src.arithmetic.low_rank import truncated
-from src.errors import UserError
-from src.merging import learns_from_examples, merge, options_of, parse_options, strategy_names
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.low_rank import truncated
+from compositional.core.errors import UserError
+from compositional.merging import find_strategy, merge, strategies
 
 PATH = "model.layers.0.mlp.up_proj"
 Deltas = list[torch.Tensor]
@@ -122,7 +122,9 @@ def test_a_merge_of_pefts_semantics_is_pefts(strategy, settings, weights, archit
         return
     if strategy in PEFT_DARE:  # the same entries are dropped on both sides: those of a small last digit
         keep = lambda tensor: (tensor.abs() * 1e4).int() % 2 == 0  # noqa: E731
-        monkeypatch.setattr("src.arithmetic.sparsity.drop_and_rescale", lambda tensor, density, _: tensor * keep(tensor) / density)
+        monkeypatch.setattr(
+            "compositional.adapters.sparsity.drop_and_rescale", lambda tensor, density, _: tensor * keep(tensor) / density
+        )
         monkeypatch.setattr(
             "peft.utils.merge_utils.random_pruning", lambda tensor, density, rescale: tensor * keep(tensor) / density
         )
@@ -171,7 +173,7 @@ def test_a_truncation_says_its_rank_and_its_error(strategy):
 
 
 def test_a_large_matrix_is_truncated_as_well_as_by_an_exact_decomposition():
-    from src.arithmetic.low_rank import truncated
+    from compositional.adapters.low_rank import truncated
 
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(300, 400, generator=generator) * torch.logspace(0, -2, 400)
@@ -182,7 +184,7 @@ def test_a_large_matrix_is_truncated_as_well_as_by_an_exact_decomposition():
     assert best <= error + 1e-6 < best * 1.001
 
 
-@pytest.mark.parametrize("strategy", [name for name in strategy_names() if not learns_from_examples(name)])
+@pytest.mark.parametrize("strategy", [name for name, one in strategies().items() if not one.learns])
 def test_a_module_of_one_adapter_alone_and_zero_updates_do_no_harm(strategy):
     both = random_adapter("both", 2, 1.0, 1, ("a.q_proj", "a.v_proj"))
     one = random_adapter("one", 2, 1.0, 2, ("a.q_proj",))
@@ -192,20 +194,19 @@ def test_a_module_of_one_adapter_alone_and_zero_updates_do_no_harm(strategy):
             assert torch.isfinite(factors.delta()).all()
 
 
-@pytest.mark.parametrize("strategy", strategy_names())
+@pytest.mark.parametrize("strategy", list(strategies()))
 def test_every_strategy_says_what_it_does_and_where_it_is_from(strategy):
-    import importlib
 
-    text = importlib.import_module(f"src.merging.{strategy}").__doc__
+    text = find_strategy(strategy).documentation
     assert "PEFT 0.21" in text or "Source: " in text
 
 
 def test_options_are_read_off_the_signature_and_checked():
-    assert options_of("ties") == {"density": 0.5, "rank": 0}
-    assert options_of("linear") == {}
-    assert parse_options("dare", ["density=0.2", "seed=3"]) == {"density": 0.2, "rank": 0, "seed": 3}
+    assert find_strategy("ties").options == {"density": 0.5, "rank": 0}
+    assert find_strategy("linear").options == {}
+    assert find_strategy("dare").parse_options(["density=0.2", "seed=3"]) == {"density": 0.2, "rank": 0, "seed": 3}
     with pytest.raises(UserError) as caught:
-        parse_options("ties", ["densty=0.2", "rank=half", "density"])
+        find_strategy("ties").parse_options(["densty=0.2", "rank=half", "density"])
     assert list(caught.value.mistakes) == [
         "--lora_merge_options densty: ties has no such option: did you mean density?",
         "--lora_merge_options rank=half: expected a number",
@@ -217,10 +218,10 @@ def test_options_are_read_off_the_signature_and_checked():
 @pytest.mark.parametrize("strategy", ["ties", "dare", "peft_ties", "peft_dare_linear", "knots"])
 def test_an_option_out_of_range_is_one_line(strategy, option):
     name = option.split("=")[0]
-    if name not in options_of(strategy):
+    if name not in find_strategy(strategy).options:
         return
     with pytest.raises(UserError, match=f"--lora_merge_options {name}=.*: (must be|expected a number)"):
-        merge(strategy, adapters_of(2, (2, 2)), [], parse_options(strategy, [option]))
+        merge(strategy, adapters_of(2, (2, 2)), [], find_strategy(strategy).parse_options([option]))
 
 
 def random_factors(d_out: int, d_in: int, zero: bool = False) -> LoraFactors:
@@ -237,7 +238,7 @@ def test_how_an_update_is_factored_changes_nothing(strategy):
         torch.cat([factors.A, torch.zeros(3, factors.d_in)]), torch.cat([factors.B, torch.zeros(factors.d_out, 3)], dim=1), 1.0
     )
     halves = LoraFactors(torch.cat([factors.A, factors.A]), torch.cat([factors.B, factors.B], dim=1) / 2, factors.scaling)
-    rank = {"rank": 4} if "rank" in options_of(strategy) else {}
+    rank = {"rank": 4} if "rank" in find_strategy(strategy).options else {}
     expected = merge(strategy, [one, two], [0.5, 0.5], rank).factors["a.q_proj"].delta()
     for other in (replace(padded, scaling=factors.scaling), halves):
         found = merge(strategy, [replace(one, factors={"a.q_proj": other}), two], [0.5, 0.5], rank).factors["a.q_proj"].delta()

@@ -11,10 +11,10 @@ from conftest import ARCHITECTURES
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from src.adapters.lora import LoraAdapter, LoraFactors
-from src.adapters.peft_folder import read_adapter, read_shapes, write_adapter
-from src.errors import UserError
-from src.merging import merge, strategy_names
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.peft_folder import read_adapter, read_shapes, write_adapter
+from compositional.core.errors import UserError
+from compositional.merging import merge, strategies
 
 D_IN, D_OUT = 6, 5
 
@@ -167,7 +167,7 @@ def test_a_folder_that_is_no_plain_lora_is_refused(tmp_path):
 
 
 def test_strategies_are_the_files_of_the_folder():
-    assert {"linear", "peft_linear"} <= set(strategy_names())
+    assert {"linear", "peft_linear"} <= set(strategies())
 
 
 def test_rslora_scaling_is_read_as_alpha_over_the_root_of_rank(tmp_path):
@@ -180,7 +180,7 @@ def test_rslora_scaling_is_read_as_alpha_over_the_root_of_rank(tmp_path):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("strategy", ["linear", "peft_linear"])
 def test_a_merge_through_its_folder_gives_the_logits_of_folded_weights(architecture, strategy, tiny_models, tmp_path):
-    from src.calibration.model import fold_adapter
+    from compositional.training.corrected_model import fold_adapter
 
     folder = tiny_models[architecture]
     peft_model = peft_model_with_adapters(folder, [{"r": 4, "lora_alpha": 8}, {"r": 4, "lora_alpha": 2}])

@@ -12,14 +12,14 @@ from planning import COMPOSED, mistakes_in, plan_of, store
 from test_end_to_end import COMPOSED as COMPOSED_FLAGS
 from test_end_to_end import MODULES, TINY_RUN, train_single_tasks
 
-from src.adapters.peft_folder import read_adapter
-from src.document_flags import DOCS
-from src.errors import UserError
-from src.files import read_json
-from src.sweep.arguments import parse_sweep_arguments
-from src.sweep.cells import cells
-from src.sweep.methods import strategy_row
-from src.sweep.plan import make_sweep_plan
+from compositional.adapters.peft_folder import read_adapter
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
+from compositional.sweep.arguments import parse_sweep_arguments
+from compositional.sweep.methods import strategy_row
+from compositional.sweep.plan import make_sweep_plan
+from compositional.sweep.selection import cells
+from scripts.document import DOCS
 
 
 @pytest.fixture

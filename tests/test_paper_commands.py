@@ -7,8 +7,8 @@ import json
 import pytest
 from planning import STABLELM, plan_of
 
-from src.adapters.peft_folder import CONFIG_FILE
-from src.methods import CALIBRATION, JOINT_EXPERT, LORA, MERGE, MULTI_STEP, ZERO_SHOT
+from compositional.adapters.peft_folder import CONFIG_FILE
+from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, LORA, MERGE, MULTI_STEP, ZERO_SHOT
 
 PAPER_COMPOSED = "--tgt_lang es --secondary_task translation --secondary_task_dataset dialogsum_es --dataset dialogsum "
 PAPER_MAIN = (

@@ -11,15 +11,15 @@ from random import Random
 
 import pytest
 
-from src.data import Example, Locations, all_datasets, find_dataset
-from src.files import hash_of_json
-from src.pocket.corpus import Chat, draw_document
-from src.pocket.dialogues import SMALL_TALK
-from src.pocket.english import english_first_person
-from src.pocket.examples import SOURCES, SPLIT_SIZES, draw_examples
-from src.pocket.lexicon import ADJECTIVES, NAMES, NOUNS, PLACES, TIMES, VERBS
-from src.pocket.meaning import Event, Offer, Question, Reaction, Statement, StillThere
-from src.pocket.sentences import STYLES, render
+from compositional.core.files import hash_of_json
+from compositional.data import Example, Locations, all_datasets, find_dataset
+from compositional.pocket.corpus import Chat, draw_document
+from compositional.pocket.dialogues import SMALL_TALK
+from compositional.pocket.english import english_first_person
+from compositional.pocket.examples import SOURCES, SPLIT_SIZES, draw_examples
+from compositional.pocket.lexicon import ADJECTIVES, NAMES, NOUNS, PLACES, TIMES, VERBS
+from compositional.pocket.meaning import Event, Offer, Question, Reaction, Statement, StillThere
+from compositional.pocket.sentences import STYLES, render
 
 PROJECT = Path(__file__).parents[1]
 LOCATIONS = Locations(Path("nowhere"), None)
@@ -105,7 +105,8 @@ def test_reading_twice_gives_the_same_examples():
 
 def test_another_process_with_another_hash_seed_reads_the_same_examples():
     script = (
-        "from pathlib import Path\nfrom src.data import find_dataset, Locations\nfrom src.files import hash_of_json\n"
+        "from pathlib import Path\nfrom compositional.data import find_dataset, Locations\n"
+        "from compositional.core.files import hash_of_json\n"
         "examples = find_dataset('pocket_dialogs_es', Locations(Path('nowhere'), None)).read('test')\n"
         "print(hash_of_json([[e.id, e.input, e.reference] for e in examples]))"
     )
@@ -306,7 +307,7 @@ def test_the_corpus_states_no_held_out_event(meanings):
 
 
 def test_the_corpus_holds_no_instruction_of_a_task():
-    from src.tasks import all_tasks
+    from compositional.tasks import all_tasks
 
     random = Random("instructions")
     chats = 0

@@ -6,12 +6,12 @@ import unicodedata
 
 import pytest
 
-from src.errors import UserError
-from src.pocket.examples import SOURCES, SPLIT_SIZES, MeaningExample, draw_examples
-from src.pocket.lexicon import ADJECTIVES, NAMES, NOUNS, PLACES, TIMES, VERBS
-from src.pocket.meaning import Event, Offer, Question, Reaction, Sentence, Statement, StillThere
-from src.pocket.reading import read_english
-from src.pocket.sentences import STYLES, render_all
+from compositional.core.errors import UserError
+from compositional.pocket.examples import SOURCES, SPLIT_SIZES, MeaningExample, draw_examples
+from compositional.pocket.lexicon import ADJECTIVES, NAMES, NOUNS, PLACES, TIMES, VERBS
+from compositional.pocket.meaning import Event, Offer, Question, Reaction, Sentence, Statement, StillThere
+from compositional.pocket.reading import read_english
+from compositional.pocket.sentences import STYLES, render_all
 
 # ---- over all examples
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from src.pocket.examples import SOURCES, MeaningExample, draw_examples
-from src.pocket.lexicon import ADJECTIVES, NAMES, NOUNS, PLACES, TIMES, VERBS
-from src.pocket.meaning import Event, Offer, Question, Reaction, Sentence, Statement, StillThere
-from src.pocket.rules import says
-from src.pocket.sentences import STYLES, render, render_all
+from compositional.pocket.examples import SOURCES, MeaningExample, draw_examples
+from compositional.pocket.lexicon import ADJECTIVES, NAMES, NOUNS, PLACES, TIMES, VERBS
+from compositional.pocket.meaning import Event, Offer, Question, Reaction, Sentence, Statement, StillThere
+from compositional.pocket.rules import says
+from compositional.pocket.sentences import STYLES, render, render_all
 
 # ---- against the grammar
 

@@ -7,15 +7,14 @@ import shutil
 import pytest
 from test_end_to_end import COMPOSED, TINY_RUN, train_single_tasks
 
-from src.encoding import ChatEncoder
-from src.errors import UserError
-from src.files import read_json, write_json
-from src.models import BaseModel
-from src.prediction import PredictionSettings
-from src.prediction.predict import read_predictions
-from src.prediction.transformers_backend import TransformersGenerator
-from src.prompts import instruction, user_turn
-from src.tasks import find_task
+from compositional.core.errors import UserError
+from compositional.core.files import read_json, write_json
+from compositional.models.base_model import BaseModel
+from compositional.models.chat import ChatEncoder, instruction, user_turn
+from compositional.prediction import PredictionSettings
+from compositional.prediction.predict import read_predictions
+from compositional.prediction.transformers_backend import TransformersGenerator
+from compositional.tasks import find_task
 
 SETTINGS = PredictionSettings(backend="transformers", max_new_tokens=8, max_prompt_length=512, batch_size=64, dtype="float32")
 

@@ -7,21 +7,20 @@ from pathlib import Path
 import pytest
 from preparing import SETS, SIZES, cells_of, files_in, prepare, record_of, said_by, shown_by_dry_run
 
-from src.arguments import parse_arguments
-from src.data import SPLITS, Example, Locations, find_dataset
-from src.encoding import ChatEncoder
-from src.files import read_json
-from src.loading import Examples, load_data
-from src.models import BaseModel
-from src.plan import make_plan
-from src.preparation import lengths
-from src.preparation.arguments import PAPER_MODELS
-from src.preparation.lengths import Lengths, lengths_under
-from src.preparation.quality import FINDINGS, PreparedExample
-from src.preparation.saving import read_back
-from src.prompts import instruction
-from src.tasks import find_task
-from src.text_models.pocket import PocketGrammar
+from compositional.core.files import read_json
+from compositional.data import SPLITS, Example, Locations, find_dataset
+from compositional.experiment.arguments import parse_arguments
+from compositional.experiment.examples import Examples, load_data
+from compositional.experiment.plan import make_plan
+from compositional.models.base_model import BaseModel
+from compositional.models.chat import ChatEncoder, instruction
+from compositional.preparation import card as lengths
+from compositional.preparation.card import Lengths, lengths_under
+from compositional.preparation.plan import PAPER_MODELS
+from compositional.preparation.quality import FINDINGS, PreparedExample
+from compositional.preparation.sets import read_back
+from compositional.preparation.text_models.pocket import PocketGrammar
+from compositional.tasks import find_task
 
 # ---- folders
 
@@ -87,7 +86,7 @@ def test_the_record_says_what_a_set_was_made_from(made):
 
 def test_sets_made_from_files_say_so(tmp_path, workspace, monkeypatch, capsys):
     """A long reply is no runaway, for it doesn't say what its input says; a long text in another tone is one."""
-    monkeypatch.setattr("src.preparation.plan.find_text_model", lambda *_: PocketGrammar("casual"))
+    monkeypatch.setattr("compositional.preparation.plan.find_text_model", lambda *_: PocketGrammar("casual"))
     monkeypatch.setattr(
         PocketGrammar, "rewrite", lambda self, texts: [f"Hey. {'So it is, as I always say. ' * 5}" for text in texts]
     )
@@ -196,7 +195,7 @@ def test_lengths_over_512_are_counted_and_the_longest_is_shown(tiny_tokenizer, m
 
 def test_lengths_that_cannot_be_measured_are_said_once_and_measured_later(workspace, caplog, monkeypatch):
     names = ("pocket_sentences_es", "pocket_sentences_fr")
-    monkeypatch.setattr("src.preparation.plan.POCKETS_LENGTH_MODELS", ("nobody/nothing", "pocket"))
+    monkeypatch.setattr("compositional.preparation.plan.POCKETS_LENGTH_MODELS", ("nobody/nothing", "pocket"))
     flags = ("--only", *names, "--max_train_examples", "50")
     lines = said_by(workspace, caplog, *flags)
     assert len([line for line in lines if "nobody/nothing" in line]) == 1
@@ -216,13 +215,13 @@ def test_lengths_that_cannot_be_measured_are_said_once_and_measured_later(worksp
     assert files_in(workspace.root / "data") == data  # nothing new is known
 
     encoder = ChatEncoder(BaseModel("pocket").tokenizer())
-    monkeypatch.setattr("src.preparation.session.encoder_of", lambda model: encoder)
+    monkeypatch.setattr("compositional.preparation.prepare.encoder_of", lambda model: encoder)
     assert not any("of 2:" in line for line in said_by(workspace, caplog, *flags))
     for name in names:
         assert lengths(name)["nobody/nothing"] == lengths(name)["pocket"]
         assert "not measured" not in card(name)
 
-    monkeypatch.setattr("src.preparation.session.encoder_of", lambda model: "no network")
+    monkeypatch.setattr("compositional.preparation.prepare.encoder_of", lambda model: "no network")
     said_by(workspace, caplog, *flags)
     assert all(isinstance(measured, dict) for name in names for measured in lengths(name).values())
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 from preparing import FEW, SETS, WITTY, files_in, prepare, record_of, said_by, shown_by_dry_run
 
-from src.preparation.arguments import parse_preparation_arguments
-from src.preparation.plan import make_preparation_plan
-from src.preparation.saving import read_back
-from src.text_models.pocket import PocketGrammar
+from compositional.preparation.plan import make_preparation_plan, parse_preparation_arguments
+from compositional.preparation.sets import read_back
+from compositional.preparation.text_models.pocket import PocketGrammar
 
 LANGUAGES = ("es", "fr", "de")
 TONES = ("professional", "casual", "witty", "paraphrase")
@@ -78,7 +77,7 @@ def test_a_dry_run_needs_no_network_for_the_hubs_sources(workspace, capsys, monk
     def called(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked")
 
-    for name in ("socket.getaddrinfo", "datasets.load_dataset", "src.hub.use_cache_without_network"):
+    for name in ("socket.getaddrinfo", "datasets.load_dataset", "compositional.core.hub.use_cache_without_network"):
         monkeypatch.setattr(name, called)
     rows = shown_by_dry_run(workspace, capsys)
     assert not workspace.root.exists()
@@ -143,7 +142,8 @@ def other_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def other_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("src.preparation.session.hash_of_code", lambda *_: "another")
+    monkeypatch.setattr("compositional.preparation.quality.REVISION", "another")
+    monkeypatch.setattr("compositional.preparation.text_models.pocket.REVISION", "another")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_the_script_makes_data_where_it_is_typed(tmp_path):
 @pytest.mark.parametrize("words", ["--help", "--dry_rum", "--only nothing --drop nothing", "--tone_rewriter marian"])
 def test_help_and_mistakes_need_no_library_of_weight(words):
     script = (
-        "import sys\nfrom src.preparation.__main__ import run\nfrom src.errors import UserError\n"
+        "import sys\nfrom compositional.preparation.__main__ import run\nfrom compositional.core.errors import UserError\n"
         "try:\n    run(sys.argv[1:])\nexcept UserError:\n    print('mistake', file=sys.stderr)\n"
         "except SystemExit as error:\n    print('help', error.code, file=sys.stderr)\n"
         "heavy = {'torch', 'transformers', 'datasets', 'peft', 'numpy', 'pyarrow', 'lingua', 'huggingface_hub'}\n"
@@ -241,7 +241,7 @@ def test_a_text_model_is_loaded_once_for_all_its_sets_and_leaves_before_the_next
         def stop(self) -> None:
             happened.append(f"stop {self.style}")
 
-    monkeypatch.setattr("src.preparation.plan.find_text_model", lambda name, task, settings, flag: Noted(task.variant))
+    monkeypatch.setattr("compositional.preparation.plan.find_text_model", lambda name, task, settings, flag: Noted(task.variant))
     sets = ("pocket_dialogs_es", "pocket_dialogs_fr", "pocket_replies_es", "pocket_replies")
     plan = make_preparation_plan(parse_preparation_arguments(["--only", *sets, "--workspace", str(workspace.root)])[0])
     spanish, french = ({id(one.text_model) for one in plan.sets if one.name.endswith(end)} for end in ("_es", "_fr"))

@@ -7,9 +7,9 @@ import shutil
 import pytest
 from preparing import FEW, WITTY, mistakes_of, prepare, said_by
 
-from src.errors import UserError
-from src.text_models.pocket import PocketGrammar
-from src.workspace import Workspace
+from compositional.core.errors import UserError
+from compositional.core.workspace import Workspace
+from compositional.preparation.text_models.pocket import PocketGrammar
 
 
 def test_an_unknown_set_proposes_the_nearest(workspace):

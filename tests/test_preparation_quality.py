@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from src.data import SPLITS, Locations, find_dataset
-from src.errors import UserError
-from src.files import read_json
-from src.pocket.examples import SOURCES, draw_examples
-from src.pocket.lexicon import LANGUAGES
-from src.pocket.sentences import STYLES, render_all
-from src.preparation import quality
-from src.preparation.__main__ import run as run_preparation
-from src.preparation.quality import FINDINGS, PreparedExample, findings_of, target_findings
-from src.preparation.saving import read_back
-from src.text_models import pocket
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
+from compositional.data import SPLITS, Locations, find_dataset
+from compositional.pocket.examples import SOURCES, draw_examples
+from compositional.pocket.lexicon import LANGUAGES
+from compositional.pocket.sentences import STYLES, render_all
+from compositional.preparation import quality
+from compositional.preparation.__main__ import run as run_preparation
+from compositional.preparation.quality import FINDINGS, PreparedExample, findings_of, target_findings
+from compositional.preparation.sets import read_back
+from compositional.preparation.text_models import pocket
 
 ENGLISH = "The children went to the park and played football."
 IN_LANGUAGE = {
@@ -265,7 +265,7 @@ def make(workspace, monkeypatch) -> Callable[..., tuple[dict[str, list[PreparedE
     """Prepare pocket_sentences_es with targets as a function makes them; returns the saved examples and their record."""
 
     def run(rewritten: Callable[[str], str], *flags: str) -> tuple[dict[str, list[PreparedExample]], dict[str, Any]]:
-        monkeypatch.setattr("src.preparation.plan.find_text_model", lambda *_: Scripted(rewritten))
+        monkeypatch.setattr("compositional.preparation.plan.find_text_model", lambda *_: Scripted(rewritten))
         set_flags = ["--only", "pocket_sentences_es", "--max_train_examples", "50"]
         run_preparation([*set_flags, *flags, "--overwrite", "--workspace", str(workspace.root)])
         folder = workspace.prepared_data("pocket_sentences_es")

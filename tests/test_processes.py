@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from src.adapters.peft_folder import read_adapter
-from src.files import read_json
-from src.workspace import Workspace
+from compositional.adapters.peft_folder import read_adapter
+from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
 
 PROJECT = Path(__file__).parents[1]
 LAUNCHER = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"

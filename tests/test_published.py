@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 import text_models as tiny
-from src.errors import UserError
-from src.published import ADAPTER_FILE, PICKLED_ADAPTER_FILE, PublishedModel, adapter_to_load
-from src.tasks import find_task
-from src.text_models import TextModel, TextModelSettings, find_text_model
+
+from compositional.core.errors import UserError
+from compositional.models.published import ADAPTER_FILE, PICKLED_ADAPTER_FILE, PublishedModel, adapter_to_load
+from compositional.preparation.text_models import TextModel, TextModelSettings, find_text_model
+from compositional.tasks import find_task
 
 TEXTS = ["Tom will cook a heavy soup.", "Where did you break the green lamp?", "Zoë!"]
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from src.files import read_json
+from compositional.core.files import read_json
 
 TINY_RUN = (
     "--batch_size 4 --gradient_accumulation_steps 1 --lora_rank 4 --report_to none --bootstrap_resamples 50 --max_new_tokens 4 "

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from planning import with_ctrl_c
 
-from src.adapters.peft_folder import WEIGHTS_FILE
-from src.files import read_json
-from src.resume import differences
-from src.workspace import Workspace
+from compositional.adapters.peft_folder import WEIGHTS_FILE
+from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
+from compositional.experiment.resume import differences
 
 PROJECT = Path(__file__).parents[1]
 COMMON = (

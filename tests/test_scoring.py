@@ -9,11 +9,11 @@ import pytest
 from rouge_score import rouge_scorer
 from sacrebleu.metrics import CHRF
 
-from src.files import read_json_lines
-from src.prediction import Prediction
-from src.scoring.bootstrap import bootstrap_interval
-from src.scoring.metrics.rouge_per_example import UnicodeTokenizer
-from src.scoring.score import METRICS_FOLDER, ROUGE_NAMES, choose_tokenizer, score, scores_per_example
+from compositional.core.files import read_json_lines
+from compositional.prediction import Prediction
+from compositional.scoring.bootstrap import bootstrap_interval
+from compositional.scoring.metrics.rouge_per_example import UnicodeTokenizer
+from compositional.scoring.score import METRICS_FOLDER, ROUGE_NAMES, choose_tokenizer, score, scores_per_example
 
 TEXTS = {
     "en": "Anna will buy a red bike at the market.",

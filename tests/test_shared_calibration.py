@@ -22,17 +22,17 @@ from test_calibration import MODULES
 from test_training import optimization, sequences_of
 from transformers import AutoModelForCausalLM
 
-from src.adapters.lora import LoraAdapter
-from src.adapters.peft_folder import read_adapter
-from src.calibration import FILE, LC, LC_PLUS_PLUS, METHODS, CalibrationSpec
-from src.calibration.model import CorrectedModel
-from src.calibration.parameters import Calibration
-from src.encoding import IGNORED
-from src.errors import UserError
-from src.files import read_json
-from src.tensor_files import read_metadata
-from src.training import TrainingFolders, calibration
-from src.training.calibration import SharedCorrection, train_calibration
+from compositional.adapters.lora import LoraAdapter
+from compositional.adapters.peft_folder import CALIBRATION_FILE, read_adapter
+from compositional.calibration import LC, LC_PLUS_PLUS, METHODS, CalibrationSpec
+from compositional.calibration.parameters import Calibration
+from compositional.core.errors import UserError
+from compositional.core.files import read_json, read_metadata
+from compositional.models.chat import IGNORED
+from compositional.training import TrainingFolders
+from compositional.training import recipes as calibration
+from compositional.training.corrected_model import CorrectedModel
+from compositional.training.recipes import SharedCorrection, train_calibration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRENCH = SPANISH.replace("--tgt_lang es", "--tgt_lang fr").replace("dialogs_es", "dialogs_fr")
@@ -138,8 +138,8 @@ def test_a_shared_calibration_is_learned_stored_and_taken_over(
     ]
 
     stored, taken = (workspace.stored_model(name) for name in ("shared", "other"))
-    assert (stored / FILE).read_bytes() == (taken / FILE).read_bytes()
-    learned = load_file(stored / FILE)
+    assert (stored / CALIBRATION_FILE).read_bytes() == (taken / CALIBRATION_FILE).read_bytes()
+    learned = load_file(stored / CALIBRATION_FILE)
     assert all(tensor.abs().sum() > 0 for tensor in learned.values())
     if method == LC:
         assert set(learned) == {f"p.{kind}" for kind in MODULES}
@@ -156,13 +156,13 @@ def test_a_shared_calibration_is_learned_stored_and_taken_over(
         results = read_json(workspace.results(name))
         assert results["method"] == f"shared_{method}"
         assert report.items() <= results["training"].items()
-        assert results["cost"]["extra_bytes"] == (stored / FILE).stat().st_size
+        assert results["cost"]["extra_bytes"] == (stored / CALIBRATION_FILE).stat().st_size
         assert results["cost"]["extra_parameters"] == sum(tensor.numel() for tensor in learned.values())
         assert results["stages"]["test"]["counts"]["examples"] == 3
 
     run(other)  # done already, and taken as it is
     changed = {name: 2 * tensor for name, tensor in learned.items()}
-    save_file(changed, stored / FILE, metadata=read_metadata(stored / FILE))
+    save_file(changed, stored / CALIBRATION_FILE, metadata=read_metadata(stored / CALIBRATION_FILE))
     with pytest.raises(UserError, match="hash_of_stored_calibration was"):
         run(other)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from src.data import SPLITS, Dataset, Example, Locations, Reading, find_dataset
-from src.errors import UserError
-from src.preparation.__main__ import run as run_preparation
-from src.preparation.sources import read_sources
+from compositional.core.errors import UserError
+from compositional.data import SPLITS, Dataset, Example, Locations, Reading, find_dataset
+from compositional.preparation.__main__ import run as run_preparation
+from compositional.preparation.sets import read_sources
 
 TONES = ("casual", "professional", "witty", "paraphrase")
 PERSONA = b"user 1 personas,user 2 personas,Best Generated Conversation\n"

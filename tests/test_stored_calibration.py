@@ -24,16 +24,14 @@ from composing import (
 from safetensors.torch import save_file
 from test_calibration import shapes_of
 
-from src.adapters.peft_folder import write_adapter
-from src.calibration import FILE, LC, LC_PLUS_PLUS, METHODS, CalibrationSpec, components_of_modules
-from src.calibration.model import CorrectedModel
-from src.calibration.parameters import Calibration, read_calibration
-from src.calibration.stored import spec_of_stored
-from src.files import read_json
-from src.models import BaseModel
-from src.prediction import PredictionSettings
-from src.prediction.transformers_backend import TransformersGenerator
-from src.tensor_files import read_metadata
+from compositional.adapters.peft_folder import CALIBRATION_FILE, write_adapter
+from compositional.calibration import LC, LC_PLUS_PLUS, METHODS, CalibrationSpec, components_of_modules, spec_of_stored
+from compositional.calibration.parameters import Calibration, read_calibration
+from compositional.core.files import read_json, read_metadata
+from compositional.models.base_model import BaseModel
+from compositional.prediction import PredictionSettings
+from compositional.prediction.transformers_backend import TransformersGenerator
+from compositional.training.corrected_model import CorrectedModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,7 +58,7 @@ def of_other_modules(folder: Path, shapes: dict[str, tuple[int, int]]) -> None:
 
 
 def without_a_header(folder: Path, shapes: dict[str, tuple[int, int]]) -> None:
-    save_file({"p.q_proj": torch.zeros(64)}, folder / FILE)
+    save_file({"p.q_proj": torch.zeros(64)}, folder / CALIBRATION_FILE)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +133,13 @@ def test_a_stored_calibration_of_groups_and_modules_answers_as_it_was_trained(gr
 def test_the_header_of_a_calibration_says_only_what_is_not_the_default(tmp_path):
     shapes = shapes_of(2, 8, 4, 12)
     Calibration(CalibrationSpec(LC, True), shapes).write(tmp_path, "float16")
-    assert read_metadata(tmp_path / FILE) == {"calibration": '{"method": "learnable_calibration", "for_each_component": true}'}
+    assert read_metadata(tmp_path / CALIBRATION_FILE) == {
+        "calibration": '{"method": "learnable_calibration", "for_each_component": true}'
+    }
     spec = CalibrationSpec(LC_PLUS_PLUS, False, 3, 2, ("q_proj", "v_proj"))
     Calibration(spec, shapes).write(tmp_path, "float16")
     assert spec_of_stored(tmp_path) == spec
-    assert json.loads(read_metadata(tmp_path / FILE)["calibration"]).keys() == {
+    assert json.loads(read_metadata(tmp_path / CALIBRATION_FILE)["calibration"]).keys() == {
         *("method", "for_each_component", "layer_groups", "modules")
     }
 

@@ -13,11 +13,11 @@ import pytest
 from planning import heavy_imports_of, plan_of
 
 import run_sweep
-from src.errors import UserError
-from src.sweep.arguments import parse_sweep_arguments
-from src.sweep.plan import make_sweep_plan
-from src.sweep.scripts import Resources, shell_script, slurm_script, waves
-from src.sweep.steps import Step
+from compositional.core.errors import UserError
+from compositional.sweep.arguments import parse_sweep_arguments
+from compositional.sweep.plan import make_sweep_plan
+from compositional.sweep.scripts import Resources, shell_script, slurm_script, waves
+from compositional.sweep.steps import Step
 
 PROJECT = Path(__file__).parents[1]
 ONE_SUB_TASK = "--sub_tasks sum_tr_es "

@@ -8,13 +8,13 @@ import pytest
 from conftest import SHARED_DATA
 from planning import plan_of, store
 
-from src.calibration import LC_PLUS_PLUS, CalibrationSpec
-from src.calibration.parameters import Calibration
-from src.data import Locations, find_dataset
-from src.methods import AUXILIARY_LORA, CALIBRATION, JOINT_EXPERT, LORA, MERGE, MULTI_STEP, ZERO_SHOT
-from src.paper import COMPOSITIONS, MAIN_BLOCK, PaperScores, paper_scores
-from src.sweep.methods import OWN_METHODS, PAPER_METHODS, SHARED, Naming, method_flags, shared_flags
-from src.sweep.subtasks import SubTask, all_sub_tasks
+from compositional.calibration import LC_PLUS_PLUS, CalibrationSpec
+from compositional.calibration.parameters import Calibration
+from compositional.data import Locations, find_dataset
+from compositional.experiment.arguments import AUXILIARY_LORA, CALIBRATION, JOINT_EXPERT, LORA, MERGE, MULTI_STEP, ZERO_SHOT
+from compositional.paper import COMPOSITIONS, MAIN_BLOCK, PaperScores, paper_scores
+from compositional.sweep.benchmarks import SubTask, all_sub_tasks
+from compositional.sweep.methods import OWN_METHODS, PAPER_METHODS, SHARED, Naming, method_flags, shared_flags
 
 NAMING = Naming(prefix="pocket_")
 SUB_TASKS = all_sub_tasks("pocket")

@@ -17,11 +17,11 @@ from planning import with_ctrl_c
 from test_sweep import ONE_SUB_TASK, PROJECT, steps_of
 
 import run_sweep
-from src.files import read_json
-from src.sweep.execution import Progress, run_group
-from src.sweep.status import DONE, FAILED, SKIPPED, read_events
-from src.sweep.steps import Step
-from src.workspace import Workspace
+from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
+from compositional.sweep.execution import Progress, run_group
+from compositional.sweep.steps import Step
+from compositional.sweep.worker import DONE, FAILED, SKIPPED, read_events
 
 TINY_WITHOUT_JOINT_EXPERT = (
     "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' --cpus_per_task 1 "
@@ -134,6 +134,6 @@ def _workers_in(folder: Path) -> list[str]:
             words = path.read_bytes().decode(errors="replace").replace("\0", " ")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if "src.sweep.worker" in words and str(folder) in words:
+        if "compositional.sweep.worker" in words and str(folder) in words:
             found.append(words)
     return found

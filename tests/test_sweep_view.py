@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from src.sweep.execution import Progress
-from src.sweep.pace import seconds_to_go
-from src.sweep.status import FAILED, Event
-from src.sweep.steps import Step
-from src.sweep.view import duration, summary
+from compositional.sweep.execution import Progress
+from compositional.sweep.steps import Step
+from compositional.sweep.view import duration, seconds_to_go, summary
+from compositional.sweep.worker import FAILED, Event
 
 
 def test_the_summary_shows_the_last_lines_of_what_failed(tmp_path):

@@ -9,17 +9,16 @@ import re
 import numpy as np
 import pytest
 
-from src.errors import Mistakes
-from src.paper import LABELS, MAIN_BLOCK, paper_scores
-from src.report.collect import Outcome
-from src.report.formats import to_csv, to_latex, to_markdown
-from src.report.plots import storage_plot
-from src.report.statistics import Resampler, statistic
-from src.report.table import make_table
-from src.scoring.bootstrap import bootstrap_interval
-from src.sweep.arguments import Selection
-from src.sweep.cells import Cell, cells
-from src.sweep.selection import choose
+from compositional.core.errors import Mistakes
+from compositional.paper import LABELS, MAIN_BLOCK, paper_scores
+from compositional.report.collect import Outcome
+from compositional.report.formats import to_csv, to_latex, to_markdown
+from compositional.report.plots import storage_plot
+from compositional.report.statistics import Resampler, statistic
+from compositional.report.table import make_table
+from compositional.scoring.bootstrap import bootstrap_interval
+from compositional.sweep.arguments import Selection
+from compositional.sweep.selection import Cell, cells, choose
 
 # ---- statistics
 

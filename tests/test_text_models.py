@@ -10,15 +10,14 @@ from random import Random
 from typing import Any
 
 import pytest
-
 import text_models as tiny
-from src.errors import UserError
-from src.pocket.examples import draw_examples
-from src.pocket.sentences import render_all
-from src.processes import device_name
-from src.splitting import split_text
-from src.tasks import find_task
-from src.text_models import TextModel, TextModelSettings, find_text_model, llm_toys
+
+from compositional.core.errors import UserError
+from compositional.core.machine import device_name
+from compositional.pocket.examples import draw_examples
+from compositional.pocket.sentences import render_all
+from compositional.preparation.text_models import TextModel, TextModelSettings, find_text_model, llm_toys, split_text
+from compositional.tasks import find_task
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*sacremoses"), pytest.mark.usefixtures("one_thread")]
 

@@ -7,15 +7,15 @@ import torch
 from planning import mistakes_in, plan_of
 from test_end_to_end import TINY_RUN
 
-from src.adapters.peft_folder import read_adapter
-from src.data import Locations, find_dataset
-from src.files import read_json, read_json_lines
-from src.judge import Request
-from src.judge.rule_judge import RuleJudge
-from src.pocket.meaning import Event, Statement
-from src.pocket.rules import says
-from src.pocket.sentences import render
-from src.prompts import instruction
+from compositional.adapters.peft_folder import read_adapter
+from compositional.core.files import read_json, read_json_lines
+from compositional.data import Locations, find_dataset
+from compositional.judge.local_judges import RuleJudge
+from compositional.judge.question import Request
+from compositional.models.chat import instruction
+from compositional.pocket.meaning import Event, Statement
+from compositional.pocket.rules import says
+from compositional.pocket.sentences import render
 
 THREE = (
     "--dataset pocket_dialogs --secondary_task translation tone_adjustment --tgt_lang es --tgt_tone casual "

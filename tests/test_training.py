@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from src.data import Example
-from src.encoding import IGNORED, ChatEncoder, TrainingSequence
-from src.training import LoraSettings, OptimizationSettings, TrainingFolders
-from src.training.batching import Collator, EffectiveBatchSampler, accumulation
-from src.training.lora import train_lora
-from src.training.trainer import last_whole_checkpoint, target_loss
+from compositional.data import Example
+from compositional.models.chat import IGNORED, ChatEncoder, TrainingSequence
+from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders
+from compositional.training.batching import Collator, EffectiveBatchSampler, accumulation
+from compositional.training.recipes import train_lora
+from compositional.training.trainer import last_whole_checkpoint, target_loss
 
 
 def optimization(**changes) -> OptimizationSettings:
@@ -173,7 +173,7 @@ def test_bf16_on_a_cpu_without_its_instructions_is_said_and_done_in_float32_and_
     requested, has_instructions, used, said, tiny_models, tiny_tokenizer, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("src.training.trainer.has_bfloat16", lambda: has_instructions)
+    monkeypatch.setattr("compositional.training.trainer.has_bfloat16", lambda: has_instructions)
     precisions = []
     model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
     model.lm_head.register_forward_hook(lambda module, inputs, output: precisions.append(output.dtype))

@@ -13,14 +13,14 @@ from conftest import ARCHITECTURES
 from test_end_to_end import COMPOSED, METHODS, TINY_RUN, train_single_tasks
 
 import run_experiment
-from src.adapters.peft_folder import read_shapes
-from src.calibration import LC, CalibrationSpec
-from src.calibration.parameters import Calibration
-from src.engine import ServedAdapter
-from src.models import BaseModel
-from src.prediction import PredictionSettings
-from src.prediction.transformers_backend import TransformersGenerator
-from src.prediction.vllm_backend import VllmGenerator
+from compositional.adapters.peft_folder import read_shapes
+from compositional.calibration import LC, CalibrationSpec
+from compositional.calibration.parameters import Calibration
+from compositional.models.base_model import BaseModel
+from compositional.prediction import PredictionSettings
+from compositional.prediction.transformers_backend import TransformersGenerator
+from compositional.prediction.vllm_backend import VllmGenerator
+from compositional.prediction.vllm_engine import ServedAdapter
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the engine on a CPU is tested; test_gpu.py is for GPUs")
 

@@ -17,16 +17,16 @@ import pytest
 import torch
 
 import llm_judge_eval
-from src.data import Dataset, Locations, find_dataset
-from src.engine import EngineSettings
-from src.files import read_json, write_json
-from src.judge import Request, verdict_of
-from src.judge.url_judge import UrlJudge
-from src.judge.vllm_judge import VllmJudge
-from src.models import POCKET_FOLDER, BaseModel
-from src.prediction import Prediction
-from src.resumable import line_of
-from src.workspace import Workspace
+from compositional.core.files import read_json, write_json
+from compositional.core.resumable import line_of
+from compositional.core.workspace import Workspace
+from compositional.data import Dataset, Locations, find_dataset
+from compositional.judge.local_judges import VllmJudge
+from compositional.judge.question import Request, verdict_of
+from compositional.judge.url_judge import UrlJudge
+from compositional.models.base_model import POCKET_FOLDER, BaseModel
+from compositional.prediction import Prediction
+from compositional.prediction.vllm_engine import EngineSettings
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the engine on a CPU is tested; test_gpu.py is for GPUs")
 

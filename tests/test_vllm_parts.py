@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_end_to_end import COMPOSED, TINY_RUN, train_single_tasks
 
-from src.engine.checks import allowed_rank
-from src.errors import UserError
-from src.files import read_json
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
+from compositional.prediction.vllm_engine import allowed_rank
 
 RUN = f"{TINY_RUN}--experiment_name e --dataset pocket_dialogs --do_predict --prediction_backend vllm "
 
@@ -89,7 +89,7 @@ def test_each_of_two_workers_gets_its_part_of_the_biases(rank):
 
 def placed(kind: type, rank: int, length: int, shard: int | str | None, outputs: int = 8, **attributes: object) -> list[float]:
     """Where a bias 1, 2, ... of a module with some outputs comes in a worker's layer of a kind, `length` outputs long."""
-    from src.engine.worker import _shard_of
+    from compositional.prediction.vllm_worker import _shard_of
 
     layer = kind.__new__(kind)
     torch.nn.Module.__init__(layer)

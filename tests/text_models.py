@@ -56,8 +56,8 @@ def _write_pieces(folder: Path) -> dict[str, int]:
     """Write source.spm, target.spm and vocab.json for Pocket's English and Spanish; returns the vocabulary."""
     import sentencepiece
 
-    from src.pocket.examples import draw_examples
-    from src.pocket.sentences import render_all
+    from compositional.pocket.examples import draw_examples
+    from compositional.pocket.sentences import render_all
 
     examples = list(draw_examples("sentences", "validation"))
     texts = {"source": [example.input for example in examples], "target": [render_all(e.meaning, "es") for e in examples]}

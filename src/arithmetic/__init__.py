@@ -1,1 +1,0 @@
-"""The arithmetic that merge strategies share: pure functions of tensors."""

@@ -1,0 +1,120 @@
+"""A LoRA adapter as plain tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from compositional.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class LoraFactors:
+    """The low-rank update of one linear module: ΔW = scaling · B A, with A (rank × d_in) and B (d_out × rank)."""
+
+    A: torch.Tensor
+    B: torch.Tensor
+    scaling: float
+
+    @property
+    def rank(self) -> int:
+        return self.A.shape[0]
+
+    @property
+    def d_in(self) -> int:
+        return self.A.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        return self.B.shape[0]
+
+    def delta(self) -> torch.Tensor:
+        """ΔW (d_out × d_in) in float32."""
+        return self.scaling * (self.B.float() @ self.A.float())
+
+
+@dataclass(frozen=True)
+class LoraAdapter:
+    """The updates of an adapter by module path in the base model, such as `model.layers.0.self_attn.q_proj`.
+
+    `scaling_by_root_of_rank` records that the adapter was made with rsLoRA; the factors' scalings hold its effect already.
+    `report` is what a merge has to say of itself, such as the relative error of a truncation. `learned` is what it has learned from
+    examples, and what a device therefore has to store beside the adapters.
+    """
+
+    name: str
+    base_model: str
+    factors: dict[str, LoraFactors]
+    scaling_by_root_of_rank: bool = False
+    report: dict[str, Any] = field(default_factory=dict)
+    learned: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+def module_type(module_path: str) -> str:
+    """The kind of a module, the last part of its path: q_proj, down_proj, ..."""
+    return module_path.rsplit(".", 1)[-1]
+
+
+def check_mergeable(adapters: list[LoraAdapter]) -> None:
+    """Raise UserError unless the adapters are of one base model and equal in the shapes of the modules they share."""
+    first, *others = adapters
+    for other in others:
+        if other.base_model != first.base_model:
+            raise UserError(
+                f"adapters {first.name} and {other.name} can't be merged: "
+                f"their base models differ ({first.base_model}, {other.base_model})"
+            )
+        for path in first.factors.keys() & other.factors.keys():
+            one, two = first.factors[path], other.factors[path]
+            if (one.d_in, one.d_out) != (two.d_in, two.d_out):
+                raise UserError(
+                    f"adapters {first.name} and {other.name} can't be merged: {path} is {one.d_out} × {one.d_in} in one "
+                    f"and {two.d_out} × {two.d_in} in the other; were they trained on the same base model?"
+                )
+
+
+def merged_by_module(
+    name: str,
+    adapters: list[LoraAdapter],
+    weights: list[float],
+    merge_module: Callable[[list[tuple[float, LoraFactors]], str], LoraFactors],
+) -> LoraAdapter:
+    """An adapter of merged modules. `merge_module` gets weights and factors of the adapters that update a module, and its path."""
+    paths = dict.fromkeys(path for adapter in adapters for path in adapter.factors)
+    factors = {}
+    for path in paths:
+        parts = [(w, adapter.factors[path]) for adapter, w in zip(adapters, weights, strict=True) if path in adapter.factors]
+        factors[path] = merge_module(parts, path)
+    return LoraAdapter(name, adapters[0].base_model, factors)
+
+
+def absent_as_zero(adapters: list[LoraAdapter]) -> list[LoraAdapter]:
+    """The adapters with an update of zero for each module that only others of them update."""
+    import torch
+
+    shapes = {path: (factors.d_out, factors.d_in) for adapter in adapters for path, factors in adapter.factors.items()}
+    zeros = {path: LoraFactors(torch.zeros(1, d_in), torch.zeros(d_out, 1), 1.0) for path, (d_out, d_in) in shapes.items()}
+    return [
+        replace(adapter, factors={path: adapter.factors.get(path, zero) for path, zero in zeros.items()}) for adapter in adapters
+    ]
+
+
+def stacked(parts: list[tuple[float, LoraFactors]]) -> LoraFactors:
+    """The exact weighted sum Σ w ΔW as one update: factors side by side, ranks add up, weight and scaling folded into B."""
+    import torch
+
+    A = torch.cat([factors.A.float() for _, factors in parts], dim=0)
+    B = torch.cat([weight * factors.scaling * factors.B.float() for weight, factors in parts], dim=1)
+    return LoraFactors(A, B, scaling=1.0)
+
+
+def with_learned_weights(name: str, adapters: list[LoraAdapter], weights: list[float]) -> LoraAdapter:
+    """The exact sum Σ w_i ΔW_i of a strategy that has found the weights itself."""
+    import torch
+
+    merged = merged_by_module(name, adapters, weights, lambda parts, path: stacked(parts))
+    return replace(merged, report={"weights": weights}, learned={"weights": torch.tensor(weights)})

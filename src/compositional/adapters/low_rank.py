@@ -1,0 +1,103 @@
+"""Updates as products of factors: inner products without the full matrix, and the best low-rank approximation of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from compositional.adapters.lora import LoraAdapter, LoraFactors, absent_as_zero, merged_by_module
+from compositional.core.errors import UserError
+
+# Beyond the wanted rank, and passes over the matrix: they make the randomized decomposition as good as the exact one in practice.
+_OVERSAMPLING, _PASSES = 16, 6
+
+
+def inner_product(one: LoraFactors, other: LoraFactors) -> float:
+    """⟨ΔW₁, ΔW₂⟩ = Σ (B₁ᵀ B₂) ∘ (A₁ A₂ᵀ), times the scalings."""
+    gram = (one.B.double().T @ other.B.double()) * (one.A.double() @ other.A.double().T)
+    return one.scaling * other.scaling * gram.sum().item()
+
+
+def truncated(delta: torch.Tensor, rank: int) -> tuple[LoraFactors, float]:
+    """The best approximation of ΔW (d_out × d_in) of at most `rank`, by SVD, and its relative error ‖ΔW - B A‖ / ‖ΔW‖ (Frobenius).
+
+    Large matrices are decomposed by subspace iteration from a fixed start; the error is measured, not estimated.
+    """
+    rank = min(rank, *delta.shape)
+    if min(delta.shape) <= 4 * (rank + _OVERSAMPLING):
+        U, S, Vh = torch.linalg.svd(delta, full_matrices=False)
+    else:
+        U, S, Vh = _randomized_svd(delta, rank + _OVERSAMPLING)
+    factors = LoraFactors(Vh[:rank], U[:, :rank] * S[:rank], scaling=1.0)
+    norm = frobenius_norm(delta)
+    return factors, frobenius_norm(delta - factors.delta()) / norm if norm else 0.0
+
+
+def frobenius_norm(matrix: torch.Tensor) -> float:
+    """‖ΔW‖, summed in float64: float32 loses a thousandth over millions of entries."""
+    return torch.linalg.norm(matrix, dtype=torch.float64).item()
+
+
+def svd_of_product(factors: LoraFactors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """U (d_out × r), S (r) and Vh (r × d_in) of ΔW = scaling · B A, from two small QR decompositions; exact."""
+    Q_out, R_out = torch.linalg.qr(factors.B.double() * factors.scaling)
+    Q_in, R_in = torch.linalg.qr(factors.A.double().T)
+    U, S, Vh = torch.linalg.svd(R_out @ R_in.T, full_matrices=False)
+    return Q_out @ U, S, Vh @ Q_in.T
+
+
+def svd_side_by_side(updates: list[LoraFactors]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """U S (d_out × R) and Vhᵢ (R × d_in) with ΔW_i = U S Vhᵢ, from the SVD of [ΔW_1 ... ΔW_N]; R is the rank of that.
+
+    Directions without any length are left out: which they are depends on how an update is factored.
+    """
+    d_in = updates[0].d_in
+    B = torch.cat([factors.scaling * factors.B.double() for factors in updates], dim=1)
+    A = torch.block_diag(*(factors.A.double() for factors in updates))
+    U, S, Vh = svd_of_product(LoraFactors(A, B, scaling=1.0))
+    kept = S.gt(1e-9 * S[0])
+    kept[0] = True
+    U, S, Vh = U[:, kept], S[kept], Vh[kept]
+    return U * S, [Vh[:, start : start + d_in] for start in range(0, Vh.shape[1], d_in)]
+
+
+def merged_deltas(
+    name: str,
+    adapters: list[LoraAdapter],
+    weights: list[float],
+    merge_deltas: Callable[[list[tuple[float, torch.Tensor]], str], torch.Tensor],
+    rank: int,
+) -> LoraAdapter:
+    """A merge of the updates as full matrices, truncated to `rank` (0: the sum of the adapters' ranks).
+
+    `merge_deltas` gets weights and ΔW (d_out × d_in) of a module, and its path. The report has the rank, and the relative error of
+    the truncation over the whole adapter.
+    """
+    if rank < 0:
+        raise UserError(f"--lora_merge_options rank={rank}: must be at least 1, or 0 for the sum of the adapters' ranks")
+    lost, whole = 0.0, 0.0
+    used_rank = rank or sum(max(factors.rank for factors in adapter.factors.values()) for adapter in adapters)
+
+    def merge_module(parts: list[tuple[float, LoraFactors]], path: str) -> LoraFactors:
+        nonlocal lost, whole
+        delta = merge_deltas([(weight, factors.delta()) for weight, factors in parts], path)
+        factors, error = truncated(delta, used_rank)
+        norm = frobenius_norm(delta)
+        lost, whole = lost + (error * norm) ** 2, whole + norm**2
+        return factors
+
+    merged = merged_by_module(name, absent_as_zero(adapters), weights, merge_module)
+    return replace(merged, report={"rank": used_rank, "relative_truncation_error": math.sqrt(lost / whole) if whole else 0.0})
+
+
+def _randomized_svd(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Subspace iteration (Halko et al. 2011, algorithm 4.4)."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], rank, generator=generator)).Q
+    for _ in range(_PASSES):
+        basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
+    U, S, Vh = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
+    return basis @ U, S, Vh

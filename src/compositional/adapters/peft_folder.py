@@ -1,0 +1,154 @@
+"""PEFT's folder format: adapter_config.json and adapter_model.safetensors."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compositional.adapters.lora import LoraAdapter, LoraFactors, module_type
+from compositional.core.errors import UserError
+from compositional.core.files import hash_of_files, read_json, read_tensor_shapes, write_json
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+CALIBRATION_FILE = "calibration.safetensors"
+LEARNED_FILE = "learned_merge.safetensors"
+_KEY = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight$")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What adapter_config.json says of an adapter."""
+
+    base_model: str
+    lora_alpha: float
+    use_rslora: bool
+    alpha_pattern: dict[str, float]
+
+    def scaling(self, module_path: str, rank: int) -> float:
+        """alpha / rank, or alpha / √rank for rsLoRA, with the module's own alpha where a pattern gives one."""
+        alpha = next((value for key, value in self.alpha_pattern.items() if _matches(key, module_path)), self.lora_alpha)
+        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+
+def _matches(pattern: str, module_path: str) -> bool:
+    """PEFT's rule: a pattern is a regular expression for a path or for the end of one."""
+    return re.match(rf"(?:.*\.)?({pattern})$", module_path) is not None
+
+
+def read_config(folder: Path) -> AdapterConfig:
+    """Read adapter_config.json without any heavy import; raises UserError when it is no plain LoRA adapter."""
+    path = folder / CONFIG_FILE
+    if not path.is_file() or not (folder / WEIGHTS_FILE).is_file():
+        raise UserError(f"{folder} holds no adapter: {CONFIG_FILE} and {WEIGHTS_FILE} are expected there")
+    config = read_json(path)
+    if not isinstance(config, dict) or not {"r", "lora_alpha", "peft_type"} <= config.keys():
+        raise UserError(f"{path} is damaged: peft_type, r and lora_alpha are expected in it")
+    kind = config.get("peft_type")
+    if kind != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none" or config.get("modules_to_save"):
+        raise UserError(f"{path}: only plain LoRA adapters (no DoRA, bias or fully trained modules) can be used, this is {kind}")
+    return AdapterConfig(
+        base_model=config.get("base_model_name_or_path") or "",
+        lora_alpha=config["lora_alpha"],
+        use_rslora=bool(config.get("use_rslora")),
+        alpha_pattern=config.get("alpha_pattern") or {},
+    )
+
+
+def check_has_no_biases(folder: Path) -> None:
+    """Raise UserError for a Learnable Calibration, whose biases no merge of LoRA factors can take along."""
+    if has_biases(folder):
+        raise UserError(f"adapter {folder.name} is a Learnable Calibration: its biases would be lost in a merge")
+
+
+def has_biases(folder: Path) -> bool:
+    """Whether an adapter comes with a Learnable Calibration's biases."""
+    path = folder / CALIBRATION_FILE
+    return path.is_file() and any(key.startswith("p.") for key in read_tensor_shapes(path))
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
+    """(d_out, d_in) of each module that the adapter updates, from the file's header alone.
+
+    Raises UserError for a damaged file, and for tensors that belong to no plain LoRA.
+    """
+    path = folder / WEIGHTS_FILE
+    factors: dict[str, dict[str, list[int]]] = {}
+    for key, shape in read_tensor_shapes(path).items():
+        match = _KEY.match(key)
+        if not match:
+            raise UserError(f"{path}: {key} is not a factor of a plain LoRA adapter")
+        factors.setdefault(match["path"], {})[match["factor"]] = shape
+    if incomplete := [module for module, pair in factors.items() if len(pair) < 2]:
+        raise UserError(f"{path} is damaged: {incomplete[0]} has one factor only")
+    return {module: (pair["B"][0], pair["A"][1]) for module, pair in factors.items()}
+
+
+def highest_rank(folder: Path) -> int:
+    """The highest rank among an adapter's modules, from the file's header alone."""
+    shapes = read_tensor_shapes(folder / WEIGHTS_FILE)
+    return max(shape[0] for key, shape in shapes.items() if (match := _KEY.match(key)) and match["factor"] == "A")
+
+
+def read_adapter(folder: Path) -> LoraAdapter:
+    """Read an adapter's tensors; raises UserError for tensors that belong to no LoRA factor."""
+    from safetensors.torch import load_file
+
+    config = read_config(folder)
+    read_shapes(folder)
+    pairs: dict[str, dict[str, Any]] = {}
+    for key, tensor in load_file(folder / WEIGHTS_FILE).items():
+        match = _KEY.match(key)
+        pairs.setdefault(match["path"], {})[match["factor"]] = tensor
+    factors = {
+        path: LoraFactors(pair["A"], pair["B"], config.scaling(path, pair["A"].shape[0])) for path, pair in sorted(pairs.items())
+    }
+    return LoraAdapter(folder.name, config.base_model, factors, config.use_rslora)
+
+
+def write_adapter(folder: Path, adapter: LoraAdapter, dtype: str) -> None:
+    """Write an adapter that PEFT and vLLM load as it is: one rank and one alpha for all modules, no patterns.
+
+    Smaller ranks are filled up with zeros. Unequal scalings are folded into B, and alpha is then the rank. What a merge has learned
+    is written beside it.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rank = max(factors.rank for factors in adapter.factors.values())
+    scalings = {factors.scaling for factors in adapter.factors.values()}
+    common_scaling = scalings.pop() if len(scalings) == 1 else 1.0
+    kind = getattr(torch, dtype)
+    tensors = {}
+    for path, factors in adapter.factors.items():
+        missing = rank - factors.rank
+        A = torch.nn.functional.pad(factors.A.float(), (0, 0, 0, missing))
+        B = torch.nn.functional.pad(factors.B.float() * (factors.scaling / common_scaling), (0, missing))
+        tensors[f"base_model.model.{path}.lora_A.weight"] = A.to(kind).contiguous()
+        tensors[f"base_model.model.{path}.lora_B.weight"] = B.to(kind).contiguous()
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    if adapter.learned:
+        save_file({name: tensor.to(kind).contiguous() for name, tensor in adapter.learned.items()}, folder / LEARNED_FILE)
+    alpha = common_scaling * rank
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": adapter.base_model,
+        "r": rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "target_modules": sorted({module_type(path) for path in adapter.factors}),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    write_json(folder / CONFIG_FILE, config)
+
+
+def hash_of_adapter(folder: Path) -> str:
+    """SHA-256 of an adapter's configuration, weights and calibration (where it has one)."""
+    names = [CONFIG_FILE, WEIGHTS_FILE, CALIBRATION_FILE]
+    return hash_of_files([folder / name for name in names if (folder / name).is_file()])

@@ -1,0 +1,122 @@
+"""The parameters of a calibration, what they add to a linear module's output, and their file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from compositional.adapters.lora import LoraAdapter, LoraFactors, stacked
+from compositional.adapters.peft_folder import CALIBRATION_FILE
+from compositional.calibration import LC, CalibrationSpec, components_of_modules, header_of, method_of_stored, spec_of_stored
+from compositional.core.errors import UserError
+
+
+class Calibration(nn.Module):
+    """Trained correction c of linear modules, shared across (groups of) layers: y = W x + ΔW x + c(x).
+
+    LC: c(x) = p, with p (d_out). LC++: c(x) = P2 P1 x, with P1 (rank × d_in) and P2 (d_out × rank). p and P2 start at zero,
+    P1 as LoRA's A does.
+
+    Args:
+        shapes: (d_out, d_in) of each calibrated module by its path.
+    """
+
+    def __init__(self, spec: CalibrationSpec, shapes: dict[str, tuple[int, int]], seed: int = 0) -> None:
+        super().__init__()
+        self.spec = spec
+        self.component_of_module = components_of_modules(spec, shapes)
+        components = {component: shapes[path] for path, component in self.component_of_module.items()}
+        generator = torch.Generator().manual_seed(seed)
+        if spec.method == LC:
+            self.p = nn.ParameterDict({name: nn.Parameter(torch.zeros(d_out)) for name, (d_out, _) in components.items()})
+        else:
+            self.P1 = nn.ParameterDict({name: _as_lora_A(spec.rank, d_in, generator) for name, (_, d_in) in components.items()})
+            self.P2 = nn.ParameterDict(
+                {name: nn.Parameter(torch.zeros(d_out, spec.rank)) for name, (d_out, _) in components.items()}
+            )
+
+    @property
+    def corrected_paths(self) -> list[str]:
+        return list(self.component_of_module)
+
+    def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
+        """c(x), (d_out) for LC and (..., d_out) for LC++, for x (..., d_in)."""
+        component = self.component_of_module[module_path]
+        if self.spec.method == LC:
+            return self.p[component]
+        return functional.linear(functional.linear(x, self.P1[component]), self.P2[component])
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def fold_into(self, merged: LoraAdapter) -> LoraAdapter:
+        """The merged adapter with P2 P1 as further ranks (LC++); LC's biases have no place in an adapter, so it stays as it is."""
+        if self.spec.method == LC:
+            return merged
+        factors = {}
+        for path, update in merged.factors.items():
+            parts = [(1.0, update)]
+            if component := self.component_of_module.get(path):
+                P1, P2 = self.P1[component].detach().cpu(), self.P2[component].detach().cpu()
+                parts.append((1.0, LoraFactors(P1, P2, scaling=1.0)))
+            factors[path] = stacked(parts)
+        return replace(merged, name=self.spec.method, factors=factors)
+
+    def write(self, folder: Path, dtype: str) -> Path:
+        """Write calibration.safetensors: what is stored on a device beside the single-task adapters."""
+        from safetensors.torch import save_file
+
+        kind = getattr(torch, dtype)
+        tensors = {name: parameter.detach().cpu().to(kind).contiguous() for name, parameter in self.named_parameters()}
+        save_file(tensors, folder / CALIBRATION_FILE, metadata=header_of(self.spec))
+        return folder / CALIBRATION_FILE
+
+
+def read_calibration(folder: Path, shapes: dict[str, tuple[int, int]]) -> Calibration:
+    """A stored model's calibration for modules of given shapes (d_out, d_in); raises UserError when it is made for others."""
+    from safetensors.torch import load_file
+
+    other = f"calibration {folder.name} does not fit the merge: it was learned for modules of other shapes or types"
+    try:
+        calibration = Calibration(spec_of_stored(folder), shapes)
+    except UserError as error:
+        raise UserError(other) from error
+    stored = load_file(folder / CALIBRATION_FILE)
+    wanted = {name: list(parameter.shape) for name, parameter in calibration.named_parameters()}
+    if wanted != {name: list(tensor.shape) for name, tensor in stored.items()}:
+        raise UserError(other)
+    calibration.load_state_dict(stored)
+    return calibration
+
+
+def read_biases(folder: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, torch.Tensor]:
+    """LC's bias p (d_out, float32) for each calibrated module of an adapter folder; empty when the folder has none to add."""
+    from safetensors import safe_open
+
+    path = folder / CALIBRATION_FILE
+    if not path.is_file() or method_of_stored(folder) != LC:
+        return {}
+    components = components_of_modules(spec_of_stored(folder), shapes)
+    with safe_open(path, "pt") as file:
+        return {module: file.get_tensor(f"p.{component}").float() for module, component in components.items()}
+
+
+def _as_lora_A(rank: int, d_in: int, generator: torch.Generator) -> nn.Parameter:
+    bound = 1 / math.sqrt(d_in)  # kaiming_uniform_ with a = √5, PEFT's start of A
+    return nn.Parameter((torch.rand(rank, d_in, generator=generator) * 2 - 1) * bound)
+
+
+def fold_biases(model: nn.Module, biases: dict[str, torch.Tensor]) -> None:
+    """Give linear modules a bias: their own plus the one at their path, in place. PEFT's wrapped modules are found, too."""
+    modules = dict(model.named_modules())
+    for path, bias in biases.items():
+        module = modules[path]
+        module = getattr(module, "base_layer", module)
+        own = 0 if module.bias is None else module.bias.detach()
+        module.bias = nn.Parameter((own + bias.to(module.weight.device)).to(module.weight.dtype), requires_grad=False)

@@ -1,0 +1,142 @@
+"""Files that are either whole or absent: atomic writes, hashes, JSON lines and tables read with line numbers, tensor headers."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from compositional.core.errors import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write to a temporary name in the same folder, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises UserError when it isn't JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not a JSON file ({error})") from error
+
+
+@contextmanager
+def folder_in_the_making(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its name (and place) once the block ends without an error."""
+    unfinished, replaced = folder.with_name(f".{folder.name}.unfinished"), folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    if folder.exists():
+        folder.rename(replaced)
+    unfinished.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and objects of a JSON-lines file; raises UserError with file and line for a broken line."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line.decode("utf-8"))
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: not a JSON object ({error}); mend or remove the line") from error
+            if not isinstance(value, dict):
+                raise UserError(f"{path}, line {number}: expected a JSON object, found {type(value).__name__}")
+            yield number, value
+
+
+def read_delimited(path: Path, delimiter: str = ",", quoted: bool = True) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a table with a header; a quoted field may hold line breaks.
+
+    Raises UserError with file and line for a row that is broken, or has more or fewer fields than the header.
+    """
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    with open(path, "rb") as file:
+        # Decoded line by line, so that a broken byte is reported at its line.
+        lines = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(file))
+        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+        header: list[str] = []
+        while True:
+            start = reader.line_num + 1
+            try:
+                fields = next(reader, None)
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise UserError(f"{path}, line {start}: not a row of a table ({error}); mend or remove it") from error
+            if fields is None:
+                return
+            if header and fields and len(fields) != len(header):
+                raise UserError(f"{path}, line {start}: expected {len(header)} fields, found {len(fields)}; mend or remove the row")
+            if header and fields:
+                yield start, dict(zip(header, fields, strict=True))
+            header = header or fields
+
+
+def hash_of_json(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def hash_of_files(paths: list[Path]) -> str:
+    """SHA-256 over names and contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of each tensor; raises UserError when the file is damaged or cut off."""
+    return _read_header(path)[0]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that the file's header carries beside the tensors; raises UserError when the file is damaged or cut off."""
+    return _read_header(path)[1]
+
+
+def _read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        if header_size + 8 > size:
+            raise UserError(f"{path} is damaged: it is shorter than its header says")
+        try:
+            header = json.loads(file.read(header_size))
+            metadata = header.pop("__metadata__", {})
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            shapes = {name: entry["shape"] for name, entry in header.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged: its header can't be read ({error})") from error
+    if header_size + 8 + end != size:
+        raise UserError(f"{path} is damaged: {header_size + 8 + end} bytes are expected, it has {size}")
+    return shapes, metadata
+
+
+def count_parameters(path: Path) -> int:
+    return sum(math.prod(shape) for shape in read_tensor_shapes(path).values())

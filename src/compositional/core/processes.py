@@ -1,0 +1,107 @@
+"""How a command ends, the processes that train together, and child processes that end with their parent."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from compositional.core.errors import UserError
+
+
+def exit_code_of(command: Callable[[], object]) -> int:
+    """Run a command and return its exit code. A SIGTERM, a cluster's way to end a job, lets it put its things away first."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        command()
+    except UserError as error:
+        for mistake in error.mistakes:
+            print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command (without --overwrite) goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wait_for_all_processes() -> None:
+    """A barrier; nothing for a process alone."""
+    if process_count() > 1:
+        import torch
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+
+
+_VARIABLE = "COMPOSITION_MAIN_PROCESS"
+
+
+@contextmanager
+def children_end_with_this_process() -> Iterator[None]:
+    """Processes that are started meanwhile, and theirs, watch this one."""
+    os.environ[_VARIABLE] = str(os.getpid())
+    try:
+        yield
+    finally:
+        del os.environ[_VARIABLE]
+
+
+@contextmanager
+def ctrl_c_is_heard() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt again and again, every two seconds, until the block ends.
+
+    While vLLM starts, it waits in a call of pyzmq that swallows the first one, and would go on waiting.
+    """
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 2)
+        raise KeyboardInterrupt
+
+    alarm = signal.signal(signal.SIGALRM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGALRM, alarm)
+
+
+def end_with_parent() -> None:
+    """This process ends with the one that started it, however that ends."""
+
+    def watch(parent: int) -> None:
+        with suppress(ProcessLookupError):
+            select.select([os.pidfd_open(parent)], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(main_process: int) -> None:
+    engine = os.getppid() if os.getppid() not in (main_process, 1) else os.getpid()
+    with suppress(ProcessLookupError):  # it has ended already
+        select.select([os.pidfd_open(main_process)], [], [])
+    with suppress(ProcessLookupError):
+        os.kill(engine, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if _VARIABLE in os.environ:
+    threading.Thread(target=_end_with, args=(int(os.environ[_VARIABLE]),), daemon=True).start()

@@ -1,0 +1,92 @@
+"""A file of JSON lines that is made batch by batch, and goes on where an interrupted run stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compositional.core.errors import UserError
+from compositional.core.files import read_json_lines, write_text
+
+logger = logging.getLogger(__name__)
+
+
+def complete_rows(
+    path: Path,
+    ids: list[str],
+    batches_of: Callable[[set[str]], list[list[str]]],
+    start: Callable[[], object],
+    make_rows: Callable[[list[str]], list[dict[str, Any]]],
+    description: str,
+) -> list[dict[str, Any]]:
+    """One row per id, in their order, and in the file `path` once all are made.
+
+    Each finished batch is appended to `path`.partial; a run that finds such a file goes on from it. A row has its id under "id".
+
+    Args:
+        batches_of: from the ids that have a row already, the batches that are left to be made; rows in them are made again.
+        start: called once before the first batch, and not at all when nothing is left to do.
+    """
+    from tqdm import tqdm
+
+    if path.is_file():
+        return [row for _, row in read_json_lines(path)]
+    partial = partial_of(path)
+    wanted = set(ids)
+    found = {id: row for id, row in _rows_of_whole_lines(partial).items() if id in wanted}
+    batches = batches_of(set(found))
+    again = {id for batch in batches for id in batch}
+    rows = {id: row for id, row in found.items() if id not in again}
+    write_text(partial, "".join(map(line_of, rows.values())))
+    logger.debug("%s: %d in all, %d made before", description, len(ids), len(rows))
+    if batches:
+        start()
+        with open(partial, "a", encoding="utf-8") as file, tqdm(total=len(ids), initial=len(rows), desc=description) as bar:
+            for batch in batches:
+                made = make_rows(batch)
+                file.write("".join(map(line_of, made)))
+                file.flush()
+                os.fsync(file.fileno())
+                rows |= {row["id"]: row for row in made}
+                bar.update(len(batch))
+    in_order = [rows[id] for id in ids]
+    write_text(path, "".join(map(line_of, in_order)))
+    partial.unlink()
+    return in_order
+
+
+def chunks(texts: list[str], size: int) -> list[list[str]]:
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
+
+
+def partial_of(path: Path) -> Path:
+    """Where the rows of an unfinished file are."""
+    return path.with_name(path.name + ".partial")
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a file, finished or not, has a row."""
+    partial = partial_of(path)
+    return path.is_file() or (partial.is_file() and partial.stat().st_size > 0)
+
+
+def line_of(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _rows_of_whole_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows by id; the last line is left out where it is broken off."""
+    if not path.is_file():
+        return {}
+    rows = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+            rows[row["id"]] = row
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}, line {number}: not a row of this file; remove the line, and it is made again") from error
+    return rows

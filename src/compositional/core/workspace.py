@@ -1,0 +1,70 @@
+"""Where artefacts live: the folders data, output, predictions, stored_models and logs of one workspace."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from compositional.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds the five artefact folders."""
+
+    root: Path
+
+    def prepared_data(self, dataset: str) -> Path:
+        return self.root / "data" / dataset
+
+    def output(self, experiment: str) -> Path:
+        return self.root / "output" / experiment
+
+    def results(self, experiment: str) -> Path:
+        return self.output(experiment) / "results.json"
+
+    def scores(self, experiment: str, stage: str) -> Path:
+        return self.output(experiment) / f"scores_{stage}.jsonl"
+
+    def predictions_folder(self, experiment: str) -> Path:
+        return self.root / "predictions" / experiment
+
+    def predictions(self, experiment: str, stage: str) -> Path:
+        return self.predictions_folder(experiment) / f"{stage}.jsonl"
+
+    def stored_model(self, name: str) -> Path:
+        return self.root / "stored_models" / name
+
+    def training(self, name: str) -> Path:
+        """Checkpoints of an adapter that is still in training."""
+        return self.root / "stored_models" / f".{name}.training"
+
+    def logs(self, experiment: str) -> Path:
+        return self.root / "logs" / experiment
+
+    def verdicts(self, experiment: str, stage: str, judge: str) -> Path:
+        return self.predictions_folder(experiment) / f"{stage}.judge_{judge}.jsonl"
+
+    def judgement(self, experiment: str, judge: str) -> Path:
+        return self.output(experiment) / f"judge_{judge}.json"
+
+    @contextmanager
+    def locked(self, **held: str | None) -> Iterator[None]:
+        """Hold things by kind and name; raises UserError when another process holds one of them.
+
+        The locks are the kernel's: they end with the process, however it ends.
+        """
+        names = {f"{kind.replace('_', ' ')} {name}": f"{kind}.{name}" for kind, name in held.items() if name}
+        folder = self.root / "output" / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            for what, name in names.items():
+                file = stack.enter_context(open(folder / name, "w"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(f"{what} is in use by another run; wait for it to end or choose another name") from None
+            yield

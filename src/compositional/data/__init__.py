@@ -1,0 +1,251 @@
+"""Data sets: one file per source, found by being in this folder.
+
+A file has a function `datasets(locations)` that returns the sets it can read. Nothing is read, and no library of
+weight is imported, until a set's `read` is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compositional.core.errors import UserError, first_line, nearest
+from compositional.core.files import read_json
+from compositional.core.hub import hub_errors
+from compositional.tasks import Task
+
+SPLITS = ("train", "validation", "test")
+# What the preparation leaves in a set's folder beside the examples.
+RECORD_FILE = "preparation.json"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One input and its reference, both plain text."""
+
+    id: str
+    input: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The examples of one split of a source, and how much of the source was left out of them, by reason."""
+
+    examples: list[Example]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where texts come from, as their publishers have them.
+
+    `rows` is the publishers' count by split; `files` names their files by split, as `--raw_data_dir` holds them. `example` is a
+    real example. A source without `hub_id` is on no hub.
+    """
+
+    title: str
+    columns: str
+    example: str
+    licence: str
+    split_rule: str
+    rows: dict[str, int]
+    files: dict[str, str] = field(default_factory=dict)
+    hub_id: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Where data is read from: prepared sets below `prepared`, publishers' files in `raw` (None: the hub)."""
+
+    prepared: Path
+    raw: Path | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named set. `tasks` is the one task of its targets, or a main task and auxiliary ones when it is compositional.
+
+    `inputs_of` is the name of the single-task set that has the same inputs (its own name for a single-task set).
+    `read_source(split)` gives the source's examples; in a `rewritten` set their references have yet to be translated, or
+    changed in tone, by the last task. `generate(split)` gives the examples where no prepared folder holds them; without it the
+    set must be prepared. `from_files` is whether the user has named the publishers' files, which then count more than a folder.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    inputs_of: str
+    source: Source
+    folder: Path
+    read_source: Callable[[str], Reading]
+    generate: Callable[[str], list[Example]] | None
+    rewritten: bool = False
+    from_files: bool = False
+
+    @property
+    def is_compositional(self) -> bool:
+        return len(self.tasks) > 1
+
+    @property
+    def main_task(self) -> Task:
+        return self.tasks[0]
+
+    @property
+    def language(self) -> str:
+        """Language of the references: that of the last task that changes it."""
+        return next((task.language for task in reversed(self.tasks) if task.language != "en"), "en")
+
+    @property
+    def is_read_from_folder(self) -> bool:
+        return self.generate is None or (is_saved(self.folder) and not self.from_files)
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether its source is read from the hub."""
+        return self.source.hub_id is not None and not self.from_files
+
+    def read(self, split: str) -> list[Example]:
+        """The examples of "train", "validation" or "test"; raises UserError where they are missing or broken."""
+        if not self.is_read_from_folder:
+            return self.generate(split)
+        if not is_saved(self.folder):
+            raise UserError(f"{self.folder} is missing: bash prepare_compositional_task_data.sh --only {self.name} makes it")
+        return read_saved(self.folder, split)
+
+    def origin(self) -> str:
+        """Where its source is read from."""
+        if self.is_on_hub:
+            return f"hub {self.source.hub_id}@{self.source.revision}"
+        return "the publishers' files" if self.source.files else self.source.title
+
+    def provenance(self) -> dict[str, Any]:
+        """What `read` reads from: the preparation's fingerprint and models, or the source itself."""
+        if not self.is_read_from_folder:
+            return {"source": self.origin()}
+        path = self.folder / RECORD_FILE
+        record = read_json(path) if path.is_file() else {}
+        if not isinstance(record, dict):
+            raise UserError(f"{path} is damaged: prepare the set again")
+        return {"folder": self.folder.name} | {key: record.get(key) for key in ("fingerprint", "made_from")}
+
+
+def published_set(
+    name: str, task: Task, source: Source, locations: Locations, read_source: Callable[[Locations, str], Reading]
+) -> Dataset:
+    """A single-task set whose targets are as published: it can be used without preparation."""
+
+    def read(split: str) -> Reading:
+        return read_source(locations, split)
+
+    return Dataset(
+        name,
+        (task,),
+        name,
+        source,
+        folder=locations.prepared / name,
+        read_source=read,
+        generate=lambda split: read(split).examples,
+        from_files=locations.raw is not None,
+    )
+
+
+def rewritten_set(
+    name: str,
+    tasks: tuple[Task, ...],
+    inputs_of: str,
+    source: Source,
+    locations: Locations,
+    read_source: Callable[[Locations, str], Reading],
+) -> Dataset:
+    """A set whose targets a model makes from the source's: it must be prepared."""
+    return Dataset(
+        name,
+        tasks,
+        inputs_of,
+        source,
+        folder=locations.prepared / name,
+        read_source=lambda split: read_source(locations, split),
+        generate=None,
+        rewritten=True,
+        from_files=locations.raw is not None,
+    )
+
+
+def all_datasets(locations: Locations) -> dict[str, Dataset]:
+    """The sets of every file in this folder, by name."""
+    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {dataset.name: dataset for module in modules for dataset in module.datasets(locations)}
+
+
+def find_dataset(name: str, locations: Locations) -> Dataset:
+    """The set of a name; raises UserError with the nearest names otherwise."""
+    known = all_datasets(locations)
+    if name not in known:
+        raise UserError(f"unknown dataset {name!r}: {nearest(name, known)}")
+    return known[name]
+
+
+def text_field(row: dict, column: str, place: str, may_be_blank: bool = False) -> str:
+    """A text column of a row; raises UserError that says where the row stands when it has no such text."""
+    value = row.get(column)
+    if not isinstance(value, str) or not (value.strip() or may_be_blank):
+        found = f"found {value!r}" if column in row else f"it has {', '.join(map(str, row)) or 'no columns'}"
+        raise UserError(f"{place}: expected a text in column {column!r}, {found}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: the text in column {column!r} is not valid Unicode ({error.reason})") from error
+    return value
+
+
+def source_file(source: Source, locations: Locations, split: str) -> Path:
+    """The publishers' file of a split; raises UserError when it isn't there."""
+    path = locations.raw / source.files[split]
+    if not path.is_file():
+        raise UserError(f"{path} is missing: it is the {split} split of {source.title} in its publishers' format")
+    return path
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder holds a set that `datasets.DatasetDict.save_to_disk` wrote."""
+    return (folder / "dataset_dict.json").is_file()
+
+
+def read_saved(folder: Path, split: str) -> list[Example]:
+    """A split of a saved set with columns id, input and target. A target may be blank: the preparation keeps and reports such."""
+    from datasets import load_from_disk
+
+    try:
+        splits = load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is damaged: {first_line(error)}; make it again") from error
+    if split not in splits:
+        raise UserError(f"{folder} has no {split} split; it has {', '.join(splits)}")
+    return [
+        Example(
+            str(row.get("id", f"{split}_{number}")),
+            text_field(row, "input", f"{folder}, {split}, row {number}"),
+            text_field(row, "target", f"{folder}, {split}, row {number}", may_be_blank=True),
+        )
+        for number, row in enumerate(splits[split])
+    ]
+
+
+def load_hub_split(source: Source, split: str) -> Any:
+    """The rows of a split by `datasets.load_dataset`; raises UserError when the hub can't be reached or lacks it."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return load_dataset(source.hub_id, revision=source.revision, split=split)
+    except (*hub_errors(), DatasetsError) as error:
+        reason = first_line(error)
+        raise UserError(
+            f"data set {source.hub_id} ({split}) could not be loaded from the hub ({reason}); "
+            "without a network, name the publishers' files with --raw_data_dir"
+        ) from error

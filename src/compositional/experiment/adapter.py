@@ -1,0 +1,191 @@
+"""Making the adapter that an experiment answers with: by training, by merging, or by calibrating a merge."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from compositional.core.files import folder_in_the_making, write_json
+from compositional.core.processes import is_main_process
+from compositional.experiment.arguments import CALIBRATION, MERGE
+from compositional.experiment.examples import Examples, ExperimentData
+from compositional.experiment.plan import Plan, calibration_spec, lora_settings, optimization_settings
+from compositional.experiment.results import Journal
+from compositional.experiment.resume import RECORD_FILE, SETTINGS_FILE, settings_of_adapter
+from compositional.models.chat import instruction
+from compositional.prediction.vllm_backend import Engines
+from compositional.training import TrainingFolders
+
+if TYPE_CHECKING:
+    from compositional.adapters.lora import LoraAdapter
+    from compositional.calibration.parameters import Calibration
+    from compositional.models.chat import TrainingSequence
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class AdapterMaker:
+    """Makes and stores an experiment's adapter, unless an earlier run has stored it."""
+
+    plan: Plan
+    data: ExperimentData
+    journal: Journal
+    engines: Engines
+
+    def make(self) -> None:
+        """Make the adapter, where the experiment makes one."""
+        if not self.plan.written_adapter or self._is_stored():
+            return
+        stage, make = {MERGE: ("merge", self._merge), CALIBRATION: ("calibrate", self._calibrate)}.get(
+            self.plan.method, ("train", self._train)
+        )
+        # Processes that share a training share all that is trained; the rest is the main one's.
+        if not (is_main_process() or self.plan.arguments.do_train or self.plan.learns):
+            return
+        with self.journal.timed(stage):
+            make()
+
+    def _train(self) -> None:
+        """Train a LoRA adapter, a joint expert's included."""
+        from compositional.training.recipes import train_lora
+
+        sequences = self._sequences(self.data.training[0])
+        adapter, report = train_lora(
+            self._model(),
+            self.plan.base.name,
+            sequences,
+            self._pad_token_id,
+            lora_settings(self.plan),
+            optimization_settings(self.plan),
+            self._training_folders(),
+            f"{self._name}: train",
+        )
+        self._store(adapter, asdict(report) | _truncation(sequences))
+
+    def _merge(self) -> None:
+        """Merge the stored adapters by a strategy, which may learn from examples."""
+        sequences = [self._sequences(examples) for examples in self.data.training]
+        (merged,) = self._merges(self._model() if sequences else None, sequences)
+        self._store(merged, merged.report | _truncation(*sequences))
+
+    def _calibrate(self) -> None:
+        """Merge the stored adapters, learn a calibration of the merge (or take a stored one), and store both as one."""
+        from compositional.calibration.parameters import read_calibration
+
+        sequences = [self._sequences(examples) for examples in self.data.training]
+        model = self._model() if sequences else None
+        merges = self._merges(model, sequences)
+        own = merges[self.plan.own_merge]
+        if self.plan.calibrates:
+            calibration, report = self._learned_calibration(model, merges, sequences)
+        else:
+            shapes = {path: (factors.d_out, factors.d_in) for path, factors in own.factors.items()}
+            calibration = read_calibration(self.plan.workspace.stored_model(self.plan.arguments.stored_calibration), shapes)
+            report = {"calibration_of": self.plan.arguments.stored_calibration}
+        merged = {"merge": own.report} if own.report else {}
+        self._store(calibration.fold_into(own), report | merged | _truncation(*sequences), calibration)
+
+    def _learned_calibration(
+        self, model: Any, merges: list[LoraAdapter], sequences: list[list[TrainingSequence]]
+    ) -> tuple[Calibration, dict[str, Any]]:
+        from compositional.training.recipes import train_calibration
+
+        chosen = sequences[0]
+        if len(merges) > 1:
+            chosen = [replace(one, merge_index=number) for number, several in enumerate(sequences) for one in several]
+        calibration, report = train_calibration(
+            model,
+            merges,
+            calibration_spec(self.plan),
+            chosen,
+            self._pad_token_id,
+            optimization_settings(self.plan),
+            self._training_folders(),
+            f"{self._name}: calibrate",
+        )
+        return calibration, asdict(report)
+
+    def _merges(self, model: Any, sequences: list[list[TrainingSequence]]) -> list[LoraAdapter]:
+        """The merge of each group of adapters: one, or several that share a calibration."""
+        from compositional.adapters.peft_folder import read_adapter
+
+        arguments, merged = self.plan.arguments, []
+        for number, names in enumerate(self.plan.merges):
+            adapters = [read_adapter(self.plan.workspace.stored_model(name)) for name in names]
+            examples = self._merge_examples(model, sequences[number], number) if self.plan.learns_merge else None
+            merged.append(self.plan.strategy.merge(adapters, arguments.lora_merge_weights, self.plan.merge_options, examples))
+        return merged
+
+    def _merge_examples(self, model: Any, sequences: list[TrainingSequence], number: int) -> Any:
+        from compositional.training.recipes import MergeExamples
+
+        folders = self._training_folders()
+        folders = replace(folders, checkpoints=folders.checkpoints / f"merge_{number}")
+        # What is calibrated with many examples may have been made to learn from few.
+        few = self.plan.strategy.num_examples if self.plan.calibrates else None
+        settings = optimization_settings(self.plan)
+        return MergeExamples(model, sequences[:few], self._pad_token_id, settings, folders, f"{self._name}: merge")
+
+    @property
+    def _name(self) -> str:
+        return self.plan.arguments.experiment_name
+
+    @property
+    def _pad_token_id(self) -> int:
+        return self.plan.base.tokenizer().pad_token_id
+
+    def _model(self) -> Any:
+        import torch
+
+        self.engines.make_room()
+        return self.plan.base.load(torch.float32)
+
+    def _sequences(self, training: Examples) -> list[TrainingSequence]:
+        from tqdm import tqdm
+
+        from compositional.models.chat import ChatEncoder
+
+        arguments, encoder = self.plan.arguments, ChatEncoder(self.plan.base.tokenizer())
+        asked = instruction(training.dataset.tasks, arguments.prompt_style)
+        return [
+            encoder.training_sequence(asked, example, arguments.max_length, arguments.train_on_source)
+            for example in tqdm(training.chosen, desc=f"{self._name}: tokens", delay=2)
+        ]
+
+    def _training_folders(self) -> TrainingFolders:
+        checkpoints = self.plan.workspace.training(self.plan.written_adapter)
+        if is_main_process():
+            write_json(checkpoints / SETTINGS_FILE, settings_of_adapter(self.plan, self.data))
+        return TrainingFolders(checkpoints, self.plan.workspace.logs(self._name))
+
+    def _is_stored(self) -> bool:
+        """Whether an earlier run of this experiment has stored the adapter."""
+        folder = self.plan.workspace.stored_model(self.plan.written_adapter)
+        if stored := (folder / RECORD_FILE).is_file():
+            logger.info("%s is stored already", folder)
+            shutil.rmtree(self.plan.workspace.training(self.plan.written_adapter), ignore_errors=True)
+        return stored
+
+    def _store(self, adapter: LoraAdapter, report: dict[str, Any], calibration: Calibration | None = None) -> None:
+        """Write the adapter's folder as a whole, then drop the checkpoints."""
+        from compositional.adapters.peft_folder import write_adapter
+
+        if not is_main_process():
+            return
+        dtype, name = self.plan.arguments.adapter_dtype, self.plan.written_adapter
+        settings = settings_of_adapter(self.plan, self.data)
+        with folder_in_the_making(self.plan.workspace.stored_model(name)) as folder:
+            write_adapter(folder, adapter, dtype)
+            if calibration is not None:
+                calibration.write(folder, dtype)
+            write_json(folder / RECORD_FILE, {"experiment": self._name, "settings": settings, "report": report})
+        logger.debug("stored %s: %s", name, report)
+        shutil.rmtree(self.plan.workspace.training(name), ignore_errors=True)
+
+
+def _truncation(*sets: list[TrainingSequence]) -> dict[str, int]:
+    """How many training examples were cut; nothing to say where there are none."""
+    return {"truncated_training_examples": sum(one.truncated for sequences in sets for one in sequences)} if sets else {}

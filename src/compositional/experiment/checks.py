@@ -1,0 +1,238 @@
+"""What a command may not say: flags that contradict or need each other, and data sets and adapters that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compositional.adapters.peft_folder import AdapterConfig, read_config, read_shapes
+from compositional.core.errors import Mistakes, UserError, nearest
+from compositional.core.workspace import Workspace
+from compositional.data import Dataset, Locations, find_dataset
+from compositional.experiment.arguments import JOINT_EXPERT, LORA, SECONDARY_TASKS, Arguments
+from compositional.models.base_model import POCKET, BaseModel
+
+
+def contradictions(arguments: Arguments, method: str, learns_merge: bool) -> list[str]:
+    """A line for each rule that a command breaks. `learns_merge` is whether the merge strategy learns from examples."""
+    composed = bool(arguments.secondary_task or arguments.secondary_task_dataset)
+    predicts = arguments.do_valid or arguments.do_predict
+    strategy = arguments.lora_merge_strategy
+    weights, modules, merges = len(arguments.lora_merge_weights), len(arguments.lora_merge_modules), len(arguments.merge_datasets)
+    merged = modules // max(1, merges)
+    groups = [arguments.lora_merge_modules[start : start + merged] for start in range(0, modules, max(1, merged))]
+    learns = learns_merge or bool(arguments.calibrate)
+    rules = [
+        (bool(strategy) and modules < 2, "--lora_merge_strategy needs two or more --lora_merge_modules"),
+        (
+            bool(strategy) and modules > 1 and (merged < 2 or modules % max(1, merges) != 0),
+            f"--merge_datasets names {merges} sets: --lora_merge_modules needs as many groups of two or more adapters, "
+            f"one after the other, {modules} adapters were given",
+        ),
+        (bool(arguments.lora_merge_modules) and not strategy, "--lora_merge_modules needs --lora_merge_strategy"),
+        (bool(arguments.lora_merge_weights) and not strategy, "--lora_merge_weights needs --lora_merge_strategy"),
+        (bool(arguments.lora_merge_options) and not strategy, "--lora_merge_options needs --lora_merge_strategy"),
+        (bool(arguments.calibrate) and not strategy, "--calibrate needs --lora_merge_strategy, the merge that is calibrated"),
+        (
+            arguments.experiment_name in arguments.lora_merge_modules,
+            f"--experiment_name {arguments.experiment_name} is one of --lora_merge_modules, and the merge would take its place",
+        ),
+        (0 < weights != merged, f"--lora_merge_weights: as many weights as adapters are needed, {weights} given for {merged}"),
+        (
+            any(len(set(group)) < len(group) for group in groups),
+            "--lora_merge_modules names an adapter twice; use --lora_merge_weights to give it more weight",
+        ),
+        (
+            arguments.do_train and bool(strategy),
+            "--do_train contradicts --lora_merge_strategy: train the adapters in runs of their own",
+        ),
+        (arguments.zero_shot and arguments.do_train, "--zero_shot contradicts --do_train"),
+        (arguments.zero_shot and bool(strategy), "--zero_shot contradicts --lora_merge_strategy"),
+        (arguments.zero_shot and arguments.multi_step_prompts, "--zero_shot contradicts --multi_step_prompts"),
+        (arguments.multi_step_prompts and bool(strategy), "--multi_step_prompts contradicts --lora_merge_strategy"),
+        (arguments.multi_step_prompts and arguments.do_train, "--multi_step_prompts contradicts --do_train"),
+        (arguments.multi_step_prompts and not composed, "--multi_step_prompts needs --secondary_task and --secondary_task_dataset"),
+        (
+            arguments.multi_step_prompts and not (arguments.stored_model_name and arguments.secondary_stored_model_name),
+            "--multi_step_prompts needs --stored_model_name and --secondary_stored_model_name",
+        ),
+        (
+            arguments.multi_step_prompts and arguments.prompt_style != "empty",
+            "--multi_step_prompts asks for each task in a step of its own: add --prompt_style empty",
+        ),
+        (
+            bool(arguments.secondary_stored_model_name) and not (arguments.multi_step_prompts or arguments.auxiliary_lora),
+            "--secondary_stored_model_name needs --multi_step_prompts or --auxiliary_lora",
+        ),
+        (
+            arguments.multi_step_prompts
+            and bool(arguments.secondary_stored_model_name and arguments.secondary_task)
+            and len(arguments.secondary_stored_model_name) != len(arguments.secondary_task),
+            "--secondary_stored_model_name: an adapter for each --secondary_task is needed",
+        ),
+        (
+            arguments.auxiliary_lora and len(arguments.secondary_stored_model_name) != 1,
+            "--auxiliary_lora needs --secondary_stored_model_name, the one adapter that answers",
+        ),
+        *(
+            (arguments.auxiliary_lora and bool(getattr(arguments, other)), f"--auxiliary_lora contradicts --{other}")
+            for other in ("zero_shot", "do_train", "lora_merge_strategy", "multi_step_prompts", "multi_task_train_targets")
+        ),
+        (bool(arguments.in_context_examples) and not predicts, "--in_context_examples needs --do_valid or --do_predict"),
+        (
+            bool(arguments.in_context_examples) and arguments.multi_step_prompts,
+            "--in_context_examples contradicts --multi_step_prompts: solved examples show all tasks in one step",
+        ),
+        (
+            arguments.multi_task_train_targets and not composed,
+            "--multi_task_train_targets needs --secondary_task and --secondary_task_dataset",
+        ),
+        (arguments.multi_task_train_targets and bool(strategy), "--multi_task_train_targets contradicts --lora_merge_strategy"),
+        (arguments.multi_task_train_targets and arguments.zero_shot, "--multi_task_train_targets contradicts --zero_shot"),
+        (
+            learns and not merges,
+            f"{arguments.calibrate or strategy} needs --merge_datasets, a compositional data set to learn from",
+        ),
+        (merges > 1 and not arguments.calibrate, "several --merge_datasets need --calibrate, whose calibration they share"),
+        (merges > 0 and not learns, "--merge_datasets needs --calibrate, or a --lora_merge_strategy that learns from examples"),
+        (arguments.for_each_component and not arguments.calibrate, "--for_each_component needs --calibrate"),
+        (bool(arguments.calibration_modules) and not arguments.calibrate, "--calibration_modules needs --calibrate"),
+        (arguments.calibration_layer_groups != 1 and not arguments.calibrate, "--calibration_layer_groups needs --calibrate"),
+        (bool(arguments.stored_calibration) and not strategy, "--stored_calibration needs --lora_merge_strategy"),
+        (
+            bool(arguments.stored_calibration and arguments.calibrate),
+            "--stored_calibration contradicts --calibrate: take a calibration, or learn one",
+        ),
+        (
+            bool(arguments.experiment_name) and arguments.stored_calibration == arguments.experiment_name,
+            f"--stored_calibration {arguments.experiment_name} is this experiment: name the one that has learned it",
+        ),
+        (
+            predicts and method in (LORA, JOINT_EXPERT) and not arguments.stored_model_name,
+            "predictions need an adapter: add --stored_model_name, --lora_merge_strategy, or --zero_shot for the base model alone",
+        ),
+    ]
+    return [message for wrong, message in rules if wrong]
+
+
+_VARIANT_FLAGS = dict(zip(SECONDARY_TASKS, ("tgt_lang", "tgt_tone"), strict=True))
+
+
+def data_sets(arguments: Arguments, locations: Locations, mistakes: Mistakes) -> tuple[Dataset | None, Dataset | None]:
+    """The main (or only) task's set, and the set of the asked task or tasks."""
+    main_set = mistakes.attempt(find_dataset, arguments.dataset, locations) if arguments.dataset else None
+    if main_set and main_set.is_compositional:
+        right = f"--dataset {main_set.inputs_of} --secondary_task_dataset {main_set.name}"
+        mistakes.append(f"--dataset {main_set.name} is compositional: use {right}")
+    if not (arguments.secondary_task or arguments.secondary_task_dataset):
+        variant = arguments.tgt_lang or arguments.tgt_tone
+        mistakes.when(bool(variant), "--tgt_lang and --tgt_tone need --secondary_task and --secondary_task_dataset")
+        return main_set, main_set
+    mistakes.when(not arguments.secondary_task, f"--secondary_task is missing: {' or '.join(SECONDARY_TASKS)}")
+    mistakes.when(not arguments.secondary_task_dataset, "--secondary_task_dataset is missing: the targets after both tasks")
+    _check_variants(arguments, mistakes)
+    task_set = (
+        mistakes.attempt(find_dataset, arguments.secondary_task_dataset, locations) if arguments.secondary_task_dataset else None
+    )
+    if main_set and task_set:
+        _check_composition(arguments, main_set, task_set, mistakes)
+    return main_set, task_set
+
+
+def merge_sets(arguments: Arguments, locations: Locations, mistakes: Mistakes) -> list[Dataset]:
+    """The sets of --merge_datasets."""
+    found = [one for name in arguments.merge_datasets if (one := mistakes.attempt(find_dataset, name, locations))]
+    for one in found:
+        mistakes.when(not one.is_compositional, f"--merge_datasets {one.name}: a compositional data set is needed")
+    mistakes.when(len(set(arguments.merge_datasets)) < len(arguments.merge_datasets), "--merge_datasets names a data set twice")
+    asked = arguments.secondary_task_dataset
+    mistakes.when(
+        len(found) > 1 and asked not in arguments.merge_datasets,
+        f"--secondary_task_dataset {asked} is none of --merge_datasets: which of the merges should answer?",
+    )
+    return found
+
+
+def _check_variants(arguments: Arguments, mistakes: Mistakes) -> None:
+    """Each secondary task needs its language or tone, and none is given for another task."""
+    for task, flag in _VARIANT_FLAGS.items():
+        asked, given = task in arguments.secondary_task, bool(getattr(arguments, flag))
+        mistakes.when(asked and not given, f"--secondary_task {task} needs --{flag}")
+        others = bool(arguments.secondary_task) and not asked
+        mistakes.when(others and given, f"--{flag} contradicts --secondary_task {' '.join(arguments.secondary_task)}")
+
+
+def _check_composition(arguments: Arguments, main_set: Dataset, task_set: Dataset, mistakes: Mistakes) -> None:
+    if not task_set.is_compositional:
+        mistakes.append(f"--secondary_task_dataset {task_set.name} has targets of one task only ({task_set.main_task.name})")
+        return
+    mistakes.when(
+        task_set.inputs_of != main_set.name,
+        f"--secondary_task_dataset {task_set.name} has the inputs of {task_set.inputs_of}, not of --dataset {main_set.name}",
+    )
+    auxiliary = task_set.tasks[1:]
+    names, asked = " ".join(task.name for task in auxiliary), " ".join(arguments.secondary_task)
+    if asked and asked != names:
+        mistakes.append(f"--secondary_task {asked}: {task_set.name} is made for {names}")
+        return
+    for task in auxiliary:
+        flag = _VARIANT_FLAGS[task.name]
+        given = getattr(arguments, flag)
+        mistakes.when(bool(given) and given != task.variant, f"--{flag} {given}: the data of {task_set.name} is {task.variant}")
+
+
+def adapter_configs(workspace: Workspace, names: list[str], mistakes: Mistakes) -> dict[str, AdapterConfig]:
+    configs = {}
+    for name in names:
+        folder = workspace.stored_model(name)
+        if not folder.is_dir():
+            stored = [path.name for path in folder.parent.glob("*") if path.is_dir() and not path.name.startswith(".")]
+            hint = nearest(name, stored) if stored else "train it first, with --do_train"
+            mistakes.append(f"there is no adapter {name} in {folder.parent}: {hint}")
+        elif config := mistakes.attempt(read_config, folder):
+            configs[name] = config
+    return configs
+
+
+def base_model(
+    arguments: Arguments, configs: dict[str, AdapterConfig], main_set: Dataset | None, mistakes: Mistakes
+) -> BaseModel | None:
+    """The base model that is named, else the adapters', else Pocket's for Pocket's data."""
+    named = arguments.model_name_or_path or mistakes.attempt(_base_of_stored_model, arguments)
+    for name, config in configs.items():
+        named = named or config.base_model
+        mistakes.when(
+            not _same_model(config.base_model, named),
+            f"adapter {name} was trained on {config.base_model}, not on {named}: name adapters of one base model",
+        )
+    if not named and main_set and main_set.name.startswith("pocket_"):
+        named = "pocket"
+    if not named:
+        if not mistakes:
+            mistakes.append("--model_name_or_path is missing: a hub id, a folder, or pocket")
+        return None
+    # An adapter records its base by name: a folder's must not depend on where the command is typed.
+    base = BaseModel(str(Path(named).resolve()) if named != POCKET and Path(named).is_dir() else named)
+    mistakes.attempt(base.check_exists)
+    return base
+
+
+def _same_model(one: str, other: str) -> bool:
+    return one == other or (Path(one).is_dir() and Path(other).is_dir() and Path(one).resolve() == Path(other).resolve())
+
+
+def _base_of_stored_model(arguments: Arguments) -> str | None:
+    """Zero-shot commands name the main task's adapter only to say which model is meant."""
+    folder = Workspace(Path(arguments.workspace)).stored_model(arguments.stored_model_name or "")
+    if arguments.zero_shot and arguments.stored_model_name and (folder / "adapter_config.json").is_file():
+        return read_config(folder).base_model
+    return None
+
+
+def check_shapes_agree(workspace: Workspace, names: list[str]) -> None:
+    first, *others = names
+    shapes = read_shapes(workspace.stored_model(first))
+    for other in others:
+        for path, shape in read_shapes(workspace.stored_model(other)).items():
+            if path in shapes and shapes[path] != shape:
+                ours, theirs = " × ".join(map(str, shapes[path])), " × ".join(map(str, shape))
+                raise UserError(f"adapters {first} and {other} do not fit together: {path} is {ours} in one, {theirs} in the other")

@@ -1,0 +1,82 @@
+"""The examples that a plan needs, read before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from compositional.core.errors import UserError
+from compositional.core.files import hash_of_json
+from compositional.data import Dataset, Example
+from compositional.experiment.plan import Plan
+from compositional.models.chat import demonstration, instruction
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples of one split, the number there were before sampling, the hash of those chosen, and where they were read from."""
+
+    dataset: Dataset
+    chosen: list[Example]
+    available: int
+    hash: str
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """What is learned from (by an adapter, or by merges, a set each), what is predicted, by stage, and what is shown solved."""
+
+    training: list[Examples] = field(default_factory=list)
+    stages: dict[str, Examples] = field(default_factory=dict)
+    solved: Examples | None = None
+
+
+def load_data(plan: Plan) -> ExperimentData:
+    """Read and sample the splits; raises UserError for missing, broken or empty data, all of it at once."""
+    arguments = plan.arguments
+    mistakes: list[str] = []
+
+    def read(dataset: Dataset, split: str, limit: int | None) -> Examples | None:
+        try:
+            return _read(dataset, split, limit, arguments.data_seed)
+        except UserError as error:
+            mistakes.extend(error.mistakes)
+            return None
+
+    limits = {"valid": arguments.max_valid_examples, "test": arguments.max_test_examples}
+    stages = {stage: read(plan.task_set, split, limits[stage]) for stage, split in plan.splits.items()}
+    training = [read(plan.training_set, "train", arguments.max_train_examples)] if arguments.do_train else []
+    if plan.learns:
+        training = [read(dataset, "train", arguments.num_examples_merge) for dataset in plan.merge_sets]
+    shown = arguments.in_context_examples
+    solved = read(plan.task_set, "train", shown) if shown else None
+    if solved and len(solved.chosen) < shown:
+        mistakes.append(f"--in_context_examples {shown}: the train split of {plan.task_set.name} has {len(solved.chosen)} examples")
+    if mistakes:
+        raise UserError(*dict.fromkeys(mistakes))
+    return ExperimentData(training, stages, solved)
+
+
+def _read(dataset: Dataset, split: str, limit: int | None, seed: int) -> Examples:
+    examples = dataset.read(split)
+    if not examples:
+        raise UserError(f"the {split} split of {dataset.name} has no examples")
+    ids = {example.id for example in examples}
+    if len(ids) < len(examples):
+        raise UserError(f"the {split} split of {dataset.name} has ids that stand there twice ({len(examples) - len(ids)} too many)")
+    chosen = examples
+    if limit and limit < len(examples):
+        indices = sorted(Random(f"{seed}/{dataset.name}/{split}").sample(range(len(examples)), limit))
+        chosen = [examples[index] for index in indices]
+    hash = hash_of_json([[e.id, e.input, e.reference] for e in chosen])
+    return Examples(dataset, chosen, len(examples), hash, dataset.provenance())
+
+
+def demonstrations(plan: Plan, data: ExperimentData) -> list[dict[str, str]]:
+    """The chat turns of the solved examples that stand before each question."""
+    if not data.solved:
+        return []
+    asked = instruction(data.solved.dataset.tasks, plan.arguments.prompt_style)
+    return [turn for example in data.solved.chosen for turn in demonstration(asked, example.input, example.reference)]

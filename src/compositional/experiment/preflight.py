@@ -1,0 +1,188 @@
+"""The last checks, which need the base model's configuration and tokenizer, before anything is written."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from compositional.adapters.lora import LoraAdapter, module_type
+from compositional.adapters.peft_folder import highest_rank, read_shapes
+from compositional.calibration import LC_PLUS_PLUS, components_of_modules, spec_of_stored
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
+from compositional.core.machine import resolve_dtype
+from compositional.experiment.arguments import CALIBRATION, MERGE, MULTI_STEP
+from compositional.experiment.examples import ExperimentData, demonstrations
+from compositional.experiment.plan import Plan, calibration_spec, longest_prompt, lora_settings, optimization_settings
+from compositional.experiment.resume import RECORD_FILE
+from compositional.models.base_model import BaseModel
+from compositional.models.chat import ChatEncoder, instruction
+from compositional.prediction import VLLM, resolve_backend
+from compositional.prediction.vllm_engine import check_adapter, check_vllm
+
+logger = logging.getLogger(__name__)
+
+
+def check_before_start(plan: Plan, data: ExperimentData) -> None:
+    """Raise UserError, with all mistakes at once, for what would stop the experiment on its way."""
+    shapes = plan.base.linear_shapes()
+    checks = [
+        lambda: _check_prediction(plan, data),
+        lambda: _check_prompts_fit(plan, data),
+        lambda: _check_adapters_fit(plan, shapes),
+        lambda: _check_merge(plan),
+        lambda: _check_training(plan, data, shapes),
+    ]
+    mistakes: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise UserError(*mistakes)
+
+
+def _check_prediction(plan: Plan, data: ExperimentData) -> None:
+    """The model must have room for a prompt, and vLLM, where it is to predict, must take model and adapter."""
+    if not data.stages:
+        return
+    shown = ChatEncoder(plan.base.tokenizer(), demonstrations(plan, data)).demonstrations_length
+    room = longest_prompt(plan, shown)
+    if room < 1 or room <= shown:
+        beside = f", and the --in_context_examples have {shown}" if shown else ""
+        raise UserError(
+            f"--max_new_tokens {plan.arguments.max_new_tokens}: {plan.base.name} takes {plan.base.longest_sequence} tokens{beside}"
+        )
+    if room < plan.arguments.max_prompt_length + shown:
+        logger.info("prompts are cut at %d tokens: the model takes %d", room, plan.base.longest_sequence)
+    if resolve_backend(plan.arguments.prediction_backend) != VLLM:
+        return
+    try:
+        check_vllm(plan.base, plan.arguments.tensor_parallel_size)
+        check_adapter(_rank_to_predict_with(plan), _module_paths(plan), resolve_dtype(plan.arguments.prediction_dtype))
+    except UserError as error:
+        raise UserError(
+            *(f"{mistake}; --prediction_backend transformers does without vLLM" for mistake in error.mistakes)
+        ) from error
+
+
+def _rank_to_predict_with(plan: Plan) -> int:
+    """The highest rank among the adapters that the predictions will be made with."""
+    if plan.arguments.do_train:
+        return plan.arguments.lora_rank
+    if plan.method not in (MERGE, CALIBRATION):
+        return max((highest_rank(plan.workspace.stored_model(name)) for name in plan.adapters), default=0)
+    (factors,) = _merge_of_one_module(plan).factors.values()
+    if plan.arguments.stored_calibration:
+        return factors.rank + spec_of_stored(plan.workspace.stored_model(plan.arguments.stored_calibration)).rank
+    return factors.rank + (plan.arguments.calibration_rank if plan.arguments.calibrate == LC_PLUS_PLUS else 0)
+
+
+def _module_paths(plan: Plan) -> set[str]:
+    """Paths, or types, of the modules that have a LoRA."""
+    if plan.arguments.do_train:
+        return set(plan.arguments.lora_target_modules)
+    return {path for name in plan.adapters for path in read_shapes(plan.workspace.stored_model(name))}
+
+
+def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
+    """Each instruction in its template must leave room for text."""
+    encoder = ChatEncoder(plan.base.tokenizer(), demonstrations(plan, data))
+    style = plan.arguments.prompt_style
+    room = longest_prompt(plan, encoder.demonstrations_length)
+    if room < 1 or room <= encoder.demonstrations_length:
+        return  # which is said already
+    for examples in data.stages.values():
+        tasks = examples.dataset.tasks
+        asked = [instruction((task,)) for task in tasks] if plan.method == MULTI_STEP else [instruction(tasks, style)]
+        for one in asked:
+            encoder.check_room(one, room)
+    for examples in data.training:
+        # A target takes up to half of a training sequence.
+        ChatEncoder(plan.base.tokenizer()).check_room(instruction(examples.dataset.tasks, style), plan.arguments.max_length // 2)
+
+
+def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> None:
+    mistakes = []
+    for name in plan.adapters:
+        trained_on = _recorded_base(plan.workspace.stored_model(name))
+        if trained_on and trained_on != plan.base.identity():
+            mistakes.append(f"adapter {name} was trained on other weights than {plan.base.name} has now: train it again")
+        for path, shape in read_shapes(plan.workspace.stored_model(name)).items():
+            if path not in expected:
+                mistakes.append(f"adapter {name} does not fit {plan.base.name}: the model has no linear module {path}")
+                break
+            if expected[path] != shape:
+                theirs, ours = " × ".join(map(str, shape)), " × ".join(map(str, expected[path]))
+                fault = f"{path} is {theirs} in the adapter, {ours} in the model"
+                mistakes.append(f"adapter {name} does not fit {plan.base.name}: {fault}")
+                break
+    if mistakes:
+        raise UserError(*mistakes)
+
+
+def _recorded_base(adapter: Path) -> str | None:
+    """The identity of the base model that an experiment trained an adapter on; None for adapters from elsewhere."""
+    path = adapter / RECORD_FILE
+    return read_json(path)["settings"]["hash_of_base_model"] if path.is_file() else None
+
+
+def _check_training(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[int, int]]) -> None:
+    """The Trainer must take its settings, and the model must have the modules that get a LoRA."""
+    if not data.training:
+        return
+    from compositional.training.trainer import check_trainer_takes
+
+    if plan.arguments.do_train:
+        _check_target_modules(lora_settings(plan).target_modules, plan.base, shapes)
+    check_trainer_takes(optimization_settings(plan))
+
+
+def _check_merge(plan: Plan) -> None:
+    """The strategy must take the adapters, which is tried on one module, and the calibration must fit what they update."""
+    if plan.method not in (MERGE, CALIBRATION):
+        return
+    _merge_of_one_module(plan)
+    if plan.method == CALIBRATION:
+        _check_calibration(plan)
+
+
+def _check_calibration(plan: Plan) -> None:
+    """A calibration must fit the modules that its merges update, all of which must update the same ones."""
+    from compositional.calibration.parameters import read_calibration
+
+    updated = [
+        {path: shape for name in names for path, shape in read_shapes(plan.workspace.stored_model(name)).items()}
+        for names in plan.merges
+    ]
+    if any(shapes != updated[0] for shapes in updated):
+        raise UserError("--merge_datasets: the merges update different modules, so they can't share a calibration")
+    if plan.calibrates:
+        components_of_modules(calibration_spec(plan), updated[0])
+        return
+    stored = plan.workspace.stored_model(plan.arguments.stored_calibration)
+    learned_on = _recorded_base(stored)
+    if learned_on and learned_on != plan.base.identity():
+        raise UserError(f"--stored_calibration {stored.name}: it was learned on other weights than {plan.base.name} has now")
+    read_calibration(stored, updated[0])
+
+
+def _merge_of_one_module(plan: Plan) -> LoraAdapter:
+    from compositional.adapters.peft_folder import read_adapter
+    from compositional.training.recipes import NoExamples
+
+    arguments = plan.arguments
+    adapters = [read_adapter(plan.workspace.stored_model(name)) for name in plan.merges[plan.own_merge]]
+    path = next(iter(adapters[0].factors))
+    first_modules = [replace(one, factors={k: v for k, v in one.factors.items() if k == path}) for one in adapters]
+    return plan.strategy.merge(first_modules, arguments.lora_merge_weights, plan.merge_options, NoExamples())
+
+
+def _check_target_modules(names: list[str], base: BaseModel, shapes: dict[str, tuple[int, int]]) -> None:
+    known = {module_type(path) for path in shapes}
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(
+            f"--lora_target_modules {' '.join(unknown)}: the linear modules of {base.name} are {', '.join(sorted(known))}"
+        )

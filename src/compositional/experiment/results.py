@@ -1,0 +1,110 @@
+"""What is written down of an experiment, seconds as it goes and results at its end, and the lines that a run shows of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compositional.core.files import read_json, write_json
+from compositional.core.machine import environment
+from compositional.core.processes import is_main_process
+from compositional.core.tables import percent
+from compositional.experiment.arguments import Arguments
+from compositional.experiment.plan import Plan
+from compositional.prediction import Prediction
+from compositional.scoring.score import METRIC_LABELS, Scores
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method costs a device beyond the base model and one stored LoRA per task (the paper's Table 2)."""
+
+    inferences_per_example: int = 1
+    extra_parameters: int = 0
+    extra_bytes: int = 0
+
+
+@dataclass
+class Journal:
+    """The seconds that each stage has taken, kept from the start, so that interrupted runs count."""
+
+    path: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        return cls(path, read_json(path) if path.is_file() else {})
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds that a block takes to those of earlier, interrupted runs of it."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0) + time.monotonic() - start, 2)
+            if is_main_process():
+                write_json(self.path, self.seconds)
+
+
+def results_record(
+    experiment: str,
+    method: str,
+    journal: Journal,
+    cost: Cost,
+    scores: dict[str, Scores],
+    predictions: dict[str, list[Prediction]],
+    training: dict[str, Any] | None,
+    arguments: Arguments,
+    settings: dict[str, Any],
+    available: dict[str, int],
+) -> dict[str, Any]:
+    """The content of results.json."""
+    return {
+        "experiment": experiment,
+        "method": method,
+        "stages": {stage: asdict(scores[stage]) | {"counts": counts(predictions[stage], available[stage])} for stage in scores},
+        "cost": asdict(cost),
+        "training": training,
+        "seconds": journal.seconds | {"total": round(sum(journal.seconds.values()), 2)},
+        "settings": settings,
+        "arguments": asdict(arguments),
+        "environment": environment(),
+    }
+
+
+def counts(predictions: list[Prediction], available: int) -> dict[str, int]:
+    """How many examples there are, how many the split has, and how many were not seen or answered whole."""
+    return {
+        "examples": len(predictions),
+        "available": available,
+        "truncated_prompts": sum(prediction.prompt_truncated for prediction in predictions),
+        "outputs_cut_off": sum(prediction.output_cut_off for prediction in predictions),
+        "empty_outputs": sum(not prediction.output for prediction in predictions),
+    }
+
+
+logger = logging.getLogger(__name__)
+
+SHOWN = ("rougeL", "weighted_rouge", "chrf", "exact_match")
+
+
+def show_results(plan: Plan, note: str = "") -> None:
+    """Show the results.json of an experiment in a few lines."""
+    path = plan.workspace.results(plan.arguments.experiment_name)
+    results = read_json(path)
+    for stage, scores in results["stages"].items():
+        shown = ", ".join(f"{METRIC_LABELS.get(name, name)} {percent(scores['metrics'][name])}" for name in SHOWN)
+        counts = scores["counts"]
+        logger.info("%s, %s examples: %s", stage, counts["examples"], shown)
+        cut = [
+            f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if name not in ("examples", "available") and count
+        ]
+        if cut:
+            logger.info("%s: %s", stage, ", ".join(cut))
+    logger.info("%s%s", path, f" ({note})" if note else "")

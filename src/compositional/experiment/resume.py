@@ -1,0 +1,138 @@
+"""May a run go on from what an earlier one left: each artefact carries the settings that made it, and they must be the same.
+
+Adapters: `experiment.json`; checkpoints of an adapter in training, and predictions: `settings.json` beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from compositional.adapters.peft_folder import CALIBRATION_FILE, hash_of_adapter
+from compositional.core.errors import UserError
+from compositional.core.files import hash_of_files, hash_of_json, read_json
+from compositional.experiment.arguments import CALIBRATION, MERGE, fields_of
+from compositional.experiment.examples import ExperimentData
+from compositional.experiment.plan import Plan
+
+RECORD_FILE = "experiment.json"
+SETTINGS_FILE = "settings.json"
+
+
+def settings_of_adapter(plan: Plan, data: ExperimentData) -> dict[str, Any]:
+    """What decides the adapter that this plan makes; empty when it makes none."""
+    groups = {MERGE: ["storage"], CALIBRATION: ["storage"]}.get(plan.method)
+    if plan.learns:
+        groups = ["calibration", "optimization", "storage"]
+    if plan.arguments.do_train:
+        groups = ["training", "optimization", "storage"]
+    if not groups:
+        return {}
+    settings = _common_settings(plan, groups)
+    hashes = [examples.hash for examples in data.training]
+    return settings | ({"hash_of_train_data": hashes[0] if len(hashes) == 1 else hash_of_json(hashes)} if hashes else {})
+
+
+def settings_of_predictions(plan: Plan, data: ExperimentData) -> dict[str, Any]:
+    """What decides the predictions of this plan, but for the adapter that it makes itself."""
+    hashes = {f"hash_of_{stage}_data": examples.hash for stage, examples in data.stages.items()}
+    hashes |= {"hash_of_in_context_examples": data.solved.hash} if data.solved else {}
+    return _common_settings(plan, ["prediction"]) | hashes
+
+
+def check_resumable(plan: Plan, data: ExperimentData) -> None:
+    """Raise UserError when an artefact that this run would go on from was made with other settings, or by another experiment."""
+    name, workspace = plan.arguments.experiment_name, plan.workspace
+    mistakes: list[str] = []
+    if plan.written_adapter:
+        folder = workspace.stored_model(plan.written_adapter)
+        mistakes += _whose_adapter(folder, name)
+        if not mistakes and not plan.arguments.overwrite:
+            made_with = read_json(folder / RECORD_FILE)["settings"] if folder.exists() else {}
+            mistakes += differences(f"adapter {folder.name}", made_with, settings_of_adapter(plan, data))
+            checkpoints = _settings_in(workspace.training(plan.written_adapter))
+            mistakes += differences(f"adapter {folder.name}, still in training,", checkpoints, settings_of_adapter(plan, data))
+    if plan.splits and not plan.arguments.overwrite:
+        earlier = settings_of_earlier_predictions(workspace.predictions_folder(name))
+        mistakes += differences(f"predictions of {name}", earlier, settings_of_predictions(plan, data))
+    if mistakes:
+        raise UserError(*mistakes)
+
+
+def settings_of_earlier_predictions(folder: Path) -> dict[str, Any]:
+    """What the predictions in a folder were made with; nothing when a run stopped before the first of them."""
+    rows = [path for path in folder.glob("*.jsonl*") if path.stat().st_size > 0]
+    return _settings_in(folder) if rows else {}
+
+
+def differences(what: str, earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """A line that lists the settings in which a run differs from the one that made an artefact; none when it doesn't."""
+    differing = [key for key in earlier.keys() & now.keys() if not _same(earlier[key], now[key])]
+    listed = "; ".join(f"{key} was {_shown(earlier[key])}, is {_shown(now[key])}" for key in sorted(differing))
+    return [f"{what} exists with other settings ({listed}): choose another name, or --overwrite"] if differing else []
+
+
+def is_done(plan: Plan, data: ExperimentData) -> bool:
+    """Whether an earlier run of this very command has written its results."""
+    path = plan.workspace.results(plan.arguments.experiment_name)
+    if plan.arguments.overwrite or not path.is_file():
+        return False
+    results = read_json(path)
+    now = settings_of_adapter(plan, data) | settings_of_predictions(plan, data)
+    same = not differences("", results["settings"], now)
+    scored_alike = all(results["arguments"][name] == getattr(plan.arguments, name) for name in fields_of("scoring"))
+    made = not plan.written_adapter or (plan.workspace.stored_model(plan.written_adapter) / RECORD_FILE).is_file()
+    predicted = all(plan.workspace.predictions(plan.arguments.experiment_name, stage).is_file() for stage in data.stages)
+    return same and scored_alike and made and predicted and set(data.stages) <= set(results["stages"])
+
+
+def throw_away(plan: Plan) -> None:
+    """Remove what an earlier run of the experiment made."""
+    name, workspace = plan.arguments.experiment_name, plan.workspace
+    folders = [workspace.output(name), workspace.predictions_folder(name), workspace.logs(name)]
+    if plan.written_adapter:
+        folders += [workspace.stored_model(plan.written_adapter), workspace.training(plan.written_adapter)]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _common_settings(plan: Plan, groups: list[str]) -> dict[str, Any]:
+    names = fields_of("experiment", "method", *groups)
+    settings = json.loads(json.dumps({name: getattr(plan.arguments, name) for name in names}))
+    hashes = {f"hash_of_adapter_{name}": hash_of_adapter(plan.workspace.stored_model(name)) for name in plan.adapters}
+    if stored := plan.arguments.stored_calibration:
+        hashes["hash_of_stored_calibration"] = hash_of_files([plan.workspace.stored_model(stored) / CALIBRATION_FILE])
+    strategy = plan.arguments.lora_merge_strategy or ""
+    if strategy.endswith(".py"):
+        hashes["hash_of_merge_strategy"] = hash_of_files([Path(strategy)])
+    return settings | {"hash_of_base_model": plan.base.identity()} | hashes
+
+
+def _same(earlier: Any, now: Any) -> bool:
+    """Whether two values say the same: what is a list now may have been one value, or none, in an earlier version."""
+    if isinstance(now, list) and not isinstance(earlier, list):
+        earlier = [] if earlier is None else [earlier]
+    return earlier == now
+
+
+def _whose_adapter(folder: Path, experiment: str) -> list[str]:
+    if not folder.exists():
+        return []
+    if not (folder / RECORD_FILE).is_file():
+        return [f"{folder} exists and was not made by an experiment: choose another name"]
+    maker = read_json(folder / RECORD_FILE)["experiment"]
+    return (
+        [] if maker == experiment else [f"adapter {folder.name} was made by experiment {maker}: choose another --stored_model_name"]
+    )
+
+
+def _settings_in(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS_FILE
+    return read_json(path) if path.is_file() else {}
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:12] + "…"

@@ -1,0 +1,214 @@
+"""One experiment under way: its locks and log, and its stages in order, each skipped when an earlier run has finished it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compositional.adapters.peft_folder import CALIBRATION_FILE, LEARNED_FILE, WEIGHTS_FILE, hash_of_adapter, highest_rank
+from compositional.core.errors import UserError
+from compositional.core.files import count_parameters, read_json, write_json
+from compositional.core.logs import log_file, log_to_file, quieten_libraries
+from compositional.core.machine import device
+from compositional.core.processes import is_main_process, wait_for_all_processes
+from compositional.experiment.adapter import AdapterMaker
+from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
+from compositional.experiment.examples import Examples, ExperimentData, demonstrations
+from compositional.experiment.plan import Plan, prediction_settings
+from compositional.experiment.preflight import check_before_start
+from compositional.experiment.results import Cost, Journal, results_record
+from compositional.experiment.resume import (
+    RECORD_FILE,
+    SETTINGS_FILE,
+    check_resumable,
+    differences,
+    settings_of_adapter,
+    settings_of_earlier_predictions,
+    settings_of_predictions,
+    throw_away,
+)
+from compositional.models.chat import instruction
+from compositional.prediction import Prediction, PredictionSettings
+from compositional.prediction.vllm_backend import Engines
+from compositional.scoring.score import Scores
+
+if TYPE_CHECKING:
+    from compositional.prediction.predict import Generator
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_experiment(plan: Plan, data: ExperimentData, engines: Engines) -> Iterator[Experiment]:
+    """Hold an experiment's locks and log; raises UserError, before anything is written, when it can't be run."""
+    quieten_libraries()
+    check_resumable(plan, data)
+    check_before_start(plan, data)
+    name, written = plan.arguments.experiment_name, plan.written_adapter
+    locks = plan.workspace.locked(experiment=name, stored_model=written) if is_main_process() else nullcontext()
+    with locks:
+        if plan.arguments.overwrite and is_main_process():
+            throw_away(plan)
+        wait_for_all_processes()
+        with log_to_file(plan.workspace.logs(name)) if is_main_process() else nullcontext():
+            logger.debug("arguments: %s", json.dumps(asdict(plan.arguments), ensure_ascii=False))
+            yield Experiment(plan, data, Journal.open(plan.workspace.output(name) / "seconds.json"), engines)
+
+
+@dataclass
+class Experiment:
+    """An experiment under way: what it is to do, with which data, and what it has found."""
+
+    plan: Plan
+    data: ExperimentData
+    journal: Journal
+    engines: Engines
+    predictions: dict[str, list[Prediction]] = field(default_factory=dict)
+    scores: dict[str, Scores] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.plan.arguments.experiment_name
+
+    @property
+    def adapter_folders(self) -> list[Path]:
+        """The adapters that predictions are made with, one per step; none for the base model alone."""
+        return [self.plan.workspace.stored_model(name) for name in self.plan.answering_adapters]
+
+    def make_adapter(self) -> None:
+        """Train, merge or calibrate, where this experiment makes an adapter."""
+        AdapterMaker(self.plan, self.data, self.journal, self.engines).make()
+
+    def predict(self) -> None:
+        """Predict each asked split, in one pass, or in one per task for multi-step usage."""
+        if self.data.stages:
+            self._guard_predictions()
+        for stage, examples in self.data.stages.items():
+            with self.journal.timed(f"predict_{stage}"):
+                if self.plan.method == MULTI_STEP:
+                    self.predictions[stage] = self._predict_in_steps(stage, examples)
+                else:
+                    asked = instruction(examples.dataset.tasks, self.plan.arguments.prompt_style)
+                    path = self.plan.workspace.predictions(self.name, stage)
+                    adapter = next(iter(self.adapter_folders), None)
+                    self.predictions[stage] = self._predict(path, examples.chosen, asked, adapter, stage)
+
+    def score(self) -> None:
+        """Score the predictions of each split."""
+        from compositional.scoring.score import choose_tokenizer, score
+
+        arguments = self.plan.arguments
+        for stage, predictions in self.predictions.items():
+            tokenizer = choose_tokenizer(arguments.rouge_tokenizer, self.plan.task_set.language)
+            headline = self.plan.task_set.main_task.headline_metric
+            path = self.plan.workspace.scores(self.name, stage)
+            self.scores[stage] = score(predictions, headline, tokenizer, arguments.bootstrap_resamples, arguments.seed, path)
+
+    def record(self) -> dict[str, Any]:
+        """Write results.json, the last thing an experiment does."""
+        arguments, path = self.plan.arguments, self.plan.workspace.results(self.name)
+        earlier = read_json(path) if path.is_file() else {"stages": {}, "training": None, "settings": {}}
+        training = earlier["training"]
+        if self.plan.written_adapter:
+            training = read_json(self.plan.workspace.stored_model(self.plan.written_adapter) / RECORD_FILE)["report"]
+        results = results_record(
+            experiment=self.name,
+            method=self._label(),
+            journal=self.journal,
+            cost=self._cost(),
+            scores=self.scores,
+            predictions=self.predictions,
+            training=training,
+            arguments=arguments,
+            settings=earlier["settings"] | settings_of_adapter(self.plan, self.data) | self._settings_of_predictions(),
+            available={stage: examples.available for stage, examples in self.data.stages.items()},
+        )
+        settings_path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
+        used = [*self.data.stages.values(), *self.data.training, *([self.data.solved] if self.data.solved else [])]
+        results["data"] = earlier.get("data", {}) | {one.dataset.name: one.provenance for one in used}
+        results["predictions_made_by"] = read_json(settings_path).get("made_by", {}) if settings_path.is_file() else {}
+        results["stages"] = earlier["stages"] | results["stages"]
+        write_json(path, results)
+        return results
+
+    def _label(self) -> str:
+        """What the results call the method."""
+        arguments = self.plan.arguments
+        label = arguments.calibrate or arguments.lora_merge_strategy or self.plan.method
+        if arguments.in_context_examples:
+            return "in_context_learning" if self.plan.method == ZERO_SHOT else f"{label}+in_context_learning"
+        return f"shared_{label}" if self._is_shared() else label
+
+    def _is_shared(self) -> bool:
+        """Whether the calibration was learned for several compositional tasks, here or in the experiment that it is taken from."""
+        if not self.plan.arguments.stored_calibration:
+            return self.plan.calibrates and len(self.plan.merge_sets) > 1
+        record = self.plan.workspace.stored_model(self.plan.arguments.stored_calibration) / RECORD_FILE
+        return record.is_file() and len(read_json(record)["settings"]["merge_datasets"]) > 1
+
+    def _settings_of_predictions(self) -> dict[str, Any]:
+        """With the adapter that the predictions are made with, which may have been made by this experiment."""
+        settings = settings_of_predictions(self.plan, self.data)
+        return settings | ({"hash_of_adapter": hash_of_adapter(self.adapter_folders[0])} if self.adapter_folders else {})
+
+    def _guard_predictions(self) -> None:
+        """Leave the settings beside the predictions; raises UserError when earlier ones were made with other settings."""
+        path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
+        earlier, now = settings_of_earlier_predictions(path.parent), self._settings_of_predictions()
+        if mistakes := differences(f"predictions of {self.name}", earlier, now):
+            raise UserError(*mistakes)
+        write_json(path, earlier | now)
+
+    def _predict_in_steps(self, stage: str, examples: Examples) -> list[Prediction]:
+        """The main task's adapter answers first; its answers are the inputs of the first auxiliary task's, and so on."""
+        from compositional.prediction.predict import join_steps, read_predictions
+
+        path = self.plan.workspace.predictions(self.name, stage)
+        if path.is_file():
+            return read_predictions(path)
+        self.engines.expect_rank(max(map(highest_rank, self.adapter_folders)))
+        steps: list[list[Prediction]] = []
+        for number, (task, folder) in enumerate(zip(examples.dataset.tasks, self.adapter_folders, strict=True), start=1):
+            inputs = examples.chosen
+            if steps:
+                inputs = [replace(example, input=one.output) for example, one in zip(inputs, steps[-1], strict=True)]
+            step_path = path.with_name(f"{stage}.step{number}.jsonl")
+            steps.append(self._predict(step_path, inputs, instruction((task,)), folder, f"{stage}, step {number}"))
+        return join_steps(path, examples.chosen, steps)
+
+    def _predict(self, path: Path, examples: list, asked: str, adapter: Path | None, description: str) -> list[Prediction]:
+        from compositional.models.chat import ChatEncoder
+        from compositional.prediction import make_generator
+        from compositional.prediction.predict import predict_split
+
+        base = self.plan.base
+        encoder = ChatEncoder(base.tokenizer(), demonstrations(self.plan, self.data))
+        settings = prediction_settings(self.plan, encoder.demonstrations_length)
+        log_path = log_file(self.plan.workspace.logs(self.name))
+
+        def start() -> Generator:
+            self._note_generator(path.stem, settings)
+            return make_generator(base, adapter, settings, self.engines, log_path)
+
+        return predict_split(path, examples, asked, encoder, settings, start, f"{self.name}: {description}")
+
+    def _note_generator(self, part: str, settings: PredictionSettings) -> None:
+        """Leave beside the predictions what made them last; another machine may go on with them."""
+        path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
+        earlier = read_json(path)
+        made_by = earlier.get("made_by", {}) | {part: {"backend": settings.backend, "dtype": settings.dtype, "device": device()}}
+        write_json(path, earlier | {"made_by": made_by})
+
+    def _cost(self) -> Cost:
+        """What the method needs on a device beyond the base model and one adapter per single task, measured from the files."""
+        if self.plan.method == MULTI_STEP:
+            return Cost(inferences_per_example=len(self.adapter_folders))
+        names = {JOINT_EXPERT: [WEIGHTS_FILE], CALIBRATION: [LEARNED_FILE, CALIBRATION_FILE], MERGE: [LEARNED_FILE]}
+        files = [folder / name for folder in self.adapter_folders for name in names.get(self.plan.method, [])]
+        there = [path for path in files if path.is_file()]
+        return Cost(extra_parameters=sum(map(count_parameters, there)), extra_bytes=sum(path.stat().st_size for path in there))

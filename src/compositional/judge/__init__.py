@@ -1,0 +1,1 @@
+"""Judging stored predictions: is each output what was asked for, yes or no?"""

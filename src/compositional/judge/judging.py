@@ -1,0 +1,183 @@
+"""Judge the predictions of experiments: verdicts in a file, resumably, and their share of yes in a record."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compositional.core.errors import UserError
+from compositional.core.files import hash_of_files, read_json, write_json
+from compositional.core.logs import log_file, log_to_file, quieten_libraries
+from compositional.core.machine import environment
+from compositional.core.resumable import chunks, complete_rows, has_rows, partial_of
+from compositional.core.tables import percent
+from compositional.judge.plan import SPLITS, JudgedExperiment, JudgePlan
+from compositional.judge.question import Judge, Request, Verdict, prompt_hash, verdict_of
+from compositional.models.base_model import POCKET, BaseModel
+from compositional.prediction.predict import read_predictions
+from compositional.prediction.vllm_backend import Engines
+from compositional.prediction.vllm_engine import EngineSettings, check_vllm, usable_gpus
+from compositional.scoring.bootstrap import bootstrap_interval
+
+logger = logging.getLogger(__name__)
+
+
+def check_judgeable(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> None:
+    """Raise UserError when verdicts exist that were given under other settings."""
+    if plan.arguments.overwrite:
+        return
+    path = plan.workspace.verdicts(experiment.name, plan.arguments.stage, plan.judge_name)
+    if has_rows(path) and not _settings_file(path).is_file():
+        raise UserError(f"{path} has verdicts, and {_settings_file(path).name} is missing: --overwrite judges anew")
+    earlier = read_json(_settings_file(path)) if has_rows(path) else {}
+    settings = _settings(plan, experiment, judge)
+    differing = [key for key in earlier.keys() & settings.keys() if earlier[key] != settings[key]]
+    if differing:
+        listed = "; ".join(f"{key} was {earlier[key]}, is {settings[key]}" for key in sorted(differing))
+        raise UserError(
+            f"{experiment.name} was judged by {plan.judge_name} under other settings ({listed}): --overwrite judges it anew"
+        )
+
+
+def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> dict[str, Any]:
+    """Judge one experiment's predictions and write its record; returns the record."""
+    name, stage = experiment.name, plan.arguments.stage
+    path = plan.workspace.verdicts(name, stage, plan.judge_name)
+    if plan.arguments.overwrite:
+        _throw_away(plan, name, path)
+    settings = _settings(plan, experiment, judge)
+    write_json(_settings_file(path), settings)
+    predictions = {one.id: one for one in read_predictions(plan.workspace.predictions(name, stage))}
+
+    def verdicts_of(ids: list[str]) -> list[dict[str, Any]]:
+        requests = [Request(experiment.dataset, SPLITS[stage], predictions[id].input, predictions[id].output) for id in ids]
+        return [asdict(verdict_of(id, reply)) for id, reply in zip(ids, judge.replies(requests), strict=True)]
+
+    def unjudged(done: set[str]) -> list[list[str]]:
+        return chunks([id for id in predictions if id not in done], plan.arguments.batch_size)
+
+    rows = complete_rows(path, list(predictions), unjudged, judge.start, verdicts_of, f"{name}: judge")
+    return _record(plan, experiment, settings, [Verdict(**row) for row in rows])
+
+
+def _throw_away(plan: JudgePlan, name: str, verdicts: Path) -> None:
+    """Remove the verdicts of an earlier run, and what the record says of them."""
+    for old in (verdicts, partial_of(verdicts)):
+        old.unlink(missing_ok=True)
+    record_path = plan.workspace.judgement(name, plan.judge_name)
+    if record_path.is_file():
+        record = read_json(record_path)
+        record["stages"].pop(plan.arguments.stage, None)
+        write_json(record_path, record)
+
+
+def show_judgement(plan: JudgePlan, experiment: str, record: dict[str, Any]) -> None:
+    """Show a record in a line or two."""
+    stage = plan.arguments.stage
+    found = record["stages"][stage]
+    counts = found["counts"]
+    share = f"yes {percent(found['yes'])} %" if found["yes"] else "no verdict at all"
+    logger.info("%s, %s, %d of %d examples judged: %s", experiment, stage, counts["judged"], counts["examples"], share)
+    for reason, count in counts["failures"].items():
+        logger.info("%s, %s: %d not judged: %s", experiment, stage, count, reason)
+    logger.info("%s", plan.workspace.judgement(experiment, plan.judge_name))
+
+
+def _settings(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> dict[str, Any]:
+    """What decides the verdicts."""
+    asks_a_model = judge.identity["judge"] != "rule"
+    predictions = plan.workspace.predictions(experiment.name, plan.arguments.stage)
+    return judge.identity | {
+        "prompt_hash": prompt_hash(experiment.dataset.tasks) if asks_a_model else None,
+        "hash_of_predictions": hash_of_files([predictions]),
+    }
+
+
+def _settings_file(verdicts: Path) -> Path:
+    return verdicts.with_suffix(".settings.json")
+
+
+def _record(plan: JudgePlan, experiment: JudgedExperiment, settings: dict[str, Any], verdicts: list[Verdict]) -> dict[str, Any]:
+    """Write the judge's record of an experiment, the last thing; other stages of it are kept."""
+    arguments, path = plan.arguments, plan.workspace.judgement(experiment.name, plan.judge_name)
+    judged = [float(verdict.verdict == "yes") for verdict in verdicts if verdict.verdict]
+    found = {
+        "yes": asdict(bootstrap_interval(judged, arguments.bootstrap_resamples, arguments.seed)) if judged else None,
+        "counts": {
+            "examples": len(verdicts),
+            "judged": len(judged),
+            "yes": int(sum(judged)),
+            "failures": dict(Counter(verdict.failure for verdict in verdicts if not verdict.verdict)),
+        },
+        "settings": settings,
+        "arguments": asdict(arguments),
+        "environment": environment(),
+    }
+    record = read_json(path) if path.is_file() else {"experiment": experiment.name, "judge": plan.judge_name, "stages": {}}
+    record["stages"][arguments.stage] = found
+    write_json(path, record)
+    return record
+
+
+LONGEST_QUESTION = 8192  # tokens, with the reply
+
+
+def judge_all(plan: JudgePlan, engines: Engines | None = None) -> dict[str, dict[str, Any]]:
+    """Judge all experiments of a call, with one judge; returns their records. Raises UserError for what can't be judged."""
+    quieten_libraries()
+    records = {}
+    with ExitStack() as stack:
+        shared = stack.enter_context(Engines()) if engines is None else engines
+        for experiment in plan.experiments:
+            stack.enter_context(plan.workspace.locked(judgement=f"{experiment.name}.{plan.judge_name}"))
+        judge = make_judge(plan, shared)
+        _check_all(plan, judge)
+        for experiment in plan.experiments:
+            with log_to_file(plan.workspace.logs(experiment.name)):
+                logger.debug("judging with %s", judge.identity)
+                records[experiment.name] = judge_experiment(plan, experiment, judge)
+            show_judgement(plan, experiment.name, records[experiment.name])
+    return records
+
+
+def _check_all(plan: JudgePlan, judge: Judge) -> None:
+    """Before the first request: hours may lie between it and the last."""
+    mistakes: list[str] = []
+    for experiment in plan.experiments:
+        try:
+            check_judgeable(plan, experiment, judge)
+        except UserError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise UserError(*mistakes)
+
+
+def make_judge(plan: JudgePlan, engines: Engines) -> Judge:
+    """The judge that a call asks for; a model in vLLM starts when it is asked for the first time."""
+    arguments = plan.arguments
+    name = arguments.judge_model_name_or_path
+    if name == POCKET:
+        from compositional.judge.local_judges import RuleJudge
+
+        return RuleJudge()
+    if arguments.judge_url:
+        from compositional.judge.url_judge import UrlJudge
+
+        return UrlJudge(arguments.judge_url, name)
+    from compositional.judge.local_judges import VllmJudge
+
+    model = BaseModel(name)
+    tensor_parallel_size = arguments.tensor_parallel_size or usable_gpus(model)
+    check_vllm(model, tensor_parallel_size)
+    longest = arguments.max_model_len or LONGEST_QUESTION
+    settings = EngineSettings(
+        dtype=arguments.judge_dtype,
+        max_model_len=min(longest, model.longest_sequence or longest),
+        gpu_memory_utilization=arguments.gpu_memory_utilization,
+        tensor_parallel_size=tensor_parallel_size,
+    )
+    return VllmJudge(model, settings, engines, log_file(plan.workspace.logs(plan.experiments[0].name)))

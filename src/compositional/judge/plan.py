@@ -1,0 +1,161 @@
+"""The flags of `llm_judge_eval.py`, and what a call of it will do, checked before any model is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from compositional.core.errors import UserError, nearest
+from compositional.core.files import read_json
+from compositional.core.flags import build_parser, flag, parse
+from compositional.core.workspace import Workspace
+from compositional.data import Dataset, Locations, find_dataset
+from compositional.experiment.resume import SETTINGS_FILE
+from compositional.models.base_model import POCKET, BaseModel
+
+
+@dataclass
+class JudgeArguments:
+    """Which predictions are judged, by whom, and how."""
+
+    experiment_name: list[str] = flag((), "what", "experiments whose stored predictions are judged (required)", repeatable=True)
+    stage: str = flag("test", "what", "split that was predicted", choices=("valid", "test"))
+    overwrite: bool = flag(False, "what", "throw away the verdicts of an earlier run of this judge")
+
+    judge_model_name_or_path: str = flag(
+        "meta-llama/Llama-3.1-70B-Instruct", "judge", "judge model: hub id, folder, or 'pocket' for Pocket's grammar", "inferred"
+    )
+    judge_url: str | None = flag(
+        None, "judge", "OpenAI-compatible URL of a server that has the model, such as http://localhost:8000/v1; default: vLLM, here"
+    )
+    judge_dtype: str = flag(
+        "auto", "judge", "precision of the judge model; auto: its own", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    max_model_len: int | None = flag(
+        None, "judge", "tokens of a question to the judge at most; longer ones count as failures; default: 8192, or what it takes"
+    )
+
+    bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples behind the 95 %% interval")
+    seed: int = flag(0, "scoring", "seed of the resampling")
+
+    batch_size: int = flag(64, "machine", "outputs judged at a time, between which a run can resume")
+    gpu_memory_utilization: float = flag(0.9, "machine", "share of each GPU's memory that vLLM takes")
+    tensor_parallel_size: int | None = flag(
+        None, "machine", "GPUs that vLLM spreads the judge over; default: all visible ones that its heads divide by"
+    )
+    workspace: str = flag(".", "machine", "folder that holds predictions and output")
+
+    @property
+    def judge_name(self) -> str:
+        """The judge's name in file names."""
+        name = self.judge_model_name_or_path
+        name = Path(name).resolve().name if Path(name).is_dir() else name
+        return re.sub(r"[^\w.-]", "_", name.replace("/", "--"))
+
+
+def parse_judge_arguments(argv: list[str]) -> tuple[JudgeArguments, list[str]]:
+    """Parse a command line of `llm_judge_eval.py`; see `flags.parse`."""
+    description = "Judge the stored predictions of experiments: is each output what was asked for, yes or no?"
+    return parse(build_parser(JudgeArguments, "llm_judge_eval.py", description), JudgeArguments, argv)
+
+
+_FOR_VLLM_HERE = ("judge_dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size")
+SPLITS = {"valid": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class JudgedExperiment:
+    """An experiment with stored predictions, and the data set that they answer."""
+
+    name: str
+    dataset: Dataset
+
+
+@dataclass(frozen=True)
+class JudgePlan:
+    """A call that holds together."""
+
+    arguments: JudgeArguments
+    workspace: Workspace
+    experiments: list[JudgedExperiment]
+
+    @property
+    def needs_hub(self) -> bool:
+        """Whether the judge model may have to come from the hub."""
+        return self.arguments.judge_url is None and not BaseModel(self.arguments.judge_model_name_or_path).is_local
+
+    @property
+    def judge_name(self) -> str:
+        """The judge's name in file names."""
+        return self.arguments.judge_name
+
+
+def make_judge_plan(arguments: JudgeArguments, found_while_parsing: Sequence[str] = ()) -> JudgePlan:
+    """Check a call; raises UserError with one line per mistake."""
+    mistakes = [*found_while_parsing, *_wrong_values(arguments)]
+    workspace = Workspace(Path(arguments.workspace))
+    experiments = []
+    for name in dict.fromkeys(arguments.experiment_name):
+        try:
+            experiments.append(_experiment(name, arguments, workspace))
+        except UserError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise UserError(*dict.fromkeys(mistakes))
+    return JudgePlan(arguments, workspace, experiments)
+
+
+def _wrong_values(arguments: JudgeArguments) -> list[str]:
+    model, url = arguments.judge_model_name_or_path, arguments.judge_url
+    mistakes = [] if arguments.experiment_name else ["--experiment_name is missing"]
+    for name in ("batch_size", "max_model_len", "bootstrap_resamples", "tensor_parallel_size"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            mistakes.append(f"--{name} {value}: must be at least 1")
+    if not 0 < arguments.gpu_memory_utilization <= 1:
+        mistakes.append(f"--gpu_memory_utilization {arguments.gpu_memory_utilization}: must be above 0 and at most 1")
+    if not 0 <= arguments.seed < 2**32:
+        mistakes.append(f"--seed {arguments.seed}: must be at least 0 and below 2^32")
+    if url is not None and not _is_url(url):
+        mistakes.append(f"--judge_url {url}: expected a URL such as http://localhost:8000/v1")
+    if url is not None and model == POCKET:
+        mistakes.append("--judge_url contradicts --judge_model_name_or_path pocket, which is no model")
+    if url is not None or model == POCKET:
+        given = [name for name in _FOR_VLLM_HERE if getattr(arguments, name) != getattr(JudgeArguments(), name)]
+        where = "behind --judge_url" if url is not None else "in place of a model"
+        mistakes += [f"--{name} is for a model in vLLM here: it means nothing to a judge {where}" for name in given]
+        return mistakes
+    try:
+        BaseModel(model).check_exists()
+    except UserError as error:
+        mistakes += [mistake.replace("--model_name_or_path", "--judge_model_name_or_path") for mistake in error.mistakes]
+    return mistakes
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a broken port or address
+        return False
+
+
+def _experiment(name: str, arguments: JudgeArguments, workspace: Workspace) -> JudgedExperiment:
+    if name.startswith(".") or "/" in name or "\\" in name or not name:
+        raise UserError(f"--experiment_name {name}: a name is needed, not a path")
+    folder = workspace.predictions_folder(name)
+    if not (folder / SETTINGS_FILE).is_file():
+        stored = [path.parent.name for path in folder.parent.glob(f"*/{SETTINGS_FILE}")]
+        hint = nearest(name, stored) if stored else "run_experiment.py makes them"
+        raise UserError(f"experiment {name} has no predictions in {folder.parent}: {hint}")
+    if not workspace.predictions(name, arguments.stage).is_file():
+        do = {"valid": "--do_valid", "test": "--do_predict"}[arguments.stage]
+        raise UserError(f"experiment {name} has no (whole) {arguments.stage} predictions: run it with {do}")
+    settings = read_json(folder / SETTINGS_FILE)
+    dataset = find_dataset(settings["secondary_task_dataset"] or settings["dataset"], Locations(workspace.root / "data", raw=None))
+    if arguments.judge_model_name_or_path == POCKET and not dataset.name.startswith("pocket_"):
+        raise UserError(f"experiment {name}: the judge pocket knows Pocket's sets only, not {dataset.name}; name a judge model")
+    return JudgedExperiment(name, dataset)

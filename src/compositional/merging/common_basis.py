@@ -1,0 +1,48 @@
+"""Merges in a common basis of the updates: KnOTS, and singular value calibration."""
+
+from __future__ import annotations
+
+from compositional.adapters.lora import LoraAdapter, LoraFactors, absent_as_zero, merged_by_module, stacked
+
+
+def knots(adapters: list[LoraAdapter], weights: list[float], *, density: float = 0.5) -> LoraAdapter:
+    """KnOTS: the updates are brought into one basis before they are merged, so that what is alike stands at the same place.
+
+    [ΔW_1 ... ΔW_N] = U S [V_1 ... V_N]ᵀ by SVD; the V_i are merged by TIES (trim, elect, average), and ΔW = U S Vᵀ. The rank is the
+    sum of the ranks at most, without any truncation. Source: arXiv 2410.19735, with TIES; its code trims S V_i, over the whole
+    model, where this trims V_i, module by module.
+    """
+    from compositional.adapters.low_rank import svd_side_by_side
+    from compositional.adapters.sparsity import agreeing_mean, trim
+
+    def aligned(parts: list[tuple[float, LoraFactors]], path: str) -> LoraFactors:
+        US, bases = svd_side_by_side([factors for _, factors in parts])
+        trimmed = [trim(basis, density) for basis in bases]
+        return LoraFactors(agreeing_mean([weight for weight, _ in parts], trimmed).float(), US.float(), scaling=1.0)
+
+    return merged_by_module("knots", absent_as_zero(adapters), weights, aligned)
+
+
+def svc(adapters: list[LoraAdapter], weights: list[float], *, alpha: float = 1.0) -> LoraAdapter:
+    """Singular value calibration of the linear merge: directions that several updates share are not counted several times.
+
+    ΔW = Σ w_i ΔW_i = U S Vᵀ. With a_i = u_rᵀ ΔW_i and a = u_rᵀ ΔW, the r-th singular value is divided by the larger of
+    mean_i <a, a_i> / <a_i, a_i> and alpha where all <a, a_i> are positive, and kept otherwise. Closed form, no data. Source: arXiv
+    2602.05536. It corrects sums (weights 1 1); a mean (1/2 1/2) has nothing above alpha = 1.
+    """
+    import torch
+
+    from compositional.adapters.low_rank import svd_of_product
+
+    def calibrated(parts: list[tuple[float, LoraFactors]], path: str) -> LoraFactors:
+        U, S, Vh = svd_of_product(stacked(parts))
+        merged = S.unsqueeze(1) * Vh  # row r is u_rᵀ ΔW
+        ratios = []
+        for _, factors in parts:
+            rows = factors.scaling * (U.T @ factors.B.double()) @ factors.A.double()
+            ratios.append((merged * rows).sum(dim=1) / rows.square().sum(dim=1).clamp(min=1e-12))
+        ratios = torch.stack(ratios)
+        inflation = torch.where((ratios > 0).all(dim=0), ratios.mean(dim=0).clamp(min=alpha), 1.0)
+        return LoraFactors(Vh.float(), (U * (S / inflation)).float(), scaling=1.0)
+
+    return merged_by_module("svc", absent_as_zero(adapters), weights, calibrated)

@@ -1,0 +1,183 @@
+"""From text to token ids: instructions, chat prompts, targets, and cuts that are counted.
+
+Layout (the paper's later code base): an instruction line, a colon, a blank line and the text, in the user's turn, without
+a system prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compositional.core.errors import UserError
+from compositional.data import Example
+from compositional.tasks import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Llama 3.2's template puts today's date into every prompt unless it is given one; this is the template's own fallback.
+TEMPLATE_DATE = "26 Jul 2024"
+
+
+def instruction(tasks: tuple[Task, ...], prompt_style: str = "compositional") -> str:
+    """The instruction for one task, or for a main task and auxiliary ones; "empty" leaves the auxiliary ones out."""
+    main, *auxiliary = tasks
+    if prompt_style == "empty":
+        return main.instruction
+    return ", ".join([main.instruction, *(task.continuation for task in auxiliary)])
+
+
+def demonstration(instruction: str, text: str, answer: str) -> list[dict[str, str]]:
+    """A solved example as chat turns, for in-context learning."""
+    return [{"role": "user", "content": user_turn(instruction, text)}, {"role": "assistant", "content": answer}]
+
+
+def user_turn(instruction: str, text: str) -> str:
+    return f"{instruction}:\n\n{text}"
+
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids of a prompt that ends where the answer starts; `truncated` when the text had to be cut."""
+
+    ids: list[int]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class TrainingSequence:
+    """Token ids of prompt and target, and labels of equal length with IGNORED where there is no loss.
+
+    `merge_index` is the merge that the example goes through, where several are trained on at once.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    truncated: bool
+    merge_index: int | None = None
+
+    @property
+    def target_length(self) -> int:
+        """Tokens from the first label to the end."""
+        return len(self.labels) - next(index for index, label in enumerate(self.labels) if label != IGNORED)
+
+
+class ChatEncoder:
+    """Encodes prompts and targets by a tokenizer's chat template. `demonstrations` are chat turns before each question."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, demonstrations: Sequence[dict[str, str]] = ()) -> None:
+        self.tokenizer = tokenizer
+        self._demonstrations = list(demonstrations)
+        self.end_tokens = _end_tokens(tokenizer)
+        self._question = [{"role": "user", "content": "?"}]
+        self._asked = self._render(self._question, add_generation_prompt=True)
+
+    def prompt(self, instruction: str, text: str, max_length: int) -> Prompt:
+        """A chat prompt of at most `max_length` tokens. A longer one loses the end of its text, never the instruction or template.
+
+        Raises UserError when instruction and template alone don't fit.
+        """
+        ids = self._chat_ids(instruction, text)
+        if len(ids) <= max_length:
+            return Prompt(ids, truncated=False)
+        overhead = self.check_room(instruction, max_length)
+        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        kept = min(len(offsets), max_length - overhead)
+        while len(ids) > max_length:
+            ids = self._chat_ids(instruction, text[: offsets[kept - 1][1]] if kept > 0 else "")
+            kept -= max(1, len(ids) - max_length)
+        return Prompt(ids, truncated=True)
+
+    @property
+    def demonstrations_length(self) -> int:
+        """The tokens that the demonstrations add to a prompt."""
+        return len(self.question("?")) - len(self._ids(self._asked))
+
+    def check_room(self, instruction: str, max_length: int) -> int:
+        """Tokens of a prompt without any text; raises UserError when they leave no room for some."""
+        overhead = len(self._chat_ids(instruction, ""))
+        if overhead >= max_length:
+            shown = f", {len(self._demonstrations) // 2} solved examples" if self._demonstrations else ""
+            raise UserError(
+                f"{instruction!r}{shown} and the chat template take {overhead} tokens of {max_length}: raise the maximum length"
+            )
+        return overhead
+
+    def training_sequence(self, instruction: str, example: Example, max_length: int, train_on_source: bool) -> TrainingSequence:
+        """Prompt and target, together at most `max_length` tokens: the text is cut first, then a target longer than half of it."""
+        target = self.target(example.reference)
+        room = max_length - len(self._chat_ids(instruction, example.input))
+        kept_target = target[: max(room, max_length // 2)]
+        prompt = self.prompt(instruction, example.input, max_length - len(kept_target))
+        # Nothing predicts the first token.
+        source = [IGNORED, *prompt.ids[1:]] if train_on_source else [IGNORED] * len(prompt.ids)
+        labels = source + kept_target
+        return TrainingSequence(prompt.ids + kept_target, labels, prompt.truncated or len(kept_target) < len(target))
+
+    def target(self, text: str) -> list[int]:
+        """The target's tokens as the chat template writes an assistant's turn, up to and with the token that ends the turn."""
+        return self._up_to_end(self._ids(self._answer(text)))
+
+    def target_lengths(self, texts: list[str]) -> list[int]:
+        """The number of tokens that `target` gives for each text."""
+        return [len(self._up_to_end(ids)) for ids in self._ids([self._answer(text) for text in texts])]
+
+    def question(self, content: str) -> list[int]:
+        """Token ids of a chat prompt whose user's turn is `content`, uncut."""
+        return self._ids(self._question_text(content))
+
+    def question_lengths(self, contents: list[str]) -> list[int]:
+        """The number of tokens that `question` gives for each content."""
+        return [len(ids) for ids in self._ids([self._question_text(content) for content in contents])]
+
+    def _answer(self, text: str) -> str:
+        """An answer as the template writes it, up to the end of the conversation."""
+        answered = self._render([*self._question, {"role": "assistant", "content": text}], add_generation_prompt=False)
+        # Some templates rewrite the last turn (strip it, add a thought); the end-of-text token then ends the plain text.
+        return answered[len(self._asked) :] if answered.startswith(self._asked) else text + self.tokenizer.eos_token
+
+    def _up_to_end(self, ids: list[int]) -> list[int]:
+        """An answer's tokens up to and with the last one that ends a turn; the end-of-text token is added where there is none."""
+        ends = [index for index, token in enumerate(ids) if token in self.end_tokens]
+        return ids[: ends[-1] + 1] if ends else [*ids, self.tokenizer.eos_token_id]
+
+    def _question_text(self, content: str) -> str:
+        return self._render([*self._demonstrations, {"role": "user", "content": content}], add_generation_prompt=True)
+
+    def _ids(self, text: str | list[str]) -> list:
+        """Token ids of a text, or of each of several."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _chat_ids(self, instruction: str, text: str) -> list[int]:
+        return self.question(user_turn(instruction, text))
+
+    def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=TEMPLATE_DATE
+        )
+
+
+def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Token ids that end an answer: the end of text and, where the vocabulary has one, the end of a turn."""
+    vocabulary = tokenizer.get_vocab()
+    turn_ends = {vocabulary[mark] for mark in ("<|im_end|>", "<|eot_id|>") if mark in vocabulary}
+    return frozenset({tokenizer.eos_token_id} | turn_ends)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise UserError for a tokenizer without a chat template or an end-of-text token, without which nothing can be asked."""
+    if not tokenizer.chat_template:
+        raise UserError(f"the tokenizer of {name} has no chat template: use an instruction-tuned model")
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {name} has no end-of-text token")
+
+
+def left_padded(sequences: Sequence[Sequence[int]], fill: int) -> list[list[int]]:
+    """Sequences of equal length, filled up at the front."""
+    longest = max(map(len, sequences))
+    return [[fill] * (longest - len(sequence)) + list(sequence) for sequence in sequences]

@@ -1,0 +1,92 @@
+"""Prediction: greedy answers of a base model, with or without an adapter, to prompts, by vLLM or by transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compositional.models.base_model import BaseModel
+from compositional.models.chat import ChatEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from compositional.prediction.predict import Generator
+    from compositional.prediction.vllm_backend import Engines
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How answers are generated. Lengths are in tokens; `gpu_memory_utilization` and `tensor_parallel_size` are vLLM's."""
+
+    backend: str
+    max_new_tokens: int
+    max_prompt_length: int
+    batch_size: int
+    dtype: str
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated text; `cut_off` when it reached the limit of new tokens without an end."""
+
+    text: str
+    cut_off: bool
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of a predictions file. `intermediate` is the output of the step before the last, where there are several."""
+
+    id: str
+    input: str
+    reference: str
+    output: str
+    prompt_truncated: bool
+    output_cut_off: bool
+    intermediate: str | None = None
+
+
+class AnswerReader:
+    """Knows the tokens that end an answer: the chat template's, and those of the model's own generation settings."""
+
+    def __init__(self, base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.end_tokens = sorted(ChatEncoder(tokenizer).end_tokens | base.end_tokens())
+
+    def read(self, generated: list[int]) -> Answer:
+        """The text before the first token that ends an answer."""
+        end = next((index for index, token in enumerate(generated) if token in self.end_tokens), None)
+        text = self.tokenizer.decode(generated[:end], skip_special_tokens=True)
+        return Answer(text.strip(), cut_off=end is None)
+
+
+VLLM, TRANSFORMERS = "vllm", "transformers"
+# vLLM schedules prompts itself, transformers computes them as one batch.
+PROMPTS_AT_A_TIME = {VLLM: 256, TRANSFORMERS: 64}
+
+
+def resolve_backend(asked: str) -> str:
+    """The backend that is asked for; "auto" is vLLM where a GPU is, transformers otherwise."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    return VLLM if torch.cuda.is_available() else TRANSFORMERS
+
+
+def make_generator(
+    base: BaseModel, adapter: Path | None, settings: PredictionSettings, engines: Engines, log_path: Path
+) -> Generator:
+    """A generator of the settings' backend; raises UserError when it can't start."""
+    if settings.backend == VLLM:
+        from compositional.prediction.vllm_backend import VllmGenerator
+
+        return VllmGenerator(base, adapter, settings, engines, log_path)
+    from compositional.prediction.transformers_backend import TransformersGenerator
+
+    engines.make_room()
+    return TransformersGenerator(base, adapter, settings)

@@ -1,0 +1,88 @@
+"""What runs inside vLLM's workers: a calibration's biases in the model's linear modules. Imported by vLLM, by name.
+
+vLLM takes no LoRA adapter with a bias, and Learnable Calibration is one bias per module: it goes into the base layer that a
+LoRA wraps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from vllm.model_executor.layers.linear import LinearBase, MergedColumnParallelLinear, QKVParallelLinear
+from vllm.model_executor.models.registry import ModelRegistry
+from vllm.model_executor.utils import set_weight_attrs
+
+from compositional.adapters.peft_folder import read_shapes
+from compositional.calibration.parameters import read_biases
+from compositional.core import processes as lifeline  # noqa: F401 - importing it is what it is for
+
+# vLLM's own StableLM takes no LoRA. A worker imports this module before it looks its model's class up.
+ModelRegistry.register_model("StableLmForCausalLM", "compositional.prediction.vllm_stablelm:StableLmForCausalLMWithLora")
+
+
+class CalibrationExtension:
+    """Methods that vLLM adds to its workers (`worker_extension_cls`)."""
+
+    def set_calibration(self, folder: str | None) -> int:
+        """Add the biases of a stored Learnable Calibration to those of the model, in place of any set before; None takes them away.
+
+        Returns the number of modules that got one. Raises KeyError when the model has no module of a bias's name.
+        """
+        own: dict[str, tuple[LinearBase, torch.nn.Parameter | None]] = self.__dict__.setdefault("own_biases", {})
+        for layer, bias in own.values():
+            layer.bias = bias
+        own.clear()
+        if folder is None:
+            return 0
+        model = self.get_model()
+        layers = _linear_layers(model)
+        biases = read_biases(Path(folder), read_shapes(Path(folder)))
+        for path, bias in biases.items():
+            name, shard = _place(path, layers, getattr(model, "packed_modules_mapping", {}))
+            layer = layers[name]
+            if name not in own:
+                own[name] = (layer, layer.bias)
+                layer.bias = _copy_or_zeros(layer)
+            layer.bias.data += _shard_of(layer, bias, shard)
+        return len(biases)
+
+
+def _linear_layers(model: torch.nn.Module) -> dict[str, LinearBase]:
+    """The model's linear layers by path; of those that a LoRA wraps, the wrapped ones."""
+    found = {path: getattr(module, "base_layer", module) for path, module in model.named_modules()}
+    return {path: layer for path, layer in found.items() if isinstance(layer, LinearBase)}
+
+
+def _place(path: str, layers: dict[str, Any], packed: dict[str, list[str]]) -> tuple[str, int | str | None]:
+    """The layer that holds a module, and which part of it the module is, as vLLM's weight loaders name parts."""
+    parent, _, leaf = path.rpartition(".")
+    for whole, parts in packed.items():
+        name = f"{parent}.{whole}"
+        if leaf in parts and name in layers:
+            if isinstance(layers[name], QKVParallelLinear):
+                return name, "qkv"[parts.index(leaf)]
+            if isinstance(layers[name], MergedColumnParallelLinear):
+                return name, parts.index(leaf)
+    return path, None
+
+
+def _copy_or_zeros(layer: LinearBase) -> torch.nn.Parameter:
+    """A parameter with the layer's own bias, or with zeros."""
+    if layer.bias is not None:
+        bias = layer.bias.detach().clone()
+    else:
+        size = getattr(layer, "output_size_per_partition", layer.output_size)
+        bias = torch.zeros(size, dtype=layer.params_dtype, device=layer.weight.device)
+    return torch.nn.Parameter(bias, requires_grad=False)
+
+
+def _shard_of(layer: LinearBase, bias: torch.Tensor, shard: int | str | None) -> torch.Tensor:
+    """A module's bias at its place in this worker's part of a layer, zeros elsewhere, cut by vLLM's own weight loader."""
+    placed = torch.nn.Parameter(torch.zeros_like(layer.bias), requires_grad=False)
+    if hasattr(layer, "output_sizes") or hasattr(layer, "gather_output"):
+        set_weight_attrs(placed, {"output_dim": 0})  # column-parallel: each worker has some of the outputs
+    loaded = bias.to(placed)
+    layer.weight_loader(placed, loaded, shard) if shard is not None else layer.weight_loader(placed, loaded)
+    return placed.data

@@ -1,0 +1,75 @@
+"""Translation from English by MarianMT (Helsinki-NLP/opus-mt-en-*), the paper's translator by its later code base.
+
+A text of more than 384 tokens is split, translated piece by piece and joined. The models decode with their own
+settings (beam search).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from compositional.core.errors import UserError
+from compositional.models.published import PublishedModel
+from compositional.preparation.text_models import LoadedModel, TextModelSettings, rewrite_in_pieces
+from compositional.tasks import Task
+
+TASKS = ("translation",)
+REVISION = "9fe2b441f897d8d6cea0e6261dc2f680ba0144f92e4110c7e0d5ebd128ac21b2"
+DEFAULT_MODEL = "Helsinki-NLP/opus-mt-en-{language}"
+LONGEST = 512  # tokens of a translation; a text has three quarters of them at most, for translations are longer
+_FLAG = "--translator_model"
+
+
+def text_model(task: Task, settings: TextModelSettings) -> MarianTranslator:
+    name = (settings.model or DEFAULT_MODEL).replace("{language}", task.variant)
+    return MarianTranslator(PublishedModel(name), settings)
+
+
+class MarianTranslator(LoadedModel):
+    """A MarianMT model with its SentencePiece tokenizer, on this process's GPU if there is one."""
+
+    batch_size = 64
+
+    def __init__(self, published: PublishedModel, settings: TextModelSettings) -> None:
+        self.published = published
+        self.settings = settings
+
+    def identity(self) -> dict[str, Any]:
+        return {"model": self.published.identity(), "dtype": self.settings.dtype}
+
+    def check(self) -> None:
+        from compositional.models.published import check_files, check_published
+
+        config = check_published(self.published, _FLAG)
+        if config.model_type != "marian":
+            raise UserError(f"{_FLAG} {self.published.name}: expected a Marian model, found {config.model_type}")
+        check_files(self.published, _FLAG, "source.spm", "target.spm", "vocab.json")
+
+    def start(self) -> None:
+        if self.model is not None:
+            return
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        from compositional.models.published import load_published
+
+        with warnings.catch_warnings():  # the tokenizer doesn't use the package that it recommends
+            warnings.filterwarnings("ignore", message=".*sacremoses")
+            self.tokenizer = load_published(AutoTokenizer, self.published, _FLAG)
+        self.model = load_published(AutoModelForSeq2SeqLM, self.published, _FLAG, self.settings.dtype)
+        self.longest = min(LONGEST, self.model.config.max_position_embeddings)
+        self.longest_text = self.longest * 3 // 4
+
+    def rewrite(self, texts: list[str]) -> list[str]:
+        return rewrite_in_pieces(texts, self._length, self.longest_text, self._translate)
+
+    def _length(self, text: str) -> int:
+        return len(self.tokenizer(text)["input_ids"])
+
+    def _translate(self, texts: list[str]) -> list[str]:
+        import torch
+
+        batch = self.tokenizer(texts, return_tensors="pt", padding=True)
+        with torch.inference_mode():
+            ids = self.model.generate(**batch.to(self.model.device), max_length=self.longest, do_sample=False)
+        return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]

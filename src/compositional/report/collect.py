@@ -1,0 +1,106 @@
+"""What the experiments of a table have left: scores and verdicts by example, cost, seconds, and settings that differ."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compositional.core.errors import UserError
+from compositional.core.files import read_json, read_json_lines
+from compositional.core.workspace import Workspace
+from compositional.sweep.ablations import Ablation
+from compositional.sweep.selection import Cell
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An experiment's results: (examples) scores of the headline metric, and 1 or 0 for the judge's yes or no (NaN: no verdict)."""
+
+    cell: Cell
+    ids: list[str]
+    quality: np.ndarray
+    judged: np.ndarray | None
+    results: dict[str, Any]
+
+    @property
+    def stratum(self) -> str:
+        return f"{self.cell.sub_task.name} {self.cell.model}".strip()
+
+
+def collect(cells: list[Cell], workspace: Workspace, stage: str, judge: str) -> list[Outcome]:
+    """The outcomes of those cells that there are; raises UserError for files that don't belong together."""
+    found = [outcome for cell in cells if (outcome := _outcome(cell, workspace, stage, judge))]
+    ids: dict[str, tuple[str, list[str]]] = {}
+    for outcome in found:
+        name, expected = ids.setdefault(outcome.stratum, (outcome.cell.experiment, outcome.ids))
+        if outcome.ids != expected:
+            raise UserError(f"{outcome.cell.experiment} and {name} predicted different examples: make both again with one setting")
+    return found
+
+
+def _outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> Outcome | None:
+    results_path = workspace.results(cell.experiment)
+    results = read_json(results_path) if results_path.is_file() else {"stages": {}}
+    if stage not in results["stages"]:
+        return None
+    scores, path = results["stages"][stage], workspace.scores(cell.experiment, stage)
+    if not path.is_file():
+        _score_again(cell, workspace, stage, scores)
+    rows = [row for _, row in read_json_lines(path)]
+    quality = np.array([row[scores["headline_metric"]] for row in rows])
+    ids = [row["id"] for row in rows]
+    return Outcome(cell, ids, quality, _verdicts(cell, workspace, stage, judge, ids), results)
+
+
+def _score_again(cell: Cell, workspace: Workspace, stage: str, scores: dict[str, Any]) -> None:
+    """Results of an earlier version have no scores by example: they follow from the predictions."""
+    from compositional.prediction.predict import read_predictions
+    from compositional.scoring.score import score
+
+    made = workspace.predictions(cell.experiment, stage)
+    if not made.is_file():
+        raise UserError(f"{made} is missing: run the experiment again with --overwrite")
+    logger.info("scoring the examples of %s", cell.experiment)
+    predictions = read_predictions(made)
+    path = workspace.scores(cell.experiment, stage)
+    score(predictions, scores["headline_metric"], scores["rouge_tokenizer"], resamples=1, seed=0, path=path)
+
+
+def _verdicts(cell: Cell, workspace: Workspace, stage: str, judge: str, ids: list[str]) -> np.ndarray | None:
+    path = workspace.verdicts(cell.experiment, stage, judge)
+    if not path.is_file():
+        return None
+    verdicts = {row["id"]: {"yes": 1.0, "no": 0.0}.get(row["verdict"], np.nan) for _, row in read_json_lines(path)}
+    if set(verdicts) != set(ids):
+        raise UserError(f"{path} judges other examples than were predicted: judge {cell.experiment} again")
+    values = np.array([verdicts[id] for id in ids])
+    return values if np.isfinite(values).any() else None
+
+
+_BUDGET = (
+    *("num_examples_merge", "calibration_epochs", "calibration_learning_rate", "calibration_rank", "calibration_layer_groups"),
+    *("max_train_examples", "num_train_epochs", "learning_rate", "batch_size", "gradient_accumulation_steps", "trainer"),
+    *("lora_rank", "lora_alpha", "lora_merge_options", "max_new_tokens", "prediction_dtype"),
+)
+
+
+def unlike_settings(outcomes: list[Outcome], ablation: Ablation | None) -> list[str]:
+    """A line per setting that differs in a row, or in an ablation's series, though the table does not vary it."""
+    series = {method.label: method.series for method in ablation.methods} if ablation else {}
+    varied = ablation.varies if ablation else ()
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for one in outcomes:
+        arguments = one.results.get("arguments", {})
+        if arguments.get("stored_calibration"):
+            continue  # what it took over was learned with another experiment's settings
+        for name in _BUDGET:
+            if name in arguments and f"--{name}" not in varied:
+                group = series.get(one.cell.label) or one.cell.label
+                found.setdefault((group, name), {})[json.dumps(arguments[name])] = None
+    return [f"{group}: --{name} {', '.join(values)}" for (group, name), values in found.items() if len(values) > 1]

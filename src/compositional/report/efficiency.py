@@ -1,0 +1,163 @@
+"""What each method costs a device beyond the base model and one LoRA per task: the paper's Table 2, measured from files.
+
+    python -m compositional.report.efficiency                                          the paper's three models, from their
+    public shapes
+    python -m compositional.report.efficiency --model_name_or_path MODEL ...           any models, from their configurations
+    python -m compositional.report.efficiency --adapter stored_models/NAME ...         stored adapters and calibrations, as they are
+
+No weights are downloaded: adapters and calibrations of the right shapes are written to a temporary folder and measured.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from compositional.adapters.peft_folder import CALIBRATION_FILE
+from compositional.calibration import LC, LC_PLUS_PLUS, CalibrationSpec
+from compositional.core.errors import UserError
+from compositional.core.flags import build_parser, flag, parse
+from compositional.core.hub import use_cache_without_network
+from compositional.core.processes import exit_code_of
+from compositional.core.tables import aligned
+
+MEBIBYTE = 2**20
+# (layers, hidden size, size of keys and values, feed-forward size), from the models' public configurations.
+PAPER_MODELS = {
+    "Llama 3.2 1B": (16, 2048, 512, 8192),
+    "Qwen2.5 1.5B": (28, 1536, 256, 8960),
+    "StableLM 2 1.6B": (24, 2048, 2048, 5632),
+}
+JOINT_EXPERT = "Joint-expert LoRA"
+LABELS = {LC: "Learnable Calibration", LC_PLUS_PLUS: "Learnable Calibration++"}
+# Mean parameters and storage in the paper's Table 2.
+PAPER = {JOINT_EXPERT: ("30M", "57.10 MB"), LABELS[LC]: ("23K", "0.05 MB"), LABELS[LC_PLUS_PLUS]: ("166K", "0.32 MB")}
+
+Shapes = dict[str, tuple[int, int]]
+
+
+@dataclass
+class EfficiencyArguments:
+    """Of what the table is."""
+
+    model_name_or_path: list[str] = flag((), "what", "models: hub ids, folders or 'pocket'; default: the paper's three, by shape")
+    adapter: list[str] = flag((), "what", "folders of stored adapters and calibrations, measured as they are")
+    lora_rank: int = flag(32, "what", "rank of the joint-expert LoRA", "arith")
+    calibration_rank: int = flag(4, "what", "rank of LC++", "arith")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Parameters and bytes of a file."""
+
+    parameters: int
+    bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> Measured:
+        from compositional.core.files import count_parameters
+
+        return cls(count_parameters(path), path.stat().st_size)
+
+
+def paper_shapes(layers: int, hidden: int, key_value: int, feed_forward: int) -> Shapes:
+    """(d_out, d_in) of the seven linear modules of each layer."""
+    attention = {
+        "q_proj": (hidden, hidden),
+        "k_proj": (key_value, hidden),
+        "v_proj": (key_value, hidden),
+        "o_proj": (hidden, hidden),
+    }
+    ffn = {"gate_proj": (feed_forward, hidden), "up_proj": (feed_forward, hidden), "down_proj": (hidden, feed_forward)}
+    of_layer = {f"self_attn.{name}": s for name, s in attention.items()} | {f"mlp.{name}": s for name, s in ffn.items()}
+    return {f"model.layers.{layer}.{name}": shape for layer in range(layers) for name, shape in of_layer.items()}
+
+
+def measure(shapes: Shapes, lora_rank: int, calibration_rank: int) -> dict[str, Measured]:
+    """A joint-expert LoRA, LC and LC++ for modules of these shapes, written in float16 and measured."""
+    import torch
+
+    from compositional.adapters.lora import LoraAdapter, LoraFactors
+    from compositional.adapters.peft_folder import WEIGHTS_FILE, write_adapter
+    from compositional.calibration.parameters import Calibration
+
+    factors = {
+        path: LoraFactors(torch.zeros(lora_rank, d_in), torch.zeros(d_out, lora_rank), 0.5)
+        for path, (d_out, d_in) in shapes.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        write_adapter(Path(folder), LoraAdapter(JOINT_EXPERT, "base", factors), "float16")
+        found = {JOINT_EXPERT: Measured.of(Path(folder) / WEIGHTS_FILE)}
+        for method, label in LABELS.items():
+            spec = CalibrationSpec(method, for_each_component=True, rank=calibration_rank)
+            found[label] = Measured.of(Calibration(spec, shapes).write(Path(folder), "float16"))
+    return found
+
+
+def table_of_models(models: dict[str, Shapes], lora_rank: int, calibration_rank: int, with_paper: bool) -> str:
+    """A line per method: parameters by model, their mean, and mean storage in MiB, beside the paper's figures for its models."""
+    found = {name: measure(shapes, lora_rank, calibration_rank) for name, shapes in models.items()}
+    mean = ["mean"] if len(models) > 1 else []
+    header = ("method", "inferences", *models, *mean, "storage", *(["paper", "paper's storage"] if with_paper else []))
+    multi_step = (
+        "Multi-step LoRA usage",
+        "2×",
+        *["0"] * (len(models) + len(mean)),
+        "0.00 MiB",
+        *(["0", "0.00 MB"] if with_paper else []),
+    )
+    lines = [header, multi_step]
+    for label in (JOINT_EXPERT, *LABELS.values()):
+        measured = [by_label[label] for by_label in found.values()]
+        parameters = [one.parameters for one in measured]
+        averages = [f"{sum(parameters) / len(parameters):,.0f}"] if mean else []
+        storage = sum(one.bytes for one in measured) / len(measured) / MEBIBYTE
+        paper = PAPER[label] if with_paper else ()
+        lines.append((label, "1×", *(f"{count:,}" for count in parameters), *averages, f"{storage:.3f} MiB", *paper))
+    return aligned(lines)
+
+
+def table_of_adapters(folders: list[Path]) -> str:
+    """A line per folder: its adapter's parameters and bytes, and its calibration's, where it has one."""
+    from compositional.adapters.peft_folder import WEIGHTS_FILE, read_config
+
+    lines = [("adapter", "parameters", "bytes", "calibration's parameters", "calibration's bytes")]
+    for folder in folders:
+        read_config(folder)
+        files = [folder / WEIGHTS_FILE, folder / CALIBRATION_FILE]
+        measured = [Measured.of(path) if path.is_file() else Measured(0, 0) for path in files]
+        lines.append((folder.name, *(f"{n:,}" for one in measured for n in (one.parameters, one.bytes))))
+    return aligned(lines)
+
+
+def run(argv: list[str]) -> str:
+    """The table that a command line asks for; raises UserError for the user's mistakes."""
+    from compositional.models.base_model import BaseModel
+
+    parser = build_parser(
+        EfficiencyArguments, "python -m compositional.report.efficiency", "Parameters and storage of each method, from files."
+    )
+    arguments, mistakes = parse(parser, EfficiencyArguments, argv)
+    ranks = {"lora_rank": arguments.lora_rank, "calibration_rank": arguments.calibration_rank}
+    mistakes += [f"--{name} {rank}: must be at least 1" for name, rank in ranks.items() if rank < 1]
+    if mistakes:
+        raise UserError(*mistakes)
+    if arguments.adapter:
+        return table_of_adapters([Path(name) for name in arguments.adapter])
+    if not arguments.model_name_or_path:
+        models = {name: paper_shapes(*sizes) for name, sizes in PAPER_MODELS.items()}
+        return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=True)
+    bases = {name: BaseModel(name) for name in arguments.model_name_or_path}
+    if not all(base.is_local for base in bases.values()):
+        use_cache_without_network()
+    models = {}
+    for name, base in bases.items():
+        base.check_exists()
+        models[name] = {path: shape for path, shape in base.linear_shapes().items() if not path.endswith("lm_head")}
+    return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=False)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(lambda: print(run(sys.argv[1:]), end="")))

@@ -1,0 +1,185 @@
+"""Plots of a table as SVG: quality against cost or against a setting, and losses against updates."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compositional.report.collect import Outcome
+from compositional.report.table import Column, Table, belongs
+from compositional.scoring.bootstrap import Interval
+from compositional.sweep.methods import Method
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FAINT = "#8a93a5"
+_INK = "#1c2330"
+
+
+def draw_panels(name: str, columns: list[Column], draw: Callable[[Axes, Column], None], shares_legend: bool = False) -> str:
+    """Let `draw` fill a panel per column. A legend that they share stands below; equal tables give equal files."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    with pyplot.rc_context({"font.size": 9, "svg.hashsalt": name, "svg.fonttype": "none", "text.color": _INK}):
+        figure, panels = pyplot.subplots(1, len(columns), figsize=(5.4 * len(columns), 4), squeeze=False, layout="constrained")
+        named = {}
+        for axes, column in zip(panels[0], columns, strict=True):
+            draw(axes, column)
+            axes.grid(axis="y", linewidth=0.4)
+            axes.spines[["top", "right"]].set_visible(False)
+            handles, labels = axes.get_legend_handles_labels()
+            named |= dict(zip(labels, handles, strict=True))
+        if shares_legend and named:
+            place = {"loc": "outside lower center", "ncols": 2 * len(columns)}
+            figure.legend(named.values(), named.keys(), fontsize=8, frameon=False, **place)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        pyplot.close(figure)
+    return out.getvalue()
+
+
+def percent(interval: Interval) -> tuple[float, tuple[float, float]]:
+    """A mean in percent, and how far its interval reaches below and above; by rounding, equal scores' mean may lie outside."""
+    return 100 * interval.mean, (100 * max(0.0, interval.mean - interval.low), 100 * max(0.0, interval.high - interval.mean))
+
+
+_MARKERS = "osD^vP*X"  # of the best methods, which the legend names; the others are grey
+
+
+def storage_plot(table: Table, outcomes: list[Outcome]) -> str:
+    """Quality against extra storage in KiB, as SVG; on a logarithmic axis, with a place of its own for methods that need none."""
+
+    def storage(axes: Axes) -> None:
+        axes.set_xscale("symlog", linthresh=0.1)
+        axes.set_xlim(-0.03, 2 * axes.get_xlim()[1])
+        axes.set_xlabel("extra storage on the device (KiB)")
+
+    return _plot("storage", table, _mean_cost(outcomes, "extra_bytes", 1 / 1024), storage)
+
+
+def inferences_plot(table: Table, outcomes: list[Outcome]) -> str:
+    """Quality against inferences per example, as SVG."""
+
+    def inferences(axes: Axes) -> None:
+        axes.set_xlim(0.5, axes.get_xlim()[1] + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("inferences per example")
+
+    return _plot("inferences", table, _mean_cost(outcomes, "inferences_per_example"), inferences)
+
+
+def _mean_cost(outcomes: list[Outcome], name: str, unit: float = 1.0) -> dict[str, float]:
+    """A cost by the row's label, the mean over its experiments."""
+    found: dict[str, list[float]] = {}
+    for one in outcomes:
+        found.setdefault(one.cell.label, []).append(unit * one.results["cost"][name])
+    return {label: float(np.mean(values)) for label, values in found.items()}
+
+
+def _plot(name: str, table: Table, costs: dict[str, float], finish: Callable[[Axes], None]) -> str:
+    """A panel per column of the headline metric, a point with its interval per method; the best over all columns have names."""
+    named = _best(table)
+
+    def draw(axes: Axes, column: Column) -> None:
+        for label in sorted(table.rows, key=lambda one: one in named):
+            if not (interval := table.rows[label][column].interval):
+                continue
+            number = named.index(label) if label in named else None
+            mean, (below, above) = percent(interval)
+            axes.errorbar(
+                costs[label],
+                mean,
+                yerr=[[below], [above]],
+                fmt="o" if number is None else _MARKERS[number],
+                color=FAINT if number is None else f"C{number}",
+                markersize=4 if number is None else 6,
+                ecolor=FAINT,
+                elinewidth=1,
+                label="others" if number is None else label,
+            )
+        axes.set_title(f"{column.label} %")
+        axes.set_ylim(bottom=0)
+        finish(axes)
+
+    return draw_panels(name, table.quality_columns, draw, shares_legend=True)
+
+
+def _best(table: Table) -> list[str]:
+    """The methods with the highest means over the columns that they have a figure in, as many as there are markers."""
+    means = {}
+    for label, entries in table.rows.items():
+        there = [entry.interval.mean for column, entry in entries.items() if entry.interval and not column.judged]
+        if there:
+            means[label] = sum(there) / len(there)
+    return sorted(means, key=lambda label: -means[label])[: len(_MARKERS)]
+
+
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def setting_plot(name: str, table: Table, methods: list[Method], axis: str) -> str:
+    """Quality with its intervals against the rows' values on a logarithmic axis, a line per series; as SVG."""
+
+    def draw(axes: Axes, column: Column) -> None:
+        for method in methods:
+            entry = table.rows[method.label][column]
+            if not method.series and entry.interval:
+                axes.axhline(percent(entry.interval)[0], color=FAINT, linestyle="--", linewidth=1, label=method.label)
+        for one in dict.fromkeys(method.series for method in methods if method.series):
+            rows = [method for method in methods if method.series == one and table.rows[method.label][column].interval]
+            points = [percent(table.rows[method.label][column].interval) for method in rows]
+            means, spread = [mean for mean, _ in points], np.array([reach for _, reach in points]).reshape(-1, 2).T
+            values = [method.value for method in rows]
+            axes.errorbar(values, means, yerr=spread, marker="o", markersize=4, linewidth=1.2, elinewidth=0.8, label=one)
+        ticks = sorted({method.value for method in methods if method.value})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{value:,}" for value in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel(axis)
+        axes.set_title(f"{column.label} %")
+
+    return draw_panels(name, table.quality_columns, draw, shares_legend=True)
+
+
+def training_plot(name: str, table: Table, outcomes: list[Outcome]) -> str | None:
+    """Loss against updates of every row whose experiments are all there and trained, their mean and range; None: no row is."""
+    curves = {
+        column: {label: found for label in table.rows if (found := training_losses(label, column, table, outcomes))}
+        for column in table.quality_columns
+    }
+    there = [column for column, found in curves.items() if found]
+    labels = [label for label in table.rows if any(label in found for found in curves.values())]
+    if not there:
+        return None
+
+    def draw(axes: Axes, column: Column) -> None:
+        for label, (updates, losses) in curves[column].items():
+            number = labels.index(label)
+            color, style = f"C{number % 10}", ("-", "--", ":")[number // 10 % 3]
+            axes.plot(updates, losses.mean(axis=0), color=color, linestyle=style, linewidth=1.2, label=label)
+            axes.fill_between(updates, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.12, linewidth=0)
+        axes.set_yscale("log")
+        axes.set_xlabel("updates")
+        axes.set_ylabel("loss (nats per target token)")
+        axes.set_title(f"{column.composition}: mean and range")
+
+    return draw_panels(name, there, draw, shares_legend=True)
+
+
+def training_losses(label: str, column: Column, table: Table, outcomes: list[Outcome]) -> Curve | None:
+    """(updates) that all of a row's experiments in a column have a loss of, and the losses (experiments × updates).
+
+    None where one of the experiments is missing or was not trained, as those that take over a shared calibration.
+    """
+    own = [one for one in outcomes if one.cell.label == label and belongs(one.cell, column)]
+    runs = [dict(map(tuple, losses)) for one in own if (losses := (one.results.get("training") or {}).get("losses"))]
+    whole = len(runs) == table.rows[label][column].expected
+    updates = sorted(set.intersection(*map(set, runs))) if runs and whole else []
+    return (np.array(updates), np.array([[run[update] for update in updates] for run in runs])) if updates else None

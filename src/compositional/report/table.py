@@ -1,0 +1,153 @@
+"""The table of a sweep: methods as rows, compositional tasks as columns, means over models and languages or tones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compositional.paper import COMPOSITIONS, MAIN_BLOCK, paper_scores
+from compositional.report.collect import Outcome
+from compositional.report.statistics import Resampler, Strata, statistic
+from compositional.scoring.bootstrap import Interval
+from compositional.scoring.score import METRIC_LABELS
+from compositional.sweep.selection import Cell
+from compositional.tasks import find_task
+
+SIGNIFICANT = 0.05
+_SHORT = {"summarization": "S", "reply": "R", "translation": "Tr", "tone_adjustment": "Tone"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A compositional task and one of its two figures: the headline metric's, or the judge's."""
+
+    main: str
+    auxiliary: str
+    judged: bool
+
+    @property
+    def label(self) -> str:
+        metric = METRIC_LABELS[find_task(self.main).headline_metric]
+        return f"{self.composition} {'LLM-J' if self.judged else metric}"
+
+    @property
+    def composition(self) -> str:
+        return f"{_SHORT[self.main]}+{_SHORT[self.auxiliary]}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method's figure in a column, between 0 and 1.
+
+    `there` of `expected` experiments (sub-tasks, models, seeds) have the figure. `without_verdict` of their outputs have none from
+    the judge and don't count. `better` than the reference method: True or False where the paired difference is significant, else
+    None. `place` among the column's methods, from 1. `paper` is the paper's figure.
+    """
+
+    interval: Interval | None
+    there: int
+    expected: int
+    without_verdict: int
+    better: bool | None
+    place: int | None
+    paper: float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, what it is a table of, entries by row label and column, and extra parameters by row.
+
+    `correlations` are the rank correlations with the paper, by column.
+    """
+
+    title: str
+    setting: str
+    columns: list[Column]
+    rows: dict[str, dict[Column, Entry]]
+    correlations: dict[Column, float | None]
+    extra_parameters: dict[str, float | None]
+    reference: str
+
+    @property
+    def quality_columns(self) -> list[Column]:
+        return [column for column in self.columns if not column.judged]
+
+    @property
+    def has_papers_figures(self) -> bool:
+        return any(entry.paper is not None for entries in self.rows.values() for entry in entries.values())
+
+
+def make_table(title: str, setting: str, cells: list[Cell], outcomes: list[Outcome], reference: str, resampler: Resampler) -> Table:
+    """Put the outcomes together; what is missing stays missing. A mean is given only where all its sub-tasks are there."""
+    asked = {(cell.sub_task.main.name, cell.sub_task.auxiliary.name) for cell in cells}
+    judged = any(outcome.judged is not None for outcome in outcomes)
+    columns = [
+        Column(*pair, figure) for pair in COMPOSITIONS if pair in asked for figure in ((False, True) if judged else (False,))
+    ]
+    labels = list(dict.fromkeys(cell.label for cell in cells))
+    rows: dict[str, dict[Column, Entry]] = {label: {} for label in labels}
+    for column in columns:
+        strata = {label: _strata(label, column, outcomes) for label in labels}
+        there = {label: sum(len(seeds) for seeds in found.values()) for label, found in strata.items()}
+        expected = {label: sum(cell.label == label and belongs(cell, column) for cell in cells) for label in labels}
+        whole = {label: found for label, found in strata.items() if there[label] == expected[label]}
+        places = {label: place for place, label in enumerate(sorted(whole, key=lambda one: -statistic(whole[one])), start=1)}
+        for label in labels:
+            rows[label][column] = Entry(
+                resampler.interval(whole[label]) if label in whole else None,
+                there[label],
+                expected[label],
+                sum(int(np.isnan(seeds).sum()) for seeds in strata[label].values()),
+                _better(whole, label, reference, resampler),
+                places.get(label),
+                _paper_figure(label, column),
+            )
+    correlations = {column: _correlation({label: rows[label][column] for label in labels}) for column in columns}
+    return Table(
+        title, setting, columns, rows, correlations, {label: _extra_parameters(label, outcomes) for label in labels}, reference
+    )
+
+
+def belongs(cell: Cell, column: Column) -> bool:
+    """Whether an experiment is one of those behind a column."""
+    return (cell.sub_task.main.name, cell.sub_task.auxiliary.name) == (column.main, column.auxiliary)
+
+
+def _strata(label: str, column: Column, outcomes: list[Outcome]) -> dict[str, np.ndarray]:
+    """The scores of a row's experiments in a column, the seeds of a stratum together."""
+    found: dict[str, list[np.ndarray]] = {}
+    for one in outcomes:
+        values = one.judged if column.judged else one.quality
+        if one.cell.label == label and belongs(one.cell, column) and values is not None:
+            found.setdefault(one.stratum, []).append(values)
+    return {stratum: np.stack(seeds) for stratum, seeds in found.items()}
+
+
+def _better(whole: dict[str, Strata], label: str, reference: str, resampler: Resampler) -> bool | None:
+    if label == reference or not {label, reference} <= whole.keys():
+        return None
+    if resampler.p_value(whole[label], whole[reference]) >= SIGNIFICANT:
+        return None
+    return statistic(whole[label]) > statistic(whole[reference])
+
+
+def _paper_figure(label: str, column: Column) -> float | None:
+    paper = paper_scores(label, column.main, column.auxiliary)
+    return (paper.judged_good if column.judged else paper.quality) / 100 if paper else None
+
+
+def _correlation(entries: dict[str, Entry]) -> float | None:
+    """Spearman's, over the methods of the paper's main block; None when one of them is missing."""
+    from scipy.stats import spearmanr
+
+    block = [entries.get(label) for label in MAIN_BLOCK]
+    if any(entry is None or entry.interval is None for entry in block):
+        return None
+    ours = [entry.interval.mean for entry in block]
+    return float(spearmanr(ours, [entry.paper for entry in block]).statistic) if len(set(ours)) > 1 else None
+
+
+def _extra_parameters(label: str, outcomes: list[Outcome]) -> float | None:
+    counts = [one.results["cost"]["extra_parameters"] for one in outcomes if one.cell.label == label]
+    return float(np.mean(counts)) if counts else None

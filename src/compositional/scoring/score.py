@@ -1,0 +1,72 @@
+"""Score predictions: ROUGE with both tokenizers, chrF and exact match."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compositional.core.files import write_text
+from compositional.core.resumable import line_of
+from compositional.prediction import Prediction
+from compositional.scoring.bootstrap import Interval, bootstrap_interval
+
+METRICS_FOLDER = Path(__file__).parent / "metrics"
+TOKENIZERS = ("paper", "unicode")
+ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "weighted_rouge")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one split, between 0 and 1. ROUGE under its plain name uses `rouge_tokenizer`; <name>_<tokenizer> says which."""
+
+    headline_metric: str
+    rouge_tokenizer: str
+    metrics: dict[str, Interval]
+
+
+def choose_tokenizer(asked: str, language: str) -> str:
+    """The tokenizer behind ROUGE's plain names: the paper's for English references, the Unicode one otherwise."""
+    if asked != "auto":
+        return asked
+    return "paper" if language == "en" else "unicode"
+
+
+def score(
+    predictions: list[Prediction],
+    headline_metric: str,
+    rouge_tokenizer: str,
+    resamples: int,
+    seed: int,
+    path: Path | None = None,
+) -> Scores:
+    """Mean scores with 95 % intervals over the examples. Each example's own go into the file `path`, a line of JSON per example."""
+    per_example = scores_per_example([p.output for p in predictions], [p.reference for p in predictions])
+    per_example |= {name: per_example[f"{name}_{rouge_tokenizer}"] for name in ROUGE_NAMES}
+    metrics = {name: bootstrap_interval(values, resamples, seed) for name, values in sorted(per_example.items())}
+    if path:
+        names = (*ROUGE_NAMES, "chrf", "exact_match")
+        rows = [
+            {"id": one.id} | {name: round(per_example[name][number], 6) for name in names} for number, one in enumerate(predictions)
+        ]
+        write_text(path, "".join(line_of(row) for row in rows))
+    return Scores(headline_metric, rouge_tokenizer, metrics)
+
+
+def scores_per_example(outputs: list[str], references: list[str]) -> dict[str, list[float]]:
+    """Each metric's value for each example."""
+    scores = {}
+    for tokenizer in TOKENIZERS:
+        rouge = _metric("rouge_per_example").compute(predictions=outputs, references=references, tokenizer=tokenizer)
+        scores |= {f"{name}_{tokenizer}": values for name, values in rouge.items()}
+    for name in ("chrf_per_example", "exact_match_per_example"):
+        scores |= _metric(name).compute(predictions=outputs, references=references)
+    return scores
+
+
+def _metric(name: str):
+    import evaluate
+
+    return evaluate.load(str(METRICS_FOLDER / f"{name}.py"), keep_in_memory=True)
+
+
+METRIC_LABELS = {"rougeL": "ROUGE-L", "weighted_rouge": "weighted ROUGE"}

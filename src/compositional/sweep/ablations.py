@@ -1,0 +1,120 @@
+"""The rows of the ablation tables: LC and LC++ with one setting after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from compositional.calibration import LC, LC_PLUS_PLUS
+from compositional.sweep.benchmarks import Profile
+from compositional.sweep.methods import OWN_METHODS, PAPER_METHODS, Method
+
+_BY_NAME = {method.name: method for method in (*PAPER_METHODS, *OWN_METHODS)}
+_NAMES = {"LC": LC, "LC++": LC_PLUS_PLUS}
+_PAPERS_RANK = 4
+_RANKS = (1, 2, _PAPERS_RANK, 8, 16, 32)
+_LAYERS = {1: "shared by all layers", 2: "one per half of the layers", 0: "one per layer"}
+# Labels of merges that are rows of the main table or of our own, by their names.
+_MERGES = {
+    "exact_linear": "the mean",
+    "exact_sum": "the sum",
+    "linear": "PEFT's linear merge",
+    "exact_ties": "TIES",
+    "exact_dare": "DARE",
+    "slerp": "slerp",
+    "knots": "KnOTS",
+    "svc": "singular value calibration",
+}
+_MEAN = "exact_linear"
+_SIZE_FLAGS = ("--num_examples_merge", "--calibration_epochs", "--batch_size", "--gradient_accumulation_steps", "--trainer")
+_MERGE_FLAGS = ("--lora_merge_strategy", "--lora_merge_weights", "--lora_merge_options")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A table of its own, whose rows differ in the flags that it `varies`.
+
+    Its rows are compared with `reference`; `axis` says what their `value` is, where they have one.
+    """
+
+    title: str
+    methods: list[Method]
+    reference: str
+    varies: tuple[str, ...]
+    axis: str = ""
+
+
+def ablations(profile: Profile) -> dict[str, Ablation]:
+    """All ablation tables, by what `--table` calls them."""
+    return {
+        "calibration_examples": Ablation(
+            "Number of calibration examples",
+            _examples(profile),
+            f"LC++, {profile.usual_calibration_examples:,} examples",
+            _SIZE_FLAGS,
+            axis="calibration examples",
+        ),
+        "calibration_rank": Ablation("Rank of LC++", _ranks(), f"LC++, rank {_PAPERS_RANK}", ("--calibration_rank",), axis="rank"),
+        "calibration_layers": Ablation(
+            "Sharing a calibration across layers", _layers(), f"LC++, {_LAYERS[1]}", ("--calibration_layer_groups",)
+        ),
+        "calibrated_merge": Ablation("The merge under the calibration", _merges(), "LC++ of the mean", _MERGE_FLAGS),
+        "calibration_without_loras": Ablation("Calibration without LoRAs", _without_loras(), "LC++, with LoRAs", _MERGE_FLAGS),
+    }
+
+
+def _merge(name: str, label: str) -> Method:
+    return replace(_BY_NAME[f"{name}_merge"], label=label)
+
+
+def _calibrated(label: str, short: str, part: str, setting: str = "", merge: str = _MEAN, value: int = 0) -> Method:
+    """A row of `short` (LC or LC++), a `part` of whose name tells it apart; without one, it is the main table's experiment."""
+    usual = _BY_NAME[f"{_NAMES[short]}_merge"]
+    if not part:
+        return replace(usual, label=label, series=short, value=value)
+    flags = f"{_merge(merge, label).flags} --calibrate {_NAMES[short]} --for_each_component --merge_datasets {{composed}}"
+    name = f"{_NAMES[short]}_{part}_merge"
+    return Method(label, name, flags, learns=True, like=usual.name, setting=setting, series=short, value=value)
+
+
+def _examples(profile: Profile) -> list[Method]:
+    """Fewer examples than the main table's are seen again and again, in as many updates; more are seen once each."""
+    usual, rows = profile.usual_calibration_examples, [_merge(_MEAN, "the mean, not calibrated")]
+    for short in _NAMES:
+        for count in profile.calibration_examples:
+            setting = f"--num_examples_merge {count}" + (f" --trainer max_steps={profile.usual_updates}" if count < usual else "")
+            part = "" if count == usual else f"{count}_examples"
+            rows.append(_calibrated(f"{short}, {count:,} examples", short, part, setting, value=count))
+    return rows
+
+
+def _ranks() -> list[Method]:
+    parts = {rank: "" if rank == _PAPERS_RANK else f"rank_{rank}" for rank in _RANKS}
+    return [
+        _calibrated(f"LC++, rank {rank}", "LC++", part, f"--calibration_rank {rank}", value=rank) for rank, part in parts.items()
+    ]
+
+
+def _layers() -> list[Method]:
+    parts = {1: "", 0: "each_layer"}
+    return [
+        _calibrated(f"{short}, {label}", short, parts.get(groups, f"{groups}_groups"), f"--calibration_layer_groups {groups}")
+        for short in _NAMES
+        for groups, label in _LAYERS.items()
+    ]
+
+
+def _merges() -> list[Method]:
+    rows = []
+    for name, label in _MERGES.items():
+        rows.append(_merge(name, label))
+        part = "" if name == _MEAN else f"of_{name}"
+        rows += [_calibrated(f"{short} of {label}", short, part, merge=name) for short in _NAMES]
+    return rows
+
+
+def _without_loras() -> list[Method]:
+    rows = [replace(_BY_NAME["zero_shot"], label="the base model"), _merge(_MEAN, "the mean")]
+    for short in _NAMES:
+        rows.append(_calibrated(f"{short}, with LoRAs", short, ""))
+        rows.append(_calibrated(f"{short}, without LoRAs", short, "without_loras", "--lora_merge_weights 0 0"))
+    return rows

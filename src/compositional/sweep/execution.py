@@ -1,0 +1,187 @@
+"""Running a sweep's groups on Ray: each where its GPU or processor cores are free, as soon as what it needs is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compositional.core.errors import UserError, first_line
+from compositional.sweep.scripts import Resources
+from compositional.sweep.selection import PROJECT
+from compositional.sweep.steps import Step
+from compositional.sweep.worker import DONE, FAILED, SETTLED, SKIPPED, WAITING, Event, read_events
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass
+class Progress:
+    """The state of every step, and the logs of their groups."""
+
+    steps: list[Step]
+    folder: Path
+    states: dict[str, Event] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.states = {step.name: Event(step.name, WAITING) for step in self.steps}
+
+    @property
+    def groups(self) -> dict[str, list[Step]]:
+        found: dict[str, list[Step]] = {}
+        for step in self.steps:
+            found.setdefault(step.group, []).append(step)
+        return found
+
+    def log_of(self, group: str) -> Path:
+        return self.folder / f"{group.replace(' ', '_').replace(',', '')}.log"
+
+    def status_of(self, group: str) -> Path:
+        return self.log_of(group).with_suffix(".status.jsonl")
+
+    def named(self, state: str) -> list[str]:
+        return [name for name, event in self.states.items() if event.state == state]
+
+    def is_done(self, step: Step) -> bool:
+        return self.states[step.name].state == DONE
+
+    def update(self) -> list[Event]:
+        """Read what the workers have written down; returns what is new."""
+        new = []
+        for group in self.groups:
+            for event in read_events(self.status_of(group)):
+                if self.states[event.name].state not in SETTLED and self.states[event.name] != event:
+                    self.states[event.name] = event
+                    new.append(event)
+        return new
+
+    def fail(self, group: str) -> list[Event]:
+        """Settle what is left of a group whose process is lost."""
+        lost = [step.name for step in self.groups[group] if self.states[step.name].state not in SETTLED]
+        events = [Event(name, FAILED if number == 0 else SKIPPED) for number, name in enumerate(lost)]
+        self.states |= {event.name: event for event in events}
+        return events
+
+    def is_ready(self, group: list[Step]) -> bool:
+        """Whether all that a group needs from other groups has ended, well or not."""
+        own = {step.name for step in group}
+        return all(self.states[name].state in SETTLED for step in group for name in step.needs if name not in own)
+
+    def without_lost(self, group: list[Step]) -> tuple[list[Step], list[Step]]:
+        """The steps of a group that can be run, and those that can't because what they need has failed."""
+        lost = {name for name, event in self.states.items() if event.state in (FAILED, SKIPPED)}
+        possible, skipped = [], []
+        for step in group:
+            if lost.intersection(step.needs):
+                lost.add(step.name)
+                skipped.append(step)
+            else:
+                possible.append(step)
+        return possible, skipped
+
+
+def run_steps(progress: Progress, resources: Resources, address: str | None, look: Callable[[list[Event]], None]) -> None:
+    """Run all steps. `look` is called again and again with the events since its last call."""
+    import ray
+
+    progress.folder.mkdir(parents=True, exist_ok=True)
+    for group in progress.groups:
+        progress.status_of(group).unlink(missing_ok=True)
+        progress.log_of(group).unlink(missing_ok=True)
+    with _ray(address):
+        options = _options(resources)
+        remote = ray.remote(max_retries=0)(run_group)
+        waiting, running = dict(progress.groups), {}
+        while waiting or running:
+            for group in [name for name, steps in waiting.items() if progress.is_ready(steps)]:
+                possible, skipped = progress.without_lost(waiting.pop(group))
+                new = [Event(step.name, SKIPPED) for step in skipped]
+                progress.states |= {event.name: event for event in new}
+                look(new)
+                if possible:
+                    paths = (str(progress.log_of(group).resolve()), str(progress.status_of(group).resolve()))
+                    taken = options["judge" if group.startswith("judge") else "experiment"]
+                    running[remote.options(**taken).remote(_as_data(possible), *paths, taken["num_cpus"])] = group
+            ended, _ = ray.wait(list(running), timeout=_SECONDS_BETWEEN_LOOKS) if running else ([], [])
+            for reference in ended:
+                group = running.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:  # its machine or its process was lost, to memory for example
+                    with open(progress.log_of(group), "a", encoding="utf-8") as log:
+                        log.write(f"\n{error}\n")
+                    look([*progress.update(), *progress.fail(group)])
+            if not running:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            look(progress.update())
+
+
+def run_group(steps: list[dict[str, Any]], log: str, status: str, threads: int) -> None:
+    """Run a group's steps in a process of their own. When it crashes, its step has failed, and another goes on with the rest."""
+    # The package and the commands are found in a checkout, too, whose environment does not have them installed.
+    places = os.pathsep.join(filter(None, [str(PROJECT), str(PROJECT / "src"), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    environment |= {"PYTHONPATH": places}
+    left = steps
+    while left:
+        with open(log, "ab") as file:
+            worker = [sys.executable, "-m", "compositional.sweep.worker", status]
+            process = subprocess.Popen(
+                worker, cwd=PROJECT, env=environment, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
+            )
+            process.communicate(json.dumps(left).encode())
+        settled = {event.name for event in read_events(Path(status)) if event.state in SETTLED}
+        left = [step for step in steps if step["name"] not in settled]
+        if left:
+            with open(status, "a", encoding="utf-8") as file:
+                file.write(Event(left[0]["name"], FAILED).line())
+            left = left[1:]
+
+
+def _options(resources: Resources) -> dict[str, dict[str, int]]:
+    """Ray's options for experiments and for judging; raises UserError for more than any machine has."""
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    machines = [machine for machine in machines if machine.get("GPU")] or machines
+    cpus, gpus = (int(max(machine.get(kind, 0) for machine in machines)) for kind in ("CPU", "GPU"))
+    asked = {"--gpus_per_task": resources.gpus, "--gpus_per_judge": resources.judge_gpus} if gpus else {}
+    mistakes = [f"{flag} {count}: the largest machine has {gpus} GPUs" for flag, count in asked.items() if count > gpus]
+    if (resources.cpus or 1) > cpus:
+        mistakes.append(f"--cpus_per_task {resources.cpus}: the largest machine has {cpus} processor cores")
+    if mistakes:
+        raise UserError(*mistakes)
+    taken = resources.cpus or (max(1, cpus // gpus) if gpus else cpus)
+    return {
+        kind: {"num_cpus": min(cpus, taken * max(1, count if gpus else 1)), "num_gpus": count if gpus else 0}
+        for kind, count in (("experiment", resources.gpus), ("judge", resources.judge_gpus))
+    }
+
+
+def _as_data(steps: list[Step]) -> list[dict[str, Any]]:
+    return [{"name": step.name, "command": list(step.command), "needs": list(step.needs)} for step in steps]
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """A Ray of our own, or a cluster's; raises UserError when that can't be reached."""
+    import logging
+
+    import ray
+
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    try:
+        ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"--address {address}: {first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

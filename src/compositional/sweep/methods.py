@@ -1,0 +1,165 @@
+"""The rows of the main table as command lines: the 18 of the paper, and some of our own."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compositional.calibration import DEFAULT_NUM_EXAMPLES
+from compositional.sweep.benchmarks import SubTask, all_sub_tasks
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How adapters and experiments are called: {prefix}{name}{suffix}, such as sum_tr_es_linear_merge_slm_v1."""
+
+    prefix: str = ""
+    suffix: str = ""
+
+    def adapter(self, dataset: str) -> str:
+        return f"{dataset}_lora{self.suffix}"
+
+    def experiment(self, sub_task: SubTask, method: str) -> str:
+        return f"{self.prefix}{sub_task.name}_{method}{self.suffix}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row: its label in the table, its part of an experiment's name, and the flags that ask for it.
+
+    In the flags, {main} and {auxiliary} stand for the single-task adapters, {composed} for the compositional set, {experiment} for
+    the experiment's name. `learns` is whether it learns from examples of the compositional set. A row of an ablation has the budget
+    of the method that it is `like`, its own `setting`, and belongs to a `series` of rows at a `value`.
+    """
+
+    label: str
+    name: str
+    flags: str
+    learns: bool = False
+    like: str = ""
+    setting: str = ""
+    series: str = ""
+    value: int = 0
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains an adapter on the compositional set."""
+        return "--do_train" in self.flags
+
+
+_MERGED = "--lora_merge_modules {main} {auxiliary}"
+_LEARNED = f"{_MERGED} --merge_datasets {{composed}}"
+
+
+def _merge(label: str, strategy: str, name: str = "") -> Method:
+    return Method(label, f"{name or strategy}_merge", f"--lora_merge_strategy {strategy} {_MERGED}")
+
+
+PAPER_METHODS = (
+    Method("Zero-shot", "zero_shot", "--zero_shot --stored_model_name {main}"),
+    Method("Main-task LoRA", "main_lora", "--stored_model_name {main}"),
+    Method("Auxiliary-task LoRA", "auxiliary_lora", "--auxiliary_lora --secondary_stored_model_name {auxiliary}"),
+    Method("In-context learning", "in_context", "--zero_shot --stored_model_name {main} --in_context_examples 3"),
+    _merge("Linear merge", "peft_linear", "linear"),
+    _merge("Concat merge", "peft_cat", "concat"),
+    _merge("TIES merge", "peft_ties", "ties"),
+    _merge("DARE merge", "peft_dare_linear", "dare"),
+    _merge("Slerp merge", "slerp"),
+    Method("LoraHub merge", "lorahub_merge", f"--lora_merge_strategy lorahub {_LEARNED}"),
+    Method("LM-Cocktail merge", "lm_cocktail_merge", f"--lora_merge_strategy lm_cocktail {_LEARNED}"),
+    Method("DAM/ZipLoRA merge", "dam_merge", f"--lora_merge_strategy dam {_LEARNED}", learns=True),
+    Method(
+        "Multi-step LoRA usage",
+        "multi_step",
+        "--stored_model_name {main} --secondary_stored_model_name {auxiliary} --multi_step_prompts --prompt_style empty",
+    ),
+    Method("Joint-expert LoRA", "joint_expert_lora", "--stored_model_name {experiment} --multi_task_train_targets --do_train"),
+    Method(
+        "Learnable Calibration",
+        "learnable_calibration_merge",
+        f"--for_each_component --lora_merge_strategy learnable_calibration {_LEARNED}",
+        learns=True,
+    ),
+    Method(
+        "Learnable Calibration++",
+        "learnable_calibration_pp_merge",
+        f"--for_each_component --lora_merge_strategy learnable_calibration_pp {_LEARNED}",
+        learns=True,
+    ),
+)
+OWN_METHODS = (
+    _merge("exact mean", "linear", "exact_linear"),
+    Method("exact sum", "exact_sum_merge", f"--lora_merge_strategy linear {_MERGED} --lora_merge_weights 1 1"),
+    _merge("exact TIES", "ties", "exact_ties"),
+    _merge("exact DARE", "dare", "exact_dare"),
+    _merge("KnOTS", "knots"),
+    Method("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {_MERGED} --lora_merge_weights 1 1"),
+)
+
+
+def strategy_row(strategy: str) -> Method:
+    """The row of a merge strategy of `merging/`, or of a file with one. Raises UserError when it is none.
+
+    It has the budget and the seeds of what learns from composed examples if it doesn't say how many it wants.
+    """
+    from compositional.merging import find_strategy
+
+    found = find_strategy(strategy)
+    stem = Path(strategy).stem
+    asked = str(Path(strategy).resolve()) if strategy.endswith(".py") else strategy
+    flags = f"--lora_merge_strategy {shlex.quote(asked)} {_LEARNED if found.learns else _MERGED}"
+    return Method(stem, f"merge_by_{stem}", flags, learns=found.num_examples == DEFAULT_NUM_EXAMPLES)
+
+
+SHARED = {
+    "Shared Learnable Calibration": "learnable_calibration",
+    "Shared Learnable Calibration++": "learnable_calibration_pp",
+}
+
+
+def method_flags(method: Method, sub_task: SubTask, naming: Naming, adapters: Naming | None = None) -> str:
+    """The flags of one experiment, but for budgets and what is to be predicted; `adapters` as in `shared_flags`."""
+    experiment = naming.experiment(sub_task, method.name)
+    stored_as = adapters or naming
+    asked = method.flags.format(
+        main=stored_as.adapter(sub_task.main_set),
+        auxiliary=stored_as.adapter(sub_task.auxiliary_set),
+        composed=sub_task.composed_set,
+        experiment=experiment,
+    )
+    return f"--experiment_name {experiment} {sub_task.flags} {asked}"
+
+
+def shared_name(calibration: str, sub_tasks: Sequence[SubTask]) -> str:
+    """The part of an experiment's name of a calibration that all sub-tasks of the benchmark share, or only some."""
+    some = "" if len(sub_tasks) == len(all_sub_tasks(sub_tasks[0].benchmark)) else f"by_{len(sub_tasks)}_"
+    return f"shared_{some}{calibration}_merge"
+
+
+def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming, adapters: Naming | None = None) -> list[str]:
+    """The flags of the experiments that share a calibration: the first learns it for all of them, the others take it.
+
+    `adapters` is how single-task adapters are called, if in another way than experiments.
+    """
+    first, *others = sub_tasks
+    stored_as = adapters or naming
+    pairs = [(stored_as.adapter(one.main_set), stored_as.adapter(one.auxiliary_set)) for one in sub_tasks]
+    name = shared_name(calibration, sub_tasks)
+    stored = naming.experiment(first, name)
+    modules = " ".join(f"{main} {auxiliary}" for main, auxiliary in pairs)
+    learned = (
+        f"--experiment_name {stored} {first.flags} --for_each_component --lora_merge_strategy {calibration} "
+        f"--merge_datasets {' '.join(one.composed_set for one in sub_tasks)} --lora_merge_modules {modules}"
+    )
+    return [learned] + [
+        f"--experiment_name {naming.experiment(one, name)} {one.flags} --lora_merge_strategy linear "
+        f"--lora_merge_modules {main} {auxiliary} --stored_calibration {stored}"
+        for one, (main, auxiliary) in zip(others, pairs[1:], strict=True)
+    ]
+
+
+def shared_names() -> dict[str, str]:
+    """The shared calibrations' method by the name of their row."""
+    return {f"shared_{calibration}_merge": calibration for calibration in SHARED.values()}

@@ -1,0 +1,161 @@
+"""Which experiments a table consists of, from the flags that `run_sweep.py` and `make_tables.py` share."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compositional.core.errors import Mistakes, nearest
+from compositional.judge.plan import parse_judge_arguments
+from compositional.merging import strategies
+from compositional.paper import LABELS
+from compositional.sweep.ablations import Ablation, ablations
+from compositional.sweep.arguments import MAIN, Selection
+from compositional.sweep.benchmarks import PAPER, PAPER_MODELS, POCKET, Profile, SubTask, all_sub_tasks
+from compositional.sweep.methods import OWN_METHODS, PAPER_METHODS, SHARED, Method, Naming, shared_name, shared_names, strategy_row
+from compositional.tasks import all_tasks
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a table consists of: the main one, or an `ablation`.
+
+    `models` are base models by the ends of their experiments' names; None: the profile's own.
+    """
+
+    profile: Profile
+    models: dict[str, str | None]
+    sub_tasks: list[SubTask]
+    methods: list[Method]
+    shared: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    judged: bool = True
+    ablation: Ablation | None = None
+    workspace: str = "."
+
+    @property
+    def judge_name(self) -> str:
+        """The judge's name in the files of its verdicts."""
+        return parse_judge_arguments(shlex.split(self.profile.flags("judge")))[0].judge_name
+
+    @property
+    def reference(self) -> str:
+        """The row that others are compared with."""
+        return self.ablation.reference if self.ablation else "Learnable Calibration++"
+
+    def naming(self, model: str, seed: int = 0) -> Naming:
+        """How experiments with a model and a seed are called; single-task adapters have no seed."""
+        suffix = (f"_{model}" if model else "") + (f"_seed{seed}" if seed else "")
+        return Naming("pocket_" if self.profile.benchmark == "pocket" else "", suffix)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of a table, and the label of the row that it belongs to."""
+
+    label: str
+    sub_task: SubTask
+    model: str
+    seed: int
+    experiment: str
+
+
+def seeds_of(method: Method, choice: Choice) -> list[int]:
+    """What is trained on composed examples is repeated with every seed, the rest is the same with each."""
+    return choice.seeds if method.learns or method.trains else [0]
+
+
+def cells(choice: Choice) -> list[Cell]:
+    """Every experiment that predicts, row by row: the paper's rows in its order, then the others."""
+    rows = [(method.label, method.name, seeds_of(method, choice)) for method in choice.methods]
+    shared = {label: calibration for label, calibration in SHARED.items() if calibration in choice.shared}
+    rows += [(label, shared_name(calibration, choice.sub_tasks), choice.seeds) for label, calibration in shared.items()]
+    rows.sort(key=lambda row: LABELS.index(row[0]) if row[0] in LABELS else len(LABELS))
+    return [
+        Cell(label, one, model, seed, choice.naming(model, seed).experiment(one, name))
+        for label, name, seeds in rows
+        for one in choice.sub_tasks
+        for model in choice.models
+        for seed in seeds
+    ]
+
+
+# The commands are run from the project's folder, whose configs/ they name.
+PROJECT = Path(__file__).parents[3]
+
+
+def choose(selection: Selection, mistakes: Mistakes) -> Choice:
+    """The experiments that are selected; what is wrong with the selection is added to the mistakes."""
+    profile, models = _models(selection, mistakes)
+    sub_tasks = _sub_tasks(selection, profile, mistakes)
+    ablation = ablations(profile).get(selection.table)
+    methods = {method.name: method for method in (ablation.methods if ablation else (*PAPER_METHODS, *OWN_METHODS))}
+    methods |= _strategy_rows(selection, mistakes)
+    asked = _rows(selection, sub_tasks, list(methods), mistakes)
+    mistakes.when(any(not 0 <= seed < 2**32 - 42 for seed in selection.seeds), "--seeds: must be at least 0 and below 2^32 - 42")
+    mistakes.when(len(set(selection.seeds)) < len(selection.seeds), "--seeds: a seed stands there twice")
+    return Choice(
+        profile,
+        models,
+        sub_tasks,
+        [method for name, method in methods.items() if name in asked],
+        [calibration for name, calibration in shared_names().items() if name in asked],
+        selection.seeds,
+        ablation=ablation,
+        workspace=selection.workspace if Path.cwd() == PROJECT else str(Path(selection.workspace).resolve()),
+    )
+
+
+def _strategy_rows(selection: Selection, mistakes: Mistakes) -> dict[str, Method]:
+    """The rows of merge strategies that are asked for by their names or files, by these words."""
+    asked = [word for word in selection.methods if word.endswith(".py") or word in strategies()]
+    rows = {word: mistakes.attempt(strategy_row, word) for word in asked if selection.table == MAIN}
+    found = {word: row for word, row in rows.items() if row}
+    labels = [row.label for row in found.values()]
+    mistakes += [f"--methods: two strategies are called {label}" for label in dict.fromkeys(labels) if labels.count(label) > 1]
+    return found
+
+
+def _rows(selection: Selection, sub_tasks: list[SubTask], methods: list[str], mistakes: Mistakes) -> list[str]:
+    """The names of the rows that are asked for, of an ablation's methods or the main table's."""
+    if selection.table != MAIN:
+        mistakes += [f"--methods {name}: {nearest(name, methods)}" for name in selection.methods if name not in methods]
+        return selection.methods or methods
+    shared = list(shared_names())
+    groups = {"paper": [*(method.name for method in PAPER_METHODS), *shared], "own": [method.name for method in OWN_METHODS]}
+    if len(sub_tasks) < 2:
+        groups["paper"] = [name for name in groups["paper"] if name not in shared]
+        alone = [name for name in selection.methods if name in shared]
+        mistakes += [f"--methods {name}: there is one sub-task, and nothing to share a calibration with" for name in alone]
+    asked = [name for word in selection.methods or ["paper"] for name in groups.get(word, [word])]
+    known = [*groups, *methods, *shared]
+    unknown = [name for name in asked if name not in known and not name.endswith(".py")]
+    mistakes += [f"--methods {name}: {nearest(name, known)}" for name in unknown]
+    return asked
+
+
+def _models(arguments: Selection, mistakes: Mistakes) -> tuple[Profile, dict[str, str | None]]:
+    """The benchmark, and the base models by the ends of their experiments' names."""
+    if arguments.models == ["pocket"]:
+        return POCKET, {"": None}
+    mistakes.when("pocket" in arguments.models, "--models: pocket has data of its own, and stands alone")
+    found = {name if name in PAPER_MODELS else Path(name).name: PAPER_MODELS.get(name, name) for name in arguments.models}
+    found = {name: str(Path(model).resolve()) if Path(model).is_dir() else model for name, model in found.items()}
+    mistakes.when(len(found) < len(arguments.models), "--models: two of them end with the same name")
+    return PAPER, found
+
+
+def _sub_tasks(arguments: Selection, profile: Profile, mistakes: Mistakes) -> list[SubTask]:
+    for flag, kind in (("languages", "translation"), ("tones", "tone_adjustment")):
+        known = [task.variant for task in all_tasks() if task.name == kind]
+        mistakes += [f"--{flag} {name}: {nearest(name, known)}" for name in getattr(arguments, flag) if name not in known]
+    known = {one.name: one for one in all_sub_tasks(profile.benchmark)}
+    if arguments.sub_tasks:
+        mistakes += [f"--sub_tasks {name}: {nearest(name, known)}" for name in arguments.sub_tasks if name not in known]
+        mistakes.when(len(set(arguments.sub_tasks)) < len(arguments.sub_tasks), "--sub_tasks: a sub-task stands there twice")
+        return [known[name] for name in arguments.sub_tasks if name in known]
+    variants = {*arguments.languages, *arguments.tones}
+    chosen = [one for one in known.values() if one.task in arguments.tasks and one.auxiliary.variant in variants]
+    mistakes.when(not (chosen or mistakes), "--tasks, --languages and --tones leave no sub-task")
+    return chosen

@@ -1,0 +1,171 @@
+"""The three things that are trained: a LoRA adapter, a calibration of merged adapters, the parameters of a merge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel, set_seed
+
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.updates import AdapterUpdates, Correction
+from compositional.calibration import CalibrationSpec
+from compositional.calibration.parameters import Calibration
+from compositional.models.chat import IGNORED, TrainingSequence
+from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders, TrainingReport
+from compositional.training.batching import Collator
+from compositional.training.corrected_model import CorrectedModel, fold_adapter
+from compositional.training.trainer import Penalty, target_loss, train_parameters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def train_lora(
+    model: PreTrainedModel,
+    base_model: str,
+    sequences: list[TrainingSequence],
+    pad_token_id: int,
+    lora: LoraSettings,
+    settings: OptimizationSettings,
+    folders: TrainingFolders,
+    description: str,
+) -> tuple[LoraAdapter, TrainingReport]:
+    """Train an adapter on a frozen base model, which is left with the adapter in it."""
+    set_seed(settings.seed)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    peft_model = get_peft_model(model, config)
+    if settings.gradient_checkpointing:
+        peft_model.enable_input_require_grads()
+    report = train_parameters(peft_model, sequences, pad_token_id, settings, folders, description)
+    return adapter_in(peft_model, base_model), report
+
+
+def adapter_in(peft_model: PreTrainedModel, base_model: str) -> LoraAdapter:
+    """The tensors of the active adapter of a PEFT model, on the CPU."""
+    factors = {}
+    for path, module in peft_model.get_base_model().named_modules():
+        if hasattr(module, "lora_A") and "default" in module.lora_A:
+            A, B = module.lora_A["default"].weight, module.lora_B["default"].weight
+            factors[path] = LoraFactors(A.detach().cpu(), B.detach().cpu(), module.scaling["default"])
+    return LoraAdapter("", base_model, factors)
+
+
+class SharedCorrection(nn.Module):
+    """Several merges beside a frozen base, each for its own examples, and one calibration that all of them share."""
+
+    def __init__(self, merges: list[LoraAdapter], calibration: Calibration) -> None:
+        super().__init__()
+        self.updates = AdapterUpdates(merges, [1.0] * len(merges))
+        self.calibration = calibration
+
+    @property
+    def corrected_paths(self) -> list[str]:
+        return self.updates.corrected_paths
+
+    def choose(self, merge_index: torch.Tensor) -> None:
+        self.updates.choose(merge_index)
+
+    def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
+        update = self.updates.correction(module_path, x)
+        calibrated = module_path in self.calibration.component_of_module
+        return update + self.calibration.correction(module_path, x) if calibrated else update
+
+
+def train_calibration(
+    model: PreTrainedModel,
+    merges: list[LoraAdapter],
+    spec: CalibrationSpec,
+    sequences: list[TrainingSequence],
+    pad_token_id: int,
+    settings: OptimizationSettings,
+    folders: TrainingFolders,
+    description: str,
+) -> tuple[Calibration, TrainingReport]:
+    """Train LC or LC++ on compositional examples. `model` is left with the merge in it.
+
+    One merge is folded into the model's weights, so that a step costs what the base model's does. Of several, each sequence
+    goes through the one that its `merge_index` names.
+    """
+    set_seed(settings.seed)
+    shapes = {path: (factors.d_out, factors.d_in) for merged in merges for path, factors in merged.factors.items()}
+    calibration = Calibration(spec, shapes, settings.seed)
+    if len(merges) == 1:
+        fold_adapter(model, merges[0])
+        corrected = CorrectedModel(model, calibration)
+    else:
+        corrected = CorrectedModel(model, SharedCorrection(merges, calibration))
+    report = train_parameters(corrected, sequences, pad_token_id, settings, folders, description)
+    return calibration.cpu(), report
+
+
+@dataclass(frozen=True)
+class MergeExamples:
+    """Examples of the compositional task, a frozen base model, and how to train on them.
+
+    A `correction` is an nn.Module that says what is added to the outputs of linear modules, such as
+    `compositional.adapters.updates.AdapterUpdates`. The model is left as it was.
+    """
+
+    model: PreTrainedModel
+    sequences: list[TrainingSequence]
+    pad_token_id: int
+    settings: OptimizationSettings
+    folders: TrainingFolders
+    description: str
+
+    @torch.no_grad()
+    def loss(self, correction: Correction) -> float:
+        """Mean cross-entropy of the target tokens, in nats, of the model with a correction."""
+        corrected = CorrectedModel(self.model, correction).to(self.model.device)
+        self.model.eval()
+        try:
+            total, tokens = 0.0, 0
+            for batch in self._batches():
+                labels = batch.pop("labels")
+                count = (labels != IGNORED).sum().item()
+                total += target_loss(corrected(**batch), labels).item() * count
+                tokens += count
+            return total / tokens
+        finally:
+            corrected.release()
+
+    def train(self, correction: Correction, learning_rate: float, epochs: float, penalty: Penalty | None = None) -> TrainingReport:
+        """Train a correction's parameters in place; resumes like any training. `penalty` is added to each update's loss."""
+        corrected = CorrectedModel(self.model, correction)
+        settings = replace(self.settings, learning_rate=learning_rate, epochs=epochs)
+        try:
+            return train_parameters(
+                corrected, self.sequences, self.pad_token_id, settings, self.folders, self.description, penalty=penalty
+            )
+        finally:
+            corrected.release()
+
+    def _batches(self) -> list[dict[str, torch.Tensor]]:
+        """Of equal content in each call, the longest sequences first."""
+        collate, size = Collator(self.pad_token_id), self.settings.device_batch_size or 16
+        ordered = sorted(self.sequences, key=lambda sequence: -len(sequence.ids))
+        batches = [collate(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+        return [
+            {name: value.to(self.model.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+            for batch in batches
+        ]
+
+
+class NoExamples:
+    """In place of `MergeExamples` where a merge is only tried for what it takes: all costs the same, nothing is learned."""
+
+    def loss(self, correction: Correction) -> float:
+        return 0.0
+
+    def train(self, correction: Correction, learning_rate: float, epochs: float, penalty: Penalty | None = None) -> TrainingReport:
+        return TrainingReport(updates=0, examples=0, first_loss=None, last_loss=None, seconds=0.0)

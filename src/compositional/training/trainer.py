@@ -1,0 +1,207 @@
+"""One way to train: transformers' Trainer on our batches, with the loss on targets, resuming from the last whole checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from compositional.core.errors import UserError, first_line
+from compositional.core.machine import has_bfloat16
+from compositional.core.processes import process_count
+from compositional.models.chat import IGNORED, TrainingSequence
+from compositional.training import OptimizationSettings, TrainingFolders, TrainingReport
+from compositional.training.batching import Collator, EffectiveBatchSampler, accumulation
+
+logger = logging.getLogger(__name__)
+
+Penalty = Callable[[], torch.Tensor]
+
+
+def train_parameters(
+    model: nn.Module,
+    sequences: list[TrainingSequence],
+    pad_token_id: int,
+    settings: OptimizationSettings,
+    folders: TrainingFolders,
+    description: str,
+    penalty: Penalty | None = None,
+) -> TrainingReport:
+    """Train what requires a gradient in `model`, in place; goes on from the last whole checkpoint if there is one.
+
+    `penalty` is added to the loss of each update.
+    """
+    start = time.monotonic()
+    settings = with_possible_precision(settings)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.logs)
+    trainer = make_trainer(model, sequences, pad_token_id, settings, folders, description, penalty)
+    result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folders.checkpoints))
+    losses = [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+    return TrainingReport(
+        updates=result.global_step,
+        examples=len(sequences),
+        first_loss=losses[0][1] if losses else None,
+        last_loss=losses[-1][1] if losses else None,
+        seconds=time.monotonic() - start,
+        losses=losses,
+        precision="bfloat16 mixed" if settings.bf16 else "float32",
+    )
+
+
+def with_possible_precision(settings: OptimizationSettings) -> OptimizationSettings:
+    """The settings without --bf16 on a CPU that has no bfloat16 instructions and would crawl; says so."""
+    if not settings.bf16 or torch.cuda.is_available() or has_bfloat16():
+        return settings
+    logger.warning("--bf16: this CPU has no bfloat16 instructions, so the training is in float32")
+    return replace(settings, bf16=False)
+
+
+def make_trainer(
+    model: nn.Module,
+    sequences: list[TrainingSequence],
+    pad_token_id: int,
+    settings: OptimizationSettings,
+    folders: TrainingFolders,
+    description: str,
+    penalty: Penalty | None = None,
+) -> TargetLossTrainer:
+    """transformers' Trainer with our batches, loss and progress bar."""
+    trainer = TargetLossTrainer(
+        batch_seed=settings.data_seed,
+        effective_batch_size=settings.effective_batch_size,
+        model=model,
+        args=training_arguments(settings, folders),
+        train_dataset=sequences,
+        data_collator=Collator(pad_token_id),
+        compute_loss_func=partial(target_loss, penalty=penalty),
+    )
+    trainer.pop_callback(ProgressCallback)
+    trainer.add_callback(LossBar(description))
+    return trainer
+
+
+def check_trainer_takes(settings: OptimizationSettings) -> None:
+    """Raise UserError when the Trainer refuses the settings, its optimizer's and schedule's included, by making one."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            trainer = make_trainer(nn.Linear(1, 1), [], 0, settings, TrainingFolders(Path(folder), Path(folder)), "")
+            trainer.create_optimizer_and_scheduler(num_training_steps=1)
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:
+            raise UserError(f"transformers' Trainer does not take these settings: {first_line(error)}") from error
+
+
+def target_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None, penalty: Penalty | None = None
+) -> torch.Tensor:
+    """Cross-entropy summed over target tokens and divided by the number of them in the whole update.
+
+    Args:
+        outputs: a model's output with logits (batch × kept × vocabulary) of the last positions.
+        labels: (batch × length), IGNORED where there is no loss; shifted here.
+        penalty: counts once in an update, however many batches it is accumulated from.
+    """
+    logits = outputs.logits[:, :-1].float()
+    targets = labels[:, labels.shape[1] - logits.shape[1] :]
+    total = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    tokens = (targets != IGNORED).sum()
+    if penalty:
+        total = total + tokens * penalty()
+    return total / (num_items_in_batch if num_items_in_batch is not None else tokens)
+
+
+class TargetLossTrainer(Trainer):
+    """Trainer whose updates consist of the examples that `EffectiveBatchSampler` says."""
+
+    def __init__(self, batch_seed: int, effective_batch_size: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.batch_seed = batch_seed
+        self.effective_batch_size = effective_batch_size
+
+    def _get_train_sampler(self, train_dataset: list[TrainingSequence] | None = None) -> EffectiveBatchSampler:
+        sequences = train_dataset if train_dataset is not None else self.train_dataset
+        lengths = [len(sequence.ids) for sequence in sequences]
+        return EffectiveBatchSampler(lengths, self.effective_batch_size, self.batch_seed)
+
+
+class LossBar(TrainerCallback):
+    """A progress bar over updates with the latest loss."""
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.description, unit="update", mininterval=1)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logger.debug("update %d: %s", state.global_step, kwargs.get("logs"))
+        if self.bar and "loss" in kwargs.get("logs", {}):
+            self.bar.set_postfix(loss=f"{float(kwargs['logs']['loss']):.3f}", refresh=False)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar:
+            self.bar.close()
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint with its trainer_state.json, which the Trainer writes last; None when there is none."""
+    checkpoints = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    whole = [path for path in checkpoints if _is_json(path / "trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if whole else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
+
+
+def training_arguments(settings: OptimizationSettings, folders: TrainingFolders) -> TrainingArguments:
+    """Our settings, and the user's own, for transformers' Trainer."""
+    on_gpu = torch.cuda.is_available()
+    device_batch, steps = accumulation(settings.effective_batch_size, settings.device_batch_size, on_gpu, process_count())
+    ours = {
+        "output_dir": str(folders.checkpoints),
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": device_batch,
+        "gradient_accumulation_steps": steps,
+        "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": settings.warmup_steps,
+        "bf16": settings.bf16,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "seed": settings.seed,
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "logging_first_step": True,
+        "report_to": settings.report_to,
+        "remove_unused_columns": False,
+        "use_cpu": not on_gpu,
+        "average_tokens_across_devices": True,
+    }
+    arguments = TrainingArguments(**(ours | settings.trainer))
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one GPU a process: several are used through `accelerate launch`, not through DataParallel
+    return arguments

@@ -1,1 +1,0 @@
-"""From the output of experiments to tables, pages and plots."""
