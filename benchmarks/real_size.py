@@ -27,8 +27,8 @@ from compositional.calibration import LC_PLUS_PLUS, CalibrationSpec
 from compositional.core.logs import log_to_screen, quieten_libraries
 from compositional.core.machine import resolve_dtype
 from compositional.merging import merge
-from compositional.models.base_model import BaseModel
 from compositional.models.chat import IGNORED, TrainingSequence
+from compositional.models.model import Model
 from compositional.prediction import PROMPTS_AT_A_TIME, PredictionSettings, make_generator
 from compositional.prediction.vllm_backend import Engines
 from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders
@@ -98,20 +98,20 @@ def main() -> int:
     return 0
 
 
-def random_model(shape: Shape, folder: Path) -> BaseModel:
+def random_model(shape: Shape, folder: Path) -> Model:
     """A model of a shape, saved with Pocket's tokenizer, whose ids all models of ours have."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = BaseModel("pocket").tokenizer()
+    tokenizer = Model("pocket").tokenizer
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**shape.config, **ends, tie_word_embeddings=True))
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return BaseModel(str(folder))
+    return Model(str(folder))
 
 
-def training_lines(shape: Shape, base: BaseModel, folder: Path) -> list[str]:
+def training_lines(shape: Shape, base: Model, folder: Path) -> list[str]:
     """LoRA training and LC++ calibration, in bfloat16 mixed precision with batches of eight on the device; stores the adapters."""
     random = Random(0)
     ids = [[random.randrange(300, 2000) for _ in range(shape.length)] for _ in range(shape.sequences)]
@@ -147,7 +147,7 @@ def training_lines(shape: Shape, base: BaseModel, folder: Path) -> list[str]:
     return [lora.line, calibrated.line]
 
 
-def prediction_lines(shape: Shape, base: BaseModel, folder: Path, engines: Engines) -> list[str]:
+def prediction_lines(shape: Shape, base: Model, folder: Path, engines: Engines) -> list[str]:
     """Greedy answers with the calibrated merge (rank 68) and without an adapter, by both backends."""
     random = Random(1)
     prompts = [[random.randrange(300, 2000) for _ in range(shape.length // 2)] for _ in range(shape.prompts)]

@@ -17,8 +17,8 @@ from compositional.calibration import LC, CalibrationSpec
 from compositional.calibration.parameters import Calibration
 from compositional.core.errors import UserError
 from compositional.core.workspace import Workspace
-from compositional.models.base_model import BaseModel
 from compositional.models.chat import IGNORED, TrainingSequence
+from compositional.models.model import Model
 
 TINY = (
     "--max_test_examples 3 --max_new_tokens 4 --bootstrap_resamples 10 --batch_size 4 --gradient_accumulation_steps 1 "
@@ -34,7 +34,7 @@ START = f"<|user|>{ASKED}:\n\n"
 def adapter_of(folder: Path, name: str, seed: int, rank: int, scaling: float, kinds: tuple[str, ...] = MODULES) -> LoraAdapter:
     """A random adapter of a tiny model's modules, large enough to be seen in the loss."""
     generator, factors = torch.Generator().manual_seed(seed), {}
-    for path, (d_out, d_in) in BaseModel(str(folder)).linear_shapes().items():
+    for path, (d_out, d_in) in Model(str(folder)).linear_shapes.items():
         if path.rsplit(".", 1)[-1] in kinds:
             A, B = torch.randn(rank, d_in, generator=generator), torch.randn(d_out, rank, generator=generator)
             factors[path] = LoraFactors(0.2 * A, 0.2 * B, scaling)

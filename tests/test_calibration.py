@@ -8,11 +8,11 @@ from conftest import ARCHITECTURES
 from transformers import AutoModelForCausalLM
 
 from compositional.adapters.lora import LoraAdapter, LoraFactors
-from compositional.adapters.peft_folder import read_shapes, write_adapter
+from compositional.adapters.peft_folder import StoredAdapter, read_shapes, write_adapter
 from compositional.calibration import LC, LC_PLUS_PLUS, METHODS, CalibrationSpec
 from compositional.calibration.parameters import Calibration, read_biases
 from compositional.core.errors import UserError
-from compositional.models.base_model import BaseModel
+from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
 from compositional.training.corrected_model import CorrectedModel, fold_adapter
@@ -41,7 +41,7 @@ def shapes_of(layers: int, hidden: int, kv: int, feed_forward: int) -> dict[str,
 
 def random_merge(folder, rank: int = 3) -> LoraAdapter:
     generator = torch.Generator().manual_seed(5)
-    shapes = {path: shape for path, shape in BaseModel(str(folder)).linear_shapes().items() if path.split(".")[-1] in MODULES}
+    shapes = {path: shape for path, shape in Model(str(folder)).linear_shapes.items() if path.split(".")[-1] in MODULES}
     factors = {
         path: LoraFactors(torch.randn(rank, d_in, generator=generator), 0.1 * torch.randn(d_out, rank, generator=generator), 0.5)
         for path, (d_out, d_in) in shapes.items()
@@ -114,7 +114,9 @@ def test_a_stored_calibration_gives_the_logits_it_was_trained_with(architecture,
     calibration = random_calibration(merged, method, for_each_component)
     write_adapter(tmp_path, calibration.fold_into(merged), "float32")
     calibration.write(tmp_path, "float32")
-    generator = TransformersGenerator(BaseModel(str(folder)), tmp_path, PredictionSettings("transformers", 4, 64, 2, "float32"))
+    generator = TransformersGenerator(
+        Model(str(folder)), StoredAdapter(tmp_path), PredictionSettings("transformers", 4, 64, 2, "float32")
+    )
     trained = AutoModelForCausalLM.from_pretrained(folder)
     ids = torch.arange(5, 25).view(2, 10)
     with torch.no_grad():

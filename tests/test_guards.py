@@ -52,9 +52,6 @@ def test_an_adapter_is_refused_once_its_base_has_other_weights(run, workspace, t
     run(f"{command}--experiment_name s --do_train")
     tensors = {name: tensor * 1.1 for name, tensor in load_file(model / "model.safetensors").items()}
     save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
-    from compositional.models.base_model import _identity_of_folder
-
-    _identity_of_folder.cache_clear()
     with pytest.raises(UserError, match="trained on other weights"):
         run(f"{command}--experiment_name p --do_predict")
     assert not workspace.output("p").exists()

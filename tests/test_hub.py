@@ -13,7 +13,7 @@ from compositional.core.errors import UserError
 from compositional.core.hub import hub_errors
 from compositional.data import load_hub_split
 from compositional.data.dialogsum import SOURCE
-from compositional.models.base_model import BaseModel
+from compositional.models.model import Model
 
 PROJECT = Path(__file__).parents[1]
 COMMANDS = {
@@ -47,5 +47,5 @@ def test_errors_of_the_network_are_one_line(error, monkeypatch):
     with pytest.raises(UserError, match=r"could not be loaded from the hub \(the line is dead\)"):
         load_hub_split(SOURCE, "train")
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", fail)
-    with pytest.raises(UserError, match="model a/b could not be loaded: the line is dead"):
-        BaseModel("a/b").config()
+    with pytest.raises(UserError, match="--model_name_or_path a/b could not be loaded: the line is dead"):
+        _ = Model("a/b").config

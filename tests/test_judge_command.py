@@ -137,7 +137,7 @@ def test_pockets_judge_knows_no_other_sets(dataset, secondary, workspace, mistak
         (f"{RULE}--bootstrap_resamples 0", "--bootstrap_resamples 0: must be at least 1"),
         ("--tensor_parallel_size 0", "--tensor_parallel_size 0: must be at least 1"),
         ("--gpu_memory_utilization 1.5", "--gpu_memory_utilization 1.5: must be above 0 and at most 1"),
-        ("--gpu_memory_utilization nan", "--gpu_memory_utilization nan: must be above 0 and at most 1"),
+        ("--gpu_memory_utilization nan", "--gpu_memory_utilization nan: must be finite"),
         (f"{RULE}--seed 4294967296", "--seed 4294967296: must be at least 0 and below 2^32"),
     ],
 )

@@ -67,7 +67,7 @@ def test_the_papers_compositional_commands_are_plans_on_the_adapters_base_model(
     flags, method, adapters_read, written, paper_adapters
 ):
     plan = plan_of(flags, paper_adapters)
-    assert (plan.method, plan.adapters, plan.written_adapter) == (method, adapters_read, written)
+    assert (plan.method, list(plan.adapters), plan.written_adapter) == (method, adapters_read, written)
     assert plan.base.name == STABLELM
     assert (plan.main_set.name, plan.task_set.name) == ("dialogsum", "dialogsum_es")
     assert [task.name for task in plan.task_set.tasks] == ["summarization", "translation"]

@@ -7,10 +7,11 @@ import shutil
 import pytest
 from test_end_to_end import COMPOSED, TINY_RUN, train_single_tasks
 
+from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, write_json
-from compositional.models.base_model import BaseModel
 from compositional.models.chat import ChatEncoder, instruction, user_turn
+from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.predict import read_predictions
 from compositional.prediction.transformers_backend import TransformersGenerator
@@ -20,8 +21,9 @@ SETTINGS = PredictionSettings(backend="transformers", max_new_tokens=8, max_prom
 
 
 def answers_one_by_one(model, adapter, asked: str, texts: list[str]) -> list[str]:
-    base = BaseModel(str(model))
-    generator, encoder = TransformersGenerator(base, adapter, SETTINGS), ChatEncoder(base.tokenizer())
+    base = Model(str(model))
+    stored = StoredAdapter(adapter) if adapter else None
+    generator, encoder = TransformersGenerator(base, stored, SETTINGS), ChatEncoder(base.tokenizer)
     return [generator.answers([encoder.prompt(asked, text, 512).ids])[0].text for text in texts]
 
 
@@ -39,7 +41,7 @@ def test_prompts_longer_than_the_model_takes_are_cut_and_counted(run, workspace,
     command = f"{TINY_RUN}--model_name_or_path {short_model} --experiment_name z --dataset pocket_dialogs --zero_shot --do_predict "
     run(f"{command}--max_prompt_length 400 --max_new_tokens 30")
     predictions = read_predictions(workspace.predictions("z", "test"))
-    encoder = ChatEncoder(BaseModel(str(short_model)).tokenizer())
+    encoder = ChatEncoder(Model(str(short_model)).tokenizer)
     asked = instruction((find_task("summarization"),))
     too_long = [len(encoder.question(user_turn(asked, one.input))) > 90 for one in predictions]
     assert [one.prompt_truncated for one in predictions] == too_long

@@ -12,8 +12,8 @@ from compositional.data import SPLITS, Example, Locations, find_dataset
 from compositional.experiment.arguments import parse_arguments
 from compositional.experiment.examples import Examples, load_data
 from compositional.experiment.plan import make_plan
-from compositional.models.base_model import BaseModel
 from compositional.models.chat import ChatEncoder, instruction
+from compositional.models.model import Model
 from compositional.preparation import card as lengths
 from compositional.preparation.card import Lengths, lengths_under
 from compositional.preparation.plan import PAPER_MODELS
@@ -155,7 +155,7 @@ def test_a_card_shows_examples_of_findings(copied, monkeypatch):
 
 
 def test_lengths_are_those_of_the_sequences_that_are_trained_on(made):
-    encoder = ChatEncoder(BaseModel("pocket").tokenizer())
+    encoder = ChatEncoder(Model("pocket").tokenizer)
     for name in SETS:
         tasks = find_dataset(name, Locations(Path("nowhere"), None)).tasks
         measured = read_json(made.prepared_data(name) / "lengths.json")["pocket"]
@@ -214,7 +214,7 @@ def test_lengths_that_cannot_be_measured_are_said_once_and_measured_later(worksp
     said_by(workspace, caplog, *flags)
     assert files_in(workspace.root / "data") == data  # nothing new is known
 
-    encoder = ChatEncoder(BaseModel("pocket").tokenizer())
+    encoder = ChatEncoder(Model("pocket").tokenizer)
     monkeypatch.setattr("compositional.preparation.prepare.encoder_of", lambda model: encoder)
     assert not any("of 2:" in line for line in said_by(workspace, caplog, *flags))
     for name in names:

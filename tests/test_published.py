@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import text_models as tiny
 
+from compositional.adapters.peft_folder import WEIGHTS_FILE
+from compositional.adapters.published import PICKLED_WEIGHTS_FILE, adapter_to_load
 from compositional.core.errors import UserError
-from compositional.models.published import ADAPTER_FILE, PICKLED_ADAPTER_FILE, PublishedModel, adapter_to_load
+from compositional.models.model import Model
 from compositional.preparation.text_models import TextModel, TextModelSettings, find_text_model
 from compositional.tasks import find_task
 
@@ -48,11 +50,11 @@ def folders(tmp_path_factory, tiny_tokenizer) -> dict[str, Path]:
 
 
 def test_a_name_may_have_a_revision_and_a_folder_has_none(tmp_path):
-    parts = [(model.location, model.revision) for model in map(PublishedModel, ("a/b", "a/b@v1", "a/b@refs/pr/1"))]
+    parts = [(model.location, model.requested_revision) for model in map(Model, ("a/b", "a/b@v1", "a/b@refs/pr/1"))]
     assert parts == [("a/b", "main"), ("a/b", "v1"), ("a/b", "refs/pr/1")]
-    assert [PublishedModel(name).identity() for name in ("a/b", "a/b@v1")] == ["a/b@main", "a/b@v1"]
+    assert [Model(name).identity_without_network for name in ("a/b", "a/b@v1")] == ["a/b@main", "a/b@v1"]
     (tmp_path / "x@v1").mkdir()
-    assert PublishedModel(str(tmp_path / "x@v1")).location == str(tmp_path / "x@v1")
+    assert Model(str(tmp_path / "x@v1")).location == str(tmp_path / "x@v1")
 
 
 def test_a_model_that_cannot_be_had_is_one_line_that_names_it(folders, tmp_path):
@@ -64,7 +66,7 @@ def test_a_model_that_cannot_be_had_is_one_line_that_names_it(folders, tmp_path)
         "~/nowhere": "there is no such folder",
         str(empty): "has no config.json",
         str(bare): "has no weights (*.safetensors)",
-        "nobody/no-such-model@v9": "could not be had: We couldn't connect",
+        "nobody/no-such-model@v9": "could not be loaded: We couldn't connect",
         str(folders["model"]): "expected a Marian model, found gpt_neox",
     }
     for name, reason in reasons.items():
@@ -79,13 +81,13 @@ def test_a_model_that_cannot_be_had_is_one_line_that_names_it(folders, tmp_path)
 @pytest.mark.parametrize("which", ["translator", "model", "adapter"])
 def test_what_a_folder_holds_is_its_identity(which, folders, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(folders[which], copy, ignore=shutil.ignore_patterns("README.md", "*.jinja"))
-    before = PublishedModel(str(copy)).identity()
-    assert before == PublishedModel(str(folders[which])).identity()
+    shutil.copytree(folders[which], copy, ignore=shutil.ignore_patterns("README.md"))
+    before = Model(str(copy)).identity
+    assert before == Model(str(folders[which])).identity
     for path in copy.iterdir():
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        assert PublishedModel(str(copy)).identity() != before, path.name
+        assert Model(str(copy)).identity != before, path.name
         path.write_bytes(content)
 
 
@@ -98,8 +100,8 @@ def test_a_pickled_adapter_is_converted_only_when_asked_and_once(folders, tmp_pa
     assert not (tmp_path / "converted").exists()
     asked.start()
     (made,) = (path for path in (tmp_path / "converted").iterdir() if path.is_dir())
-    assert sorted(path.name for path in made.iterdir()) == ["adapter_config.json", ADAPTER_FILE]
-    tensors, expected = load_file(made / ADAPTER_FILE), load_file(folders["adapter"] / ADAPTER_FILE)
+    assert sorted(path.name for path in made.iterdir()) == ["adapter_config.json", WEIGHTS_FILE]
+    tensors, expected = load_file(made / WEIGHTS_FILE), load_file(folders["adapter"] / WEIGHTS_FILE)
     assert tensors.keys() == expected.keys()
     assert all((tensors[name] == expected[name]).all() for name in expected)
     inode = made.stat().st_ino
@@ -113,7 +115,7 @@ def test_a_pickled_adapter_is_converted_only_when_asked_and_once(folders, tmp_pa
 
 def unpickled(folder: Path, converted: Path) -> str:
     """The line that reading an adapter's pickle ends with."""
-    return mistake(lambda: adapter_to_load(PublishedModel(str(folder)), "--tone_rewriter_adapter", converted))
+    return mistake(lambda: adapter_to_load(Model(str(folder), "--tone_rewriter_adapter"), converted))
 
 
 class Bomb:
@@ -136,9 +138,9 @@ def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(written_by, fold
     crater.rmdir()  # it is a live one
     folder = shutil.copytree(folders["pickled"], tmp_path / "pickled")
     if written_by == "pickle":
-        (folder / PICKLED_ADAPTER_FILE).write_bytes(bomb)
+        (folder / PICKLED_WEIGHTS_FILE).write_bytes(bomb)
     else:
-        torch.save({"lora": torch.ones(2), "more": Bomb(crater)}, folder / PICKLED_ADAPTER_FILE)
+        torch.save({"lora": torch.ones(2), "more": Bomb(crater)}, folder / PICKLED_WEIGHTS_FILE)
     assert "holds more than tensors" in unpickled(folder, tmp_path / "converted")
     assert not crater.exists()
     assert not [path for path in (tmp_path / "converted").iterdir() if path.is_dir()]
@@ -148,11 +150,11 @@ def test_another_pickled_adapter_in_the_same_folder_is_converted_anew(folders, t
     import torch
 
     folder = shutil.copytree(folders["pickled"], tmp_path / "pickled")
-    one = adapter_to_load(PublishedModel(str(folder)), "--tone_rewriter_adapter", tmp_path / "converted")
-    tensors = torch.load(folder / PICKLED_ADAPTER_FILE, weights_only=True)
-    torch.save({name: 2 * tensor for name, tensor in tensors.items()}, folder / PICKLED_ADAPTER_FILE)
-    other = adapter_to_load(PublishedModel(str(folder)), "--tone_rewriter_adapter", tmp_path / "converted")
-    assert one.identity() != other.identity()
+    one = adapter_to_load(Model(str(folder), "--tone_rewriter_adapter"), tmp_path / "converted")
+    tensors = torch.load(folder / PICKLED_WEIGHTS_FILE, weights_only=True)
+    torch.save({name: 2 * tensor for name, tensor in tensors.items()}, folder / PICKLED_WEIGHTS_FILE)
+    other = adapter_to_load(Model(str(folder), "--tone_rewriter_adapter"), tmp_path / "converted")
+    assert one.identity != other.identity
 
 
 @pytest.mark.parametrize("found", ["nothing", "text", "half a file", "a number", "a list"])
@@ -160,7 +162,7 @@ def test_a_pickle_that_holds_no_tensors_is_one_line(found, folders, tmp_path):
     import torch
 
     folder = shutil.copytree(folders["pickled"], tmp_path / "pickled")
-    path = folder / PICKLED_ADAPTER_FILE
+    path = folder / PICKLED_WEIGHTS_FILE
     if found in ("a number", "a list"):
         torch.save({"rank": 4} if found == "a number" else [torch.ones(2)], path)
     else:
@@ -174,7 +176,7 @@ def test_a_pickle_that_holds_no_tensors_is_one_line(found, folders, tmp_path):
         ("translator", "model.safetensors"),
         ("translator", "source.spm"),
         ("model", "model.safetensors"),
-        ("adapter", ADAPTER_FILE),
+        ("adapter", WEIGHTS_FILE),
         ("adapter", "adapter_config.json"),
         ("pickled", "adapter_config.json"),
     ],

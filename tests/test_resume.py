@@ -16,7 +16,6 @@ from planning import with_ctrl_c
 from compositional.adapters.peft_folder import WEIGHTS_FILE
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
-from compositional.experiment.resume import differences
 
 PROJECT = Path(__file__).parents[1]
 COMMON = (
@@ -143,10 +142,3 @@ def test_a_killed_calibration_resumes_to_the_same_numbers(tiny_models, uninterru
     for file in ("calibration.safetensors", WEIGHTS_FILE):
         assert (whole.stored_model("lc") / file).read_bytes() == (killed.stored_model("lc") / file).read_bytes()
     assert whole.predictions("lc", "test").read_bytes() == killed.predictions("lc", "test").read_bytes()
-
-
-def test_settings_of_an_earlier_version_that_had_one_value_where_there_is_a_list_now_are_the_same():
-    earlier = {"secondary_task": "translation", "secondary_stored_model_name": None, "seed": 0}
-    now = {"secondary_task": ["translation"], "secondary_stored_model_name": [], "seed": 0}
-    assert differences("it", earlier, now) == []
-    assert differences("it", earlier, now | {"secondary_task": ["tone_adjustment"]}) != []

@@ -24,11 +24,11 @@ from composing import (
 from safetensors.torch import save_file
 from test_calibration import shapes_of
 
-from compositional.adapters.peft_folder import CALIBRATION_FILE, write_adapter
+from compositional.adapters.peft_folder import CALIBRATION_FILE, StoredAdapter, write_adapter
 from compositional.calibration import LC, LC_PLUS_PLUS, METHODS, CalibrationSpec, components_of_modules, spec_of_stored
 from compositional.calibration.parameters import Calibration, read_calibration
 from compositional.core.files import read_json, read_metadata
-from compositional.models.base_model import BaseModel
+from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
 from compositional.training.corrected_model import CorrectedModel
@@ -122,7 +122,7 @@ def test_a_stored_calibration_of_groups_and_modules_answers_as_it_was_trained(gr
     trained = CorrectedModel(folded(folder, [merged], [1.0]), made)(input_ids=ids).logits
     torch.testing.assert_close(trained, expected, rtol=1e-4, atol=1e-4)
     settings = PredictionSettings("transformers", 4, 64, 2, "float32")
-    stored = TransformersGenerator(BaseModel(str(folder)), tmp_path, settings).model(ids).logits
+    stored = TransformersGenerator(Model(str(folder)), StoredAdapter(tmp_path), settings).model(ids).logits
     torch.testing.assert_close(stored, expected, rtol=1e-4, atol=1e-4)
     again = read_calibration(tmp_path, shapes_in(merged))
     assert {name: tensor.tolist() for name, tensor in again.state_dict().items()} == {

@@ -13,14 +13,13 @@ from conftest import ARCHITECTURES
 from test_end_to_end import COMPOSED, METHODS, TINY_RUN, train_single_tasks
 
 import run_experiment
-from compositional.adapters.peft_folder import read_shapes
+from compositional.adapters.peft_folder import StoredAdapter, read_shapes
 from compositional.calibration import LC, CalibrationSpec
 from compositional.calibration.parameters import Calibration
-from compositional.models.base_model import BaseModel
+from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
 from compositional.prediction.vllm_backend import VllmGenerator
-from compositional.prediction.vllm_engine import ServedAdapter
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the engine on a CPU is tested; test_gpu.py is for GPUs")
 
@@ -60,12 +59,14 @@ def outputs(root: Path, name: str) -> list[str]:
 def said_with(served, adapter: Path | None) -> list[str]:
     """What the engine says to PROMPTS with an adapter."""
     model, shared, root = served
-    made = VllmGenerator(BaseModel(str(model)), adapter, VLLM, shared, root / "vllm.log")
+    stored = StoredAdapter(adapter) if adapter else None
+    made = VllmGenerator(Model(str(model)), stored, VLLM, shared, root / "vllm.log")
     return [answer.text for answer in made.answers(PROMPTS)]
 
 
 def said_with_transformers(served, adapter: Path | None) -> list[str]:
-    return [answer.text for answer in TransformersGenerator(BaseModel(str(served[0])), adapter, VLLM).answers(PROMPTS)]
+    stored = StoredAdapter(adapter) if adapter else None
+    return [answer.text for answer in TransformersGenerator(Model(str(served[0])), stored, VLLM).answers(PROMPTS)]
 
 
 def texts(served, name: str | None) -> list[str]:
@@ -135,14 +136,14 @@ def test_the_engines_messages_go_to_the_experiments_log_and_not_to_the_screen(se
 
 def test_an_answer_that_reaches_the_limit_is_cut_off_alike(served):
     model, shared, root = served
-    base = BaseModel(str(model))
+    base = Model(str(model))
     with_vllm = VllmGenerator(base, None, VLLM, shared, root / "vllm.log").answers(PROMPTS)
     assert with_vllm == TransformersGenerator(base, None, VLLM).answers(PROMPTS)
 
 
 def test_a_served_adapter_knows_its_rank_and_its_biases(served):
     root = served[2]
-    read = {name: ServedAdapter.read(root / "stored_models" / name) for name in ("sums", "linear", "lc", "lc_pp")}
+    read = {name: StoredAdapter(root / "stored_models" / name) for name in ("sums", "linear", "lc", "lc_pp")}
     assert {name: one.rank for name, one in read.items()} == {"sums": 4, "linear": 8, "lc": 8, "lc_pp": 12}
     assert {name for name, one in read.items() if one.has_biases} == {"lc"}
-    assert len({one.name for one in read.values()}) == 4
+    assert len({one.hash for one in read.values()}) == 4

@@ -24,7 +24,7 @@ from compositional.data import Dataset, Locations, find_dataset
 from compositional.judge.local_judges import VllmJudge
 from compositional.judge.question import Request, verdict_of
 from compositional.judge.url_judge import UrlJudge
-from compositional.models.base_model import POCKET_FOLDER, BaseModel
+from compositional.models.model import POCKET_FOLDER, Model
 from compositional.prediction import Prediction
 from compositional.prediction.vllm_engine import EngineSettings
 
@@ -54,7 +54,7 @@ def dataset() -> Dataset:
 
 @pytest.fixture
 def judge(engines, tiny_models, tmp_path) -> VllmJudge:
-    return VllmJudge(BaseModel(str(tiny_models["llama"])), SETTINGS, engines("llama"), tmp_path / "judge.log")
+    return VllmJudge(Model(str(tiny_models["llama"])), SETTINGS, engines("llama"), tmp_path / "judge.log")
 
 
 def test_a_random_model_gives_a_verdict_on_every_output(judge, dataset):

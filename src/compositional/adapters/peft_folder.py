@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,49 @@ class AdapterConfig:
         """alpha / rank, or alpha / √rank for rsLoRA, with the module's own alpha where a pattern gives one."""
         alpha = next((value for key, value in self.alpha_pattern.items() if _matches(key, module_path)), self.lora_alpha)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter in a folder. What is asked of its files is read when it is first asked for, and kept.
+
+    Whoever handles one adapter carries one object: in a command, its files are hashed once.
+    """
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def config(self) -> AdapterConfig:
+        """See `read_config`."""
+        return read_config(self.folder)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(d_out, d_in) of each module that it updates; see `read_shapes`."""
+        return read_shapes(self.folder)
+
+    @cached_property
+    def rank(self) -> int:
+        """The highest rank among its modules."""
+        return highest_rank(self.folder)
+
+    @cached_property
+    def has_biases(self) -> bool:
+        """Whether it comes with a Learnable Calibration's biases."""
+        return has_biases(self.folder)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of its configuration, weights and calibration: another content is another adapter, whatever its name."""
+        return hash_of_adapter(self.folder)
+
+    def read(self) -> LoraAdapter:
+        """Its tensors; see `read_adapter`."""
+        return read_adapter(self.folder)
 
 
 def _matches(pattern: str, module_path: str) -> bool:

@@ -19,6 +19,10 @@ from compositional.core.files import read_metadata, read_tensor_shapes
 LC = "learnable_calibration"
 LC_PLUS_PLUS = "learnable_calibration_pp"
 METHODS = (LC, LC_PLUS_PLUS)
+DESCRIPTIONS = {
+    LC: "LC: one vector of biases per module type, shared by all layers",
+    LC_PLUS_PLUS: "LC++: a low-rank update per module type, shared by all layers",
+}
 DEFAULT_LEARNING_RATES = {LC: 1e-2, LC_PLUS_PLUS: 1e-3}
 DEFAULT_NUM_EXAMPLES = 10000
 

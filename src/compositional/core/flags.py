@@ -1,17 +1,51 @@
-"""Command lines made from dataclasses: each field is a flag, declared once with its type, default and help."""
+"""Command lines made from dataclasses: each field is a flag, and all its facts stand in its declaration."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 import shlex
 import typing
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from compositional.core.errors import UserError, nearest
 
 T = TypeVar("T")
+SEED_END = 2**32
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers that a flag takes: a lower bound, exclusive or not, and an upper one, exclusive or not. All are finite."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        return (
+            (self.at_least is None or number >= self.at_least)
+            and (self.above is None or number > self.above)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
+        return " and ".join(
+            f"{name} {'2^32' if bound == SEED_END else f'{bound:g}'}" for name, bound in bounds.items() if bound is not None
+        )
+
+
+COUNT = Range(at_least=1)
+POSITIVE = Range(above=0)
+SHARE = Range(above=0, at_most=1)
+SEED = Range(at_least=0, below=SEED_END)
+NOT_NEGATIVE = Range(at_least=0)
 
 
 def flag(
@@ -19,18 +53,74 @@ def flag(
     group: str,
     help: str,
     certainty: str = "ours",
+    *,
     choices: tuple[str, ...] | None = None,
     repeatable: bool = False,
+    range: Range | None = None,
+    is_budget: bool = False,
+    is_name: bool = False,
+    trainer_name: str | None = None,
 ) -> Any:
-    """A dataclass field that is a command-line flag. A `repeatable` one takes the values of all its occurrences."""
-    metadata = {"group": group, "help": help, "certainty": certainty, "choices": choices, "repeatable": repeatable}
+    """A dataclass field that is a command-line flag.
+
+    Args:
+        default: None where there is none, or where it depends on other flags, as the help then says.
+        group: the section of the help, and what the settings of a run are recorded and compared by.
+        certainty: how surely the default is the paper's: read, arith, sibling, inferred or ours (docs/fidelity.md).
+        repeatable: takes the values of all its occurrences.
+        range: the numbers that it takes.
+        is_budget: whether it says how much is learned or generated: experiments of one row of a table should agree in it.
+        is_name: whether its values name things in the workspace, so that they may be no paths.
+        trainer_name: what transformers' TrainingArguments call the same setting.
+    """
+    metadata = {
+        "group": group,
+        "help": help,
+        "certainty": certainty,
+        "choices": choices,
+        "repeatable": repeatable,
+        "range": range,
+        "is_budget": is_budget,
+        "is_name": is_name,
+        "trainer_name": trainer_name,
+    }
     if isinstance(default, list | tuple):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def default_of(field: dataclasses.Field) -> Any:
+    """A flag's default, before anything depends on other flags."""
+    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
+
+
+def wrong_values(arguments: Any) -> list[str]:
+    """A line for each value out of its flag's range, and for each path where a name is needed."""
+    mistakes = []
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name)
+        values = value if isinstance(value, list) else [value]
+        shown = f"--{field.name} {' '.join(map(str, values))}"
+        numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+        limits = field.metadata["range"]
+        if not all(map(math.isfinite, numbers)):
+            mistakes.append(f"{shown}: must be finite")
+        elif limits and not all(number in limits for number in numbers):
+            mistakes.append(f"{shown}: must be {limits}")
+        if field.metadata["is_name"]:
+            mistakes += [f"--{field.name} {one}: a name is needed, not a path" for one in values if one and is_path(one)]
+    return mistakes
+
+
+def is_path(name: str) -> bool:
+    """Whether a text would leave the folder that it is to name something in."""
+    return name.startswith(".") or "/" in name or "\\" in name
+
+
 class _Parser(argparse.ArgumentParser):
-    """An argparse parser whose mistakes are UserErrors and whose unknown flags are answered with the nearest known ones."""
+    """An argparse parser whose mistakes are UserErrors and whose help ends with a listing, which is made only for the help."""
+
+    listing: Callable[[], str] | None = None
 
     def error(self, message: str) -> typing.NoReturn:
         raise UserError(message)
@@ -38,9 +128,13 @@ class _Parser(argparse.ArgumentParser):
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         return shlex.split(arg_line, comments=True)
 
+    def format_help(self) -> str:
+        listing = self.listing() if self.listing else ""
+        return super().format_help() + (f"\n{listing}\n" if listing else "")
 
-def build_parser(kind: type, prog: str, description: str) -> argparse.ArgumentParser:
-    """The parser of a command, made from the fields of the dataclass `kind`."""
+
+def build_parser(kind: type, prog: str, description: str, listing: Callable[[], str] | None = None) -> argparse.ArgumentParser:
+    """The parser of a command, made from the fields of the dataclass `kind`; `listing` gives what its help ends with."""
     parser = _Parser(
         prog=prog,
         description=description,
@@ -48,6 +142,7 @@ def build_parser(kind: type, prog: str, description: str) -> argparse.ArgumentPa
         fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
+    parser.listing = listing
     # argparse takes -0.5 for a number, but -5e-1 for a flag.
     parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
     types = typing.get_type_hints(kind)
@@ -56,38 +151,6 @@ def build_parser(kind: type, prog: str, description: str) -> argparse.ArgumentPa
     for field in dataclasses.fields(kind):
         sections[field.metadata["group"]].add_argument(f"--{field.name}", **_options(field, types[field.name]))
     return parser
-
-
-def _options(field: dataclasses.Field, declared: Any) -> dict[str, Any]:
-    """argparse's options for a field."""
-    kind = _without_none(declared)
-    options: dict[str, Any] = {"help": field.metadata["help"], "default": argparse.SUPPRESS}
-    if kind is bool:
-        return options | {"action": "store_true"}
-    if typing.get_origin(kind) is list:
-        options |= {"nargs": "+", "type": typing.get_args(kind)[0], "metavar": "X", "choices": field.metadata["choices"]}
-    else:
-        options |= {"type": kind, "choices": field.metadata["choices"]}
-        options |= {} if field.metadata["choices"] else {"metavar": kind.__name__.upper()}
-    if not _is_empty(default_of(field)):
-        shown = default_of(field)
-        options["help"] += f" (default: {' '.join(map(str, shown)) if isinstance(shown, list) else shown})"
-    if field.metadata["repeatable"]:
-        options["action"] = "extend"
-    return options
-
-
-def _without_none(kind: Any) -> Any:
-    members = [member for member in typing.get_args(kind) if member is not type(None)]
-    return kind if typing.get_origin(kind) is list or not members else members[0]
-
-
-def default_of(field: dataclasses.Field) -> Any:
-    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value == []
 
 
 def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tuple[T, list[str]]:
@@ -103,3 +166,27 @@ def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tu
     if not flags and unknown:
         mistakes.append(f"unexpected words, which belong to no flag: {' '.join(unknown)}")
     return kind(**vars(namespace)), mistakes
+
+
+def _options(field: dataclasses.Field, declared: Any) -> dict[str, Any]:
+    """argparse's options for a field."""
+    kind = _without_none(declared)
+    options: dict[str, Any] = {"help": field.metadata["help"], "default": argparse.SUPPRESS}
+    if kind is bool:
+        return options | {"action": "store_true"}
+    if typing.get_origin(kind) is list:
+        options |= {"nargs": "+", "type": typing.get_args(kind)[0], "metavar": "X", "choices": field.metadata["choices"]}
+    else:
+        options |= {"type": kind, "choices": field.metadata["choices"]}
+        options |= {} if field.metadata["choices"] else {"metavar": kind.__name__.upper()}
+    default = default_of(field)
+    if default is not None and default != []:
+        options["help"] += f" (default: {' '.join(map(str, default)) if isinstance(default, list) else default})"
+    if field.metadata["repeatable"]:
+        options["action"] = "extend"
+    return options
+
+
+def _without_none(kind: Any) -> Any:
+    members = [member for member in typing.get_args(kind) if member is not type(None)]
+    return kind if typing.get_origin(kind) is list or not members else members[0]

@@ -11,9 +11,9 @@ from compositional.core.files import folder_in_the_making, write_json
 from compositional.core.processes import is_main_process
 from compositional.experiment.arguments import CALIBRATION, MERGE
 from compositional.experiment.examples import Examples, ExperimentData
-from compositional.experiment.plan import Plan, calibration_spec, lora_settings, optimization_settings
+from compositional.experiment.plan import Plan
 from compositional.experiment.results import Journal
-from compositional.experiment.resume import RECORD_FILE, SETTINGS_FILE, settings_of_adapter
+from compositional.experiment.resume import ADAPTER_RECORD, SETTINGS_FILE, settings_of_adapter
 from compositional.models.chat import instruction
 from compositional.prediction.vllm_backend import Engines
 from compositional.training import TrainingFolders
@@ -58,8 +58,8 @@ class AdapterMaker:
             self.plan.base.name,
             sequences,
             self._pad_token_id,
-            lora_settings(self.plan),
-            optimization_settings(self.plan),
+            self.plan.lora,
+            self.plan.optimization,
             self._training_folders(),
             f"{self._name}: train",
         )
@@ -83,7 +83,7 @@ class AdapterMaker:
             calibration, report = self._learned_calibration(model, merges, sequences)
         else:
             shapes = {path: (factors.d_out, factors.d_in) for path, factors in own.factors.items()}
-            calibration = read_calibration(self.plan.workspace.stored_model(self.plan.arguments.stored_calibration), shapes)
+            calibration = read_calibration(self.plan.calibration_source.folder, shapes)
             report = {"calibration_of": self.plan.arguments.stored_calibration}
         merged = {"merge": own.report} if own.report else {}
         self._store(calibration.fold_into(own), report | merged | _truncation(*sequences), calibration)
@@ -99,10 +99,10 @@ class AdapterMaker:
         calibration, report = train_calibration(
             model,
             merges,
-            calibration_spec(self.plan),
+            self.plan.calibration,
             chosen,
             self._pad_token_id,
-            optimization_settings(self.plan),
+            self.plan.optimization,
             self._training_folders(),
             f"{self._name}: calibrate",
         )
@@ -110,11 +110,10 @@ class AdapterMaker:
 
     def _merges(self, model: Any, sequences: list[list[TrainingSequence]]) -> list[LoraAdapter]:
         """The merge of each group of adapters: one, or several that share a calibration."""
-        from compositional.adapters.peft_folder import read_adapter
 
         arguments, merged = self.plan.arguments, []
-        for number, names in enumerate(self.plan.merges):
-            adapters = [read_adapter(self.plan.workspace.stored_model(name)) for name in names]
+        for number, stored in enumerate(self.plan.merges):
+            adapters = [adapter.read() for adapter in stored]
             examples = self._merge_examples(model, sequences[number], number) if self.plan.learns_merge else None
             merged.append(self.plan.strategy.merge(adapters, arguments.lora_merge_weights, self.plan.merge_options, examples))
         return merged
@@ -126,7 +125,7 @@ class AdapterMaker:
         folders = replace(folders, checkpoints=folders.checkpoints / f"merge_{number}")
         # What is calibrated with many examples may have been made to learn from few.
         few = self.plan.strategy.num_examples if self.plan.calibrates else None
-        settings = optimization_settings(self.plan)
+        settings = self.plan.optimization
         return MergeExamples(model, sequences[:few], self._pad_token_id, settings, folders, f"{self._name}: merge")
 
     @property
@@ -135,7 +134,7 @@ class AdapterMaker:
 
     @property
     def _pad_token_id(self) -> int:
-        return self.plan.base.tokenizer().pad_token_id
+        return self.plan.base.tokenizer.pad_token_id
 
     def _model(self) -> Any:
         import torch
@@ -148,7 +147,7 @@ class AdapterMaker:
 
         from compositional.models.chat import ChatEncoder
 
-        arguments, encoder = self.plan.arguments, ChatEncoder(self.plan.base.tokenizer())
+        arguments, encoder = self.plan.arguments, ChatEncoder(self.plan.base.tokenizer)
         asked = instruction(training.dataset.tasks, arguments.prompt_style)
         return [
             encoder.training_sequence(asked, example, arguments.max_length, arguments.train_on_source)
@@ -164,7 +163,7 @@ class AdapterMaker:
     def _is_stored(self) -> bool:
         """Whether an earlier run of this experiment has stored the adapter."""
         folder = self.plan.workspace.stored_model(self.plan.written_adapter)
-        if stored := (folder / RECORD_FILE).is_file():
+        if stored := (folder / ADAPTER_RECORD).is_file():
             logger.info("%s is stored already", folder)
             shutil.rmtree(self.plan.workspace.training(self.plan.written_adapter), ignore_errors=True)
         return stored
@@ -181,7 +180,7 @@ class AdapterMaker:
             write_adapter(folder, adapter, dtype)
             if calibration is not None:
                 calibration.write(folder, dtype)
-            write_json(folder / RECORD_FILE, {"experiment": self._name, "settings": settings, "report": report})
+            write_json(folder / ADAPTER_RECORD, {"experiment": self._name, "settings": settings, "report": report})
         logger.debug("stored %s: %s", name, report)
         shutil.rmtree(self.plan.workspace.training(name), ignore_errors=True)
 

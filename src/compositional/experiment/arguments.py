@@ -1,4 +1,4 @@
-"""The flags of `run_experiment.py`, each declared once: type, default, help, and where the default comes from.
+"""The flags of `run_experiment.py`. All facts of a flag stand in its declaration; `core/flags.py` says what they mean.
 
 The certainty of a default says how surely it is the paper's: "read" in an authors' source, "arith" by arithmetic on
 published numbers, "sibling" in a later code base of overlapping authors, "ours" otherwise.
@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from compositional.calibration import METHODS as CALIBRATION_METHODS
-from compositional.core.flags import build_parser, flag, parse
+from compositional.core.flags import COUNT, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range, build_parser, flag, parse
 
 # The ways to answer a compositional request, by how the command line asks for them.
 ZERO_SHOT = "zero_shot"
@@ -29,59 +29,63 @@ LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 class Arguments:
     """Everything a user can ask of one experiment. Groups: what the settings of a run are recorded and compared by."""
 
-    experiment_name: str | None = flag(None, "experiment", "name of the experiment and of its folders (required)")
+    experiment_name: str | None = flag(None, "experiment", "name of the experiment and of its folders (required)", is_name=True)
     dataset: str | None = flag(None, "experiment", "data set of the main task, or of the only task (required)")
     model_name_or_path: str | None = flag(
         None, "experiment", "base model: hub id, folder, or 'pocket'; default: the one that the named adapters were trained on"
     )
-    stored_model_name: str | None = flag(None, "experiment", "adapter that training writes and that prediction reads")
+    stored_model_name: str | None = flag(None, "experiment", "adapter that training writes and that prediction reads", is_name=True)
     do_train: bool = flag(False, "do", "train a LoRA adapter and store it")
     do_valid: bool = flag(False, "do", "predict and score the validation split")
     do_predict: bool = flag(False, "do", "predict and score the test split")
-    overwrite: bool = flag(False, "do", "throw away what an earlier run of this experiment made")
+    overwrite: bool = flag(False, "do", "delete what an earlier run of this experiment made, and start again")
 
     secondary_task: list[str] = flag(
-        (), "experiment", "auxiliary task that is composed with the main one, or several in their order", choices=SECONDARY_TASKS
+        (), "experiment", "auxiliary task composed with the main one, or several in their order", choices=SECONDARY_TASKS
     )
     secondary_task_dataset: str | None = flag(
-        None, "experiment", "compositional data set: the main task's inputs, targets after all tasks"
+        None, "experiment", "compositional data set: the main task's inputs, with targets after all tasks"
     )
-    tgt_lang: str | None = flag(None, "experiment", "target language of the translation: es, fr or de")
-    tgt_tone: str | None = flag(None, "experiment", "tone to adjust to: professional, casual, witty or paraphrase")
+    tgt_lang: str | None = flag(None, "experiment", "target language of the translation, such as es")
+    tgt_tone: str | None = flag(None, "experiment", "tone to adjust to, such as professional")
 
     zero_shot: bool = flag(False, "method", "use the base model without any adapter")
     multi_task_train_targets: bool = flag(False, "method", "joint-expert LoRA: train on the compositional targets")
     auxiliary_lora: bool = flag(False, "method", "auxiliary-task LoRA: answer with --secondary_stored_model_name alone")
     secondary_stored_model_name: list[str] = flag(
-        (), "method", "adapter of the auxiliary task; of several in their order for --multi_step_prompts"
+        (),
+        "method",
+        "adapter of the auxiliary task; for --multi_step_prompts one per auxiliary task, in their order",
+        is_name=True,
     )
     multi_step_prompts: bool = flag(
-        False, "method", "multi-step LoRA usage: a pass for the main task, then a pass for each auxiliary one"
+        False, "method", "multi-step LoRA usage: one pass for the main task, then one for each auxiliary task"
     )
     prompt_style: str = flag(
         "compositional",
         "method",
-        "what the main task's prompt says of the secondary task: all of it, or nothing",
+        "whether the prompt names the secondary task (compositional) or the main task only (empty)",
         choices=("compositional", "empty"),
     )
     lora_merge_strategy: str | None = flag(
-        None,
-        "method",
-        "how the adapters of --lora_merge_modules become one: a name in docs/methods.md, or a file of your own",
+        None, "method", "how the adapters of --lora_merge_modules are merged: a strategy listed below, or a file of your own"
     )
     lora_merge_modules: list[str] = flag((), "method", "stored adapters to merge")
     lora_merge_weights: list[float] = flag((), "method", "a weight per adapter; default: equal weights that add up to 1", "sibling")
     lora_merge_options: list[str] = flag(
-        (), "method", "KEY=VALUE ...: options of the merge strategy, such as density=0.5", repeatable=True
+        (), "method", "KEY=VALUE ...: options of the merge strategy, such as density=0.5", repeatable=True, is_budget=True
     )
     calibrate: str | None = flag(
         None,
         "method",
-        "learn a calibration of the merge; as a --lora_merge_strategy these names calibrate the linear merge",
+        "learn a calibration of the merge; given as --lora_merge_strategy, these names calibrate the linear merge",
         choices=CALIBRATION_METHODS,
     )
     stored_calibration: str | None = flag(
-        None, "method", "calibrate the merge with what another experiment has learned, such as a shared calibration"
+        None,
+        "method",
+        "calibrate the merge with what another experiment has learned, such as a shared calibration",
+        is_name=True,
     )
 
     for_each_component: bool = flag(
@@ -94,57 +98,121 @@ class Arguments:
         "--lora_merge_modules then names the adapters of the first, those of the second, ...",
     )
     num_examples_merge: int | None = flag(
-        None, "calibration", "training examples of each --merge_datasets; default: 10000 [read], 5 for lorahub and lm_cocktail"
+        None,
+        "calibration",
+        "training examples of each --merge_datasets; default: 10000 [read], 5 for lorahub and lm_cocktail",
+        range=COUNT,
+        is_budget=True,
     )
-    calibration_rank: int = flag(4, "calibration", "rank of LC++", "arith")
+    calibration_rank: int = flag(4, "calibration", "rank of LC++", "arith", range=COUNT, is_budget=True)
     calibration_layer_groups: int = flag(
         1,
         "calibration",
         "groups of consecutive layers with parameters of their own: 1 shares them, 0 has a group per layer",
         "read",
+        range=NOT_NEGATIVE,
+        is_budget=True,
     )
     calibration_modules: list[str] = flag((), "calibration", "module types to calibrate; default: all that the merge updates")
-    calibration_learning_rate: float | None = flag(None, "calibration", "default: 1e-2 for LC, 1e-3 for LC++")
-    calibration_epochs: float = flag(1.0, "calibration", "passes over the calibration examples")
+    calibration_learning_rate: float | None = flag(
+        None, "calibration", "default: 1e-2 for LC, 1e-3 for LC++", range=POSITIVE, is_budget=True
+    )
+    calibration_epochs: float = flag(1.0, "calibration", "passes over the calibration examples", range=POSITIVE, is_budget=True)
 
-    lora_rank: int = flag(32, "training", "LoRA rank", "arith")
-    lora_alpha: int = flag(16, "training", "LoRA alpha; the update is scaled by alpha / rank", "sibling")
-    lora_dropout: float = flag(0.05, "training", "dropout on the LoRA input", "sibling")
+    lora_rank: int = flag(32, "training", "LoRA rank", "arith", range=COUNT, is_budget=True)
+    lora_alpha: int = flag(
+        16, "training", "LoRA alpha; the update is scaled by alpha / rank", "sibling", range=COUNT, is_budget=True
+    )
+    lora_dropout: float = flag(0.05, "training", "dropout on the LoRA input", "sibling", range=Range(at_least=0, below=1))
     lora_target_modules: list[str] = flag(LORA_MODULES, "training", "linear modules that get a LoRA", "arith")
-    learning_rate: float = flag(5e-5, "training", "peak learning rate of LoRA training", "sibling")
-    num_train_epochs: float = flag(1.0, "training", "passes over the training examples", "sibling")
-    max_train_examples: int | None = flag(None, "training", "train on a seeded sample of this many examples")
+    learning_rate: float = flag(
+        5e-5,
+        "training",
+        "peak learning rate of LoRA training",
+        "sibling",
+        range=POSITIVE,
+        is_budget=True,
+        trainer_name="learning_rate",
+    )
+    num_train_epochs: float = flag(
+        1.0,
+        "training",
+        "passes over the training examples",
+        "sibling",
+        range=POSITIVE,
+        is_budget=True,
+        trainer_name="num_train_epochs",
+    )
+    max_train_examples: int | None = flag(
+        None, "training", "train on a seeded sample of this many examples", range=COUNT, is_budget=True
+    )
 
-    batch_size: int = flag(3, "optimization", "examples per accumulated batch; times the next flag: examples per update", "sibling")
+    batch_size: int = flag(
+        3,
+        "optimization",
+        "an update is made of --batch_size × --gradient_accumulation_steps examples",
+        "sibling",
+        range=COUNT,
+        is_budget=True,
+        trainer_name="per_device_train_batch_size",
+    )
     gradient_accumulation_steps: int = flag(
-        64, "optimization", "accumulated batches per update; the paper uses 4 for tone", "sibling"
+        64,
+        "optimization",
+        "see --batch_size; the paper uses 4 for tone adjustment",
+        "sibling",
+        range=COUNT,
+        is_budget=True,
+        trainer_name="gradient_accumulation_steps",
     )
-    lr_scheduler_type: str = flag("cosine", "optimization", "learning-rate schedule of transformers", "sibling")
-    warmup_steps: int = flag(10, "optimization", "updates of linear warm-up", "sibling")
+    lr_scheduler_type: str = flag(
+        "cosine", "optimization", "learning-rate schedule of transformers", "sibling", trainer_name="lr_scheduler_type"
+    )
+    warmup_steps: int = flag(
+        10, "optimization", "updates of linear warm-up", "sibling", range=NOT_NEGATIVE, trainer_name="warmup_steps"
+    )
     max_length: int = flag(
-        512, "optimization", "longest sequence in tokens; longer inputs are cut at their end, and counted", "sibling"
+        512,
+        "optimization",
+        "longest sequence in tokens; longer inputs are cut at their end, and counted",
+        "sibling",
+        range=COUNT,
     )
-    train_on_source: bool = flag(False, "optimization", "put the prompt into the loss, too")
-    bf16: bool = flag(False, "optimization", "train in bfloat16 mixed precision; in float32 on a CPU without bfloat16 instructions")
-    seed: int = flag(0, "optimization", "seed of weights, dropout and sampling", "sibling")
-    data_seed: int = flag(42, "optimization", "seed of the order of the training examples", "sibling")
+    train_on_source: bool = flag(False, "optimization", "train on the prompt's tokens, too")
+    bf16: bool = flag(
+        False,
+        "optimization",
+        "train in bfloat16 mixed precision; in float32 on a CPU without bfloat16 instructions",
+        trainer_name="bf16",
+    )
+    seed: int = flag(0, "optimization", "seed of weights, dropout and sampling", "sibling", range=SEED, trainer_name="seed")
+    data_seed: int = flag(
+        42, "optimization", "seed of the order of the training examples", "sibling", range=SEED, trainer_name="data_seed"
+    )
     trainer: list[str] = flag(
-        (), "optimization", "KEY=VALUE ...: any other setting of transformers' TrainingArguments", repeatable=True
+        (),
+        "optimization",
+        "KEY=VALUE ...: any other setting of transformers' TrainingArguments",
+        repeatable=True,
+        is_budget=True,
     )
 
-    max_valid_examples: int | None = flag(None, "prediction", "predict a seeded sample of the validation split")
-    max_test_examples: int | None = flag(None, "prediction", "predict a seeded sample of the test split")
+    max_valid_examples: int | None = flag(None, "prediction", "predict a seeded sample of the validation split", range=COUNT)
+    max_test_examples: int | None = flag(None, "prediction", "predict a seeded sample of the test split", range=COUNT)
     in_context_examples: int = flag(
-        0, "prediction", "in-context learning: solved examples of the training split that stand before each question"
+        0,
+        "prediction",
+        "in-context learning: solved examples of the training split that precede each question",
+        range=NOT_NEGATIVE,
     )
-    max_new_tokens: int = flag(128, "prediction", "tokens generated at most", "sibling")
+    max_new_tokens: int = flag(128, "prediction", "tokens generated at most", "sibling", range=COUNT, is_budget=True)
     max_prompt_length: int | None = flag(
-        None, "prediction", "longest prompt in tokens, without in-context examples; default: --max_length"
+        None, "prediction", "longest prompt in tokens, without in-context examples; default: --max_length", range=COUNT
     )
     prediction_backend: str = flag(
         "auto",
         "prediction",
-        "what generates; auto: vLLM on a GPU, transformers otherwise",
+        "library that generates; auto: vLLM on a GPU, transformers otherwise",
         choices=("auto", "vllm", "transformers"),
     )
     prediction_dtype: str = flag(
@@ -152,6 +220,7 @@ class Arguments:
         "prediction",
         "precision of the model while it predicts; auto: bfloat16 on a GPU (float16 on an older one), float32 otherwise",
         choices=("auto", "float32", "bfloat16", "float16"),
+        is_budget=True,
     )
     rouge_tokenizer: str = flag(
         "auto",
@@ -159,7 +228,7 @@ class Arguments:
         "tokenizer of the headline ROUGE; auto: the paper's for English references, unicode for others; both are recorded",
         choices=("auto", "paper", "unicode"),
     )
-    bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples behind each 95 %% interval")
+    bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples behind each 95 %% interval", range=COUNT)
 
     adapter_dtype: str = flag(
         "float16", "storage", "precision in which adapters are stored", "arith", choices=("float32", "float16", "bfloat16")
@@ -169,19 +238,44 @@ class Arguments:
         None,
         "machine",
         "examples on the device at a time; changes speed and memory, not the result; default: up to 16 on a CPU, 8 on a GPU",
+        range=COUNT,
     )
     prediction_batch_size: int | None = flag(
-        None, "machine", "prompts handed over at a time, between which a run can resume; default: 256 to vLLM, 64 to transformers"
+        None,
+        "machine",
+        "prompts per batch, after each of which a run can resume; default: 256 for vLLM, 64 for transformers",
+        range=COUNT,
     )
-    gpu_memory_utilization: float = flag(0.9, "machine", "share of each GPU's memory that vLLM takes")
-    tensor_parallel_size: int = flag(1, "machine", "GPUs that vLLM spreads the model over")
-    gradient_checkpointing: bool = flag(False, "machine", "recompute activations in the backward pass, to save memory")
-    save_steps: int = flag(20, "machine", "updates between two checkpoints that an interrupted training resumes from")
-    report_to: list[str] = flag(("tensorboard",), "machine", "trackers of transformers' Trainer: tensorboard, wandb, none")
+    gpu_memory_utilization: float = flag(0.9, "machine", "share of each GPU's memory that vLLM takes", range=SHARE)
+    tensor_parallel_size: int = flag(1, "machine", "GPUs that vLLM spreads the model over", range=COUNT)
+    gradient_checkpointing: bool = flag(
+        False,
+        "machine",
+        "recompute activations in the backward pass, to save memory",
+        trainer_name="gradient_checkpointing",
+    )
+    save_steps: int = flag(
+        20,
+        "machine",
+        "updates between two checkpoints, from which an interrupted training resumes",
+        range=COUNT,
+        trainer_name="save_steps",
+    )
+    report_to: list[str] = flag(
+        ("tensorboard",),
+        "machine",
+        "trackers of transformers' Trainer: tensorboard, wandb, none",
+        trainer_name="report_to",
+    )
     raw_data_dir: str | None = flag(
         None, "machine", "folder with the publishers' own files; default: data/ if prepared, else the hub"
     )
-    workspace: str = flag(".", "machine", "folder that holds data, output, predictions, stored_models and logs")
+    workspace: str = flag(
+        ".",
+        "machine",
+        "folder that holds data, output, predictions, stored_models and logs",
+        trainer_name="output_dir",
+    )
 
 
 def fields_of(*groups: str) -> list[str]:
@@ -189,7 +283,33 @@ def fields_of(*groups: str) -> list[str]:
     return [field.name for field in dataclasses.fields(Arguments) if field.metadata["group"] in groups]
 
 
+def budget_flags() -> list[str]:
+    """Names of the flags that say how much is learned or generated."""
+    return [field.name for field in dataclasses.fields(Arguments) if field.metadata["is_budget"]]
+
+
 def parse_arguments(argv: list[str]) -> tuple[Arguments, list[str]]:
     """Parse a command line of `run_experiment.py`; see `flags.parse`."""
     description = "Train LoRA adapters, merge and calibrate them, predict, and score: one experiment."
-    return parse(build_parser(Arguments, "run_experiment.py", description), Arguments, argv)
+    return parse(build_parser(Arguments, "run_experiment.py", description, _what_there_is), Arguments, argv)
+
+
+def _what_there_is() -> str:
+    """The merge strategies, calibrations, data sets and tasks that there are, a line each."""
+    from pathlib import Path
+
+    from compositional.calibration import DESCRIPTIONS
+    from compositional.data import Locations, all_datasets
+    from compositional.merging import strategies
+    from compositional.tasks import all_tasks
+
+    merges = {name: strategy.documentation.splitlines()[0] for name, strategy in strategies().items()}
+    sets = {
+        name: ", then ".join(f"{task.name} {task.variant or ''}".strip() for task in one.tasks)
+        for name, one in all_datasets(Locations(Path("data"), None)).items()
+    }
+    tasks = {f"{task.name} {task.variant or ''}".strip(): f"{task.role} task" for task in all_tasks()}
+    parts = {"merge strategies": merges, "calibrations": DESCRIPTIONS, "data sets": sets, "tasks": tasks}
+    return "\n\n".join(
+        "\n".join([f"{title}:", *(f"  {name:<33} {meaning}" for name, meaning in found.items())]) for title, found in parts.items()
+    )

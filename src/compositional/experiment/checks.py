@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compositional.adapters.peft_folder import AdapterConfig, read_config, read_shapes
+from compositional.adapters.peft_folder import CONFIG_FILE, StoredAdapter
 from compositional.core.errors import Mistakes, UserError, nearest
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, find_dataset
 from compositional.experiment.arguments import JOINT_EXPERT, LORA, SECONDARY_TASKS, Arguments
-from compositional.models.base_model import POCKET, BaseModel
+from compositional.models.model import POCKET, Model
 
 
 def contradictions(arguments: Arguments, method: str, learns_merge: bool) -> list[str]:
@@ -180,59 +180,64 @@ def _check_composition(arguments: Arguments, main_set: Dataset, task_set: Datase
         mistakes.when(bool(given) and given != task.variant, f"--{flag} {given}: the data of {task_set.name} is {task.variant}")
 
 
-def adapter_configs(workspace: Workspace, names: list[str], mistakes: Mistakes) -> dict[str, AdapterConfig]:
-    configs = {}
+def stored_adapters(workspace: Workspace, names: list[str], mistakes: Mistakes) -> dict[str, StoredAdapter]:
+    """The adapters of these names that there are, by name, their configurations read."""
+    found = {}
     for name in names:
-        folder = workspace.stored_model(name)
-        if not folder.is_dir():
-            stored = [path.name for path in folder.parent.glob("*") if path.is_dir() and not path.name.startswith(".")]
+        adapter = StoredAdapter(workspace.stored_model(name))
+        if not adapter.folder.is_dir():
+            folder = adapter.folder.parent
+            stored = [path.name for path in folder.glob("*") if path.is_dir() and not path.name.startswith(".")]
             hint = nearest(name, stored) if stored else "train it first, with --do_train"
-            mistakes.append(f"there is no adapter {name} in {folder.parent}: {hint}")
-        elif config := mistakes.attempt(read_config, folder):
-            configs[name] = config
-    return configs
+            mistakes.append(f"there is no adapter {name} in {folder}: {hint}")
+        elif mistakes.attempt(lambda adapter=adapter: adapter.config):
+            found[name] = adapter
+    return found
 
 
 def base_model(
-    arguments: Arguments, configs: dict[str, AdapterConfig], main_set: Dataset | None, mistakes: Mistakes
-) -> BaseModel | None:
+    arguments: Arguments, workspace: Workspace, adapters: dict[str, StoredAdapter], main_set: Dataset | None, mistakes: Mistakes
+) -> Model | None:
     """The base model that is named, else the adapters', else Pocket's for Pocket's data."""
-    named = arguments.model_name_or_path or mistakes.attempt(_base_of_stored_model, arguments)
-    for name, config in configs.items():
-        named = named or config.base_model
+    named = arguments.model_name_or_path or mistakes.attempt(_base_of_stored_model, arguments, workspace)
+    for name, adapter in adapters.items():
+        trained_on = adapter.config.base_model
+        named = named or trained_on
         mistakes.when(
-            not _same_model(config.base_model, named),
-            f"adapter {name} was trained on {config.base_model}, not on {named}: name adapters of one base model",
+            not _same_model(trained_on, named),
+            f"adapter {name} was trained on {trained_on}, not on {named}: name adapters of one base model",
         )
     if not named and main_set and main_set.name.startswith("pocket_"):
-        named = "pocket"
+        named = POCKET
     if not named:
         if not mistakes:
             mistakes.append("--model_name_or_path is missing: a hub id, a folder, or pocket")
         return None
     # An adapter records its base by name: a folder's must not depend on where the command is typed.
-    base = BaseModel(str(Path(named).resolve()) if named != POCKET and Path(named).is_dir() else named)
+    base = Model(str(Path(named).resolve()) if named != POCKET and Path(named).is_dir() else named)
     mistakes.attempt(base.check_exists)
     return base
+
+
+def check_shapes_agree(adapters: dict[str, StoredAdapter]) -> None:
+    """Raise UserError when adapters update a module of one path, but of two shapes."""
+    first, *others = adapters.values()
+    for other in others:
+        for path, shape in other.shapes.items():
+            if path in first.shapes and first.shapes[path] != shape:
+                ours, theirs = " × ".join(map(str, first.shapes[path])), " × ".join(map(str, shape))
+                raise UserError(
+                    f"adapters {first.name} and {other.name} do not fit together: {path} is {ours} in one, {theirs} in the other"
+                )
 
 
 def _same_model(one: str, other: str) -> bool:
     return one == other or (Path(one).is_dir() and Path(other).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
-def _base_of_stored_model(arguments: Arguments) -> str | None:
+def _base_of_stored_model(arguments: Arguments, workspace: Workspace) -> str | None:
     """Zero-shot commands name the main task's adapter only to say which model is meant."""
-    folder = Workspace(Path(arguments.workspace)).stored_model(arguments.stored_model_name or "")
-    if arguments.zero_shot and arguments.stored_model_name and (folder / "adapter_config.json").is_file():
-        return read_config(folder).base_model
-    return None
-
-
-def check_shapes_agree(workspace: Workspace, names: list[str]) -> None:
-    first, *others = names
-    shapes = read_shapes(workspace.stored_model(first))
-    for other in others:
-        for path, shape in read_shapes(workspace.stored_model(other)).items():
-            if path in shapes and shapes[path] != shape:
-                ours, theirs = " × ".join(map(str, shapes[path])), " × ".join(map(str, shape))
-                raise UserError(f"adapters {first} and {other} do not fit together: {path} is {ours} in one, {theirs} in the other")
+    if not (arguments.zero_shot and arguments.stored_model_name):
+        return None
+    adapter = StoredAdapter(workspace.stored_model(arguments.stored_model_name))
+    return adapter.config.base_model if (adapter.folder / CONFIG_FILE).is_file() else None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from compositional.adapters.peft_folder import check_has_no_biases
+from compositional.adapters.peft_folder import StoredAdapter, check_has_no_biases
 from compositional.calibration import DEFAULT_LEARNING_RATES, DEFAULT_NUM_EXAMPLES, CalibrationSpec, method_of_stored
 from compositional.calibration import METHODS as CALIBRATION_METHODS
 from compositional.core.errors import Mistakes, UserError
+from compositional.core.flags import default_of, wrong_values
 from compositional.core.machine import resolve_dtype
+from compositional.core.recorded import NO_FLAG
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations
 from compositional.experiment.arguments import (
@@ -24,35 +26,38 @@ from compositional.experiment.arguments import (
     ZERO_SHOT,
     Arguments,
 )
-from compositional.experiment.checks import adapter_configs, base_model, check_shapes_agree, contradictions, data_sets, merge_sets
-from compositional.experiment.limits import check_numbers, check_trainer_options
+from compositional.experiment.checks import base_model, check_shapes_agree, contradictions, data_sets, merge_sets, stored_adapters
+from compositional.experiment.trainer_options import check_trainer_options, wrong_trackers
 from compositional.merging import Strategy, find_strategy
-from compositional.models.base_model import BaseModel
+from compositional.models.model import Model
 from compositional.prediction import PROMPTS_AT_A_TIME, PredictionSettings, resolve_backend
 from compositional.training import LoraSettings, OptimizationSettings
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A command that holds together. `task_set` is what is predicted, and trained on by a joint expert.
+    """A command that holds together, with its settings resolved, and the model and adapters that all stages share.
 
-    `adapters` are those that are read, each once. `strategy` is how they are merged, where they are.
+    `task_set` is what is predicted, and trained on by a joint expert. `adapters` are those that are read, by name.
+    `strategy` is how they are merged, where they are; `calibration_source` has the stored calibration that is taken over.
     """
 
     arguments: Arguments
     method: str
     workspace: Workspace
-    base: BaseModel
+    base: Model
     main_set: Dataset
     task_set: Dataset
     merge_sets: list[Dataset] = field(default_factory=list)
-    adapters: list[str] = field(default_factory=list)
+    adapters: dict[str, StoredAdapter] = field(default_factory=dict)
     strategy: Strategy | None = None
     merge_options: dict[str, Any] = field(default_factory=dict)
+    calibration_source: StoredAdapter | None = None
     trainer_options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def training_set(self) -> Dataset:
+        """What a LoRA is trained on."""
         return self.task_set if self.method == JOINT_EXPERT else self.main_set
 
     @property
@@ -68,14 +73,15 @@ class Plan:
     @property
     def calibrates(self) -> bool:
         """Whether a calibration is trained here, rather than taken from another experiment."""
-        return self.method == CALIBRATION and not self.arguments.stored_calibration
+        return self.method == CALIBRATION and not self.calibration_source
 
     @property
-    def merges(self) -> list[list[str]]:
+    def merges(self) -> list[list[StoredAdapter]]:
         """The adapters of each merge: several share one calibration, in the order of `merge_sets`."""
         modules, count = self.arguments.lora_merge_modules, max(1, len(self.merge_sets))
         size = len(modules) // count
-        return [modules[start : start + size] for start in range(0, len(modules), size)]
+        groups = [modules[start : start + size] for start in range(0, len(modules), size)]
+        return [[self.adapters[name] for name in group] for group in groups]
 
     @property
     def own_merge(self) -> int:
@@ -84,8 +90,15 @@ class Plan:
         return names.index(self.task_set.name) if len(names) > 1 else 0
 
     @property
+    def written_adapter(self) -> str | None:
+        """The name of the stored adapter that this experiment makes."""
+        if self.method in (MERGE, CALIBRATION):
+            return self.arguments.experiment_name
+        return self.arguments.stored_model_name if self.arguments.do_train else None
+
+    @property
     def answering_adapters(self) -> list[str]:
-        """The stored adapters that answer, one per step; none for the base model alone."""
+        """The names of the stored adapters that answer, one per step; none for the base model alone."""
         arguments = self.arguments
         if self.method == ZERO_SHOT:
             return []
@@ -98,8 +111,8 @@ class Plan:
     @property
     def splits(self) -> dict[str, str]:
         """Split to predict, by the stage's name."""
-        asked = {"valid": self.arguments.do_valid, "test": self.arguments.do_predict}
-        return {stage: split for stage, split in (("valid", "validation"), ("test", "test")) if asked[stage]}
+        requested = {"valid": self.arguments.do_valid, "test": self.arguments.do_predict}
+        return {stage: split for stage, split in (("valid", "validation"), ("test", "test")) if requested[stage]}
 
     @property
     def needs_hub(self) -> bool:
@@ -108,11 +121,73 @@ class Plan:
         return not self.base.is_local or any(one.is_on_hub and not one.is_read_from_folder for one in sets)
 
     @property
-    def written_adapter(self) -> str | None:
-        """The stored adapter that this experiment makes."""
-        if self.method in (MERGE, CALIBRATION):
-            return self.arguments.experiment_name
-        return self.arguments.stored_model_name if self.arguments.do_train else None
+    def lora(self) -> LoraSettings:
+        """The shape of the LoRA that is trained."""
+        arguments = self.arguments
+        return LoraSettings(arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout, arguments.lora_target_modules)
+
+    @property
+    def calibration(self) -> CalibrationSpec:
+        """The calibration that is learned."""
+        arguments = self.arguments
+        return CalibrationSpec(
+            arguments.calibrate,
+            arguments.for_each_component,
+            arguments.calibration_rank,
+            arguments.calibration_layer_groups,
+            tuple(arguments.calibration_modules),
+        )
+
+    @property
+    def optimization(self) -> OptimizationSettings:
+        """How the adapter, merge or calibration is trained: a calibration has a learning rate and epochs of its own."""
+        arguments = self.arguments
+        if self.calibrates:
+            learning_rate, epochs = arguments.calibration_learning_rate, arguments.calibration_epochs
+        else:
+            learning_rate, epochs = arguments.learning_rate, arguments.num_train_epochs
+        return OptimizationSettings(
+            learning_rate=learning_rate,
+            epochs=epochs,
+            effective_batch_size=arguments.batch_size * arguments.gradient_accumulation_steps,
+            device_batch_size=arguments.device_batch_size,
+            lr_scheduler_type=arguments.lr_scheduler_type,
+            warmup_steps=arguments.warmup_steps,
+            bf16=arguments.bf16,
+            gradient_checkpointing=arguments.gradient_checkpointing,
+            seed=arguments.seed,
+            data_seed=arguments.data_seed,
+            save_steps=arguments.save_steps,
+            report_to=arguments.report_to,
+            trainer=self.trainer_options,
+        )
+
+    def prediction(self, demonstrations_length: int = 0) -> PredictionSettings:
+        """How answers are generated on this machine; `demonstrations_length` are the tokens of in-context examples."""
+        arguments, backend = self.arguments, resolve_backend(self.arguments.prediction_backend)
+        return PredictionSettings(
+            backend=backend,
+            max_new_tokens=arguments.max_new_tokens,
+            max_prompt_length=self.longest_prompt(demonstrations_length),
+            batch_size=arguments.prediction_batch_size or PROMPTS_AT_A_TIME[backend],
+            dtype=resolve_dtype(arguments.prediction_dtype),
+            gpu_memory_utilization=arguments.gpu_memory_utilization,
+            tensor_parallel_size=arguments.tensor_parallel_size,
+        )
+
+    def longest_prompt(self, demonstrations_length: int = 0) -> int:
+        """--max_prompt_length and the in-context examples, or what the model leaves beside the new tokens, in tokens."""
+        arguments, limit = self.arguments, self.base.longest_sequence
+        wanted = arguments.max_prompt_length + demonstrations_length
+        return wanted if limit is None else min(wanted, limit - arguments.max_new_tokens)
+
+    def value_if_left_out(self, key: str) -> Any:
+        """What a flag of this command would be if it were left out, as JSON has it; NO_FLAG for what is no flag."""
+        declared = {one.name: one for one in fields(Arguments)}
+        if key not in declared:
+            return NO_FLAG
+        left_out = replace(self.arguments, **{key: default_of(declared[key])})
+        return getattr(_resolved(left_out, self.base, self.strategy), key)
 
 
 def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> Plan:
@@ -125,25 +200,36 @@ def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> 
     _check_required(arguments, mistakes)
     strategy, merge_options = _strategy(arguments, mistakes)
     mistakes += contradictions(arguments, method, bool(strategy and strategy.learns))
-    mistakes.attempt(check_numbers, arguments)
+    mistakes += wrong_values(arguments) + wrong_trackers(arguments.report_to)
     trainer_options = mistakes.attempt(check_trainer_options, arguments.trainer)
     locations = Locations(workspace.root / "data", Path(arguments.raw_data_dir) if arguments.raw_data_dir else None)
     mistakes.when(bool(locations.raw and not locations.raw.is_dir()), f"--raw_data_dir {locations.raw}: there is no such folder")
     main_set, task_set = data_sets(arguments, locations, mistakes)
     learned_from = merge_sets(arguments, locations, mistakes)
-    adapters = _adapters(arguments, method)
     for name in dict.fromkeys(arguments.lora_merge_modules):
         mistakes.attempt(check_has_no_biases, workspace.stored_model(name))
-    configs = adapter_configs(workspace, adapters, mistakes)
-    base = base_model(arguments, configs, main_set, mistakes)
-    if len(configs) == len(adapters) > 1:
-        mistakes.attempt(check_shapes_agree, workspace, adapters)
-    calibration = mistakes.attempt(_calibration, arguments, workspace)
+    adapters = stored_adapters(workspace, _adapters(arguments, method), mistakes)
+    base = base_model(arguments, workspace, adapters, main_set, mistakes)
+    if len(adapters) > 1:
+        mistakes.attempt(check_shapes_agree, adapters)
+    source = arguments.stored_calibration
+    calibration_source = StoredAdapter(workspace.stored_model(source)) if source else None
+    calibrate = mistakes.attempt(method_of_stored, calibration_source.folder) if source else arguments.calibrate
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
-    resolved = _resolved(replace(arguments, calibrate=calibration), base, strategy)
     return Plan(
-        resolved, method, workspace, base, main_set, task_set, learned_from, adapters, strategy, merge_options, trainer_options
+        _resolved(replace(arguments, calibrate=calibrate), base, strategy),
+        method,
+        workspace,
+        base,
+        main_set,
+        task_set,
+        learned_from,
+        adapters,
+        strategy,
+        merge_options,
+        calibration_source,
+        trainer_options,
     )
 
 
@@ -171,14 +257,7 @@ def _strategy(arguments: Arguments, mistakes: Mistakes) -> tuple[Strategy | None
     return strategy, mistakes.attempt(strategy.parse_options, arguments.lora_merge_options) or {}
 
 
-def _calibration(arguments: Arguments, workspace: Workspace) -> str | None:
-    """The calibration's method: the one that is asked for, or that of the stored one."""
-    if not arguments.stored_calibration:
-        return arguments.calibrate
-    return method_of_stored(workspace.stored_model(arguments.stored_calibration))
-
-
-def _resolved(arguments: Arguments, base: BaseModel, strategy: Strategy | None) -> Arguments:
+def _resolved(arguments: Arguments, base: Model, strategy: Strategy | None) -> Arguments:
     """The arguments with the defaults filled in that depend on other arguments."""
     merged = len(arguments.lora_merge_modules) // max(1, len(arguments.merge_datasets))
     calibrates = arguments.calibrate and not arguments.stored_calibration
@@ -218,14 +297,7 @@ def _adapters(arguments: Arguments, method: str) -> list[str]:
 
 
 def _check_required(arguments: Arguments, mistakes: Mistakes) -> None:
-    name = arguments.experiment_name
-    mistakes.when(not name, "--experiment_name is missing")
-    named = {flag: [getattr(arguments, flag)] for flag in ("experiment_name", "stored_model_name", "stored_calibration")}
-    named["secondary_stored_model_name"] = arguments.secondary_stored_model_name
-    for flag, values in named.items():
-        for value in filter(None, values):
-            is_path = value.startswith(".") or "/" in value or "\\" in value
-            mistakes.when(is_path, f"--{flag} {value}: a name is needed, not a path")
+    mistakes.when(not arguments.experiment_name, "--experiment_name is missing")
     mistakes.when(not arguments.dataset, "--dataset is missing")
     nothing = not (arguments.do_train or arguments.do_valid or arguments.do_predict or arguments.lora_merge_strategy)
     mistakes.when(nothing, "there is nothing to do: add --do_train, --do_valid or --do_predict")
@@ -233,64 +305,3 @@ def _check_required(arguments: Arguments, mistakes: Mistakes) -> None:
         arguments.do_train and not arguments.stored_model_name,
         "--do_train needs --stored_model_name, the name to store the adapter by",
     )
-
-
-def lora_settings(plan: Plan) -> LoraSettings:
-    arguments = plan.arguments
-    return LoraSettings(arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout, arguments.lora_target_modules)
-
-
-def calibration_spec(plan: Plan) -> CalibrationSpec:
-    arguments = plan.arguments
-    return CalibrationSpec(
-        arguments.calibrate,
-        arguments.for_each_component,
-        arguments.calibration_rank,
-        arguments.calibration_layer_groups,
-        tuple(arguments.calibration_modules),
-    )
-
-
-def optimization_settings(plan: Plan) -> OptimizationSettings:
-    """How the plan's adapter, merge or calibration is trained: a calibration has a learning rate and epochs of its own."""
-    arguments = plan.arguments
-    if plan.calibrates:
-        learning_rate, epochs = arguments.calibration_learning_rate, arguments.calibration_epochs
-    else:
-        learning_rate, epochs = arguments.learning_rate, arguments.num_train_epochs
-    return OptimizationSettings(
-        learning_rate=learning_rate,
-        epochs=epochs,
-        effective_batch_size=arguments.batch_size * arguments.gradient_accumulation_steps,
-        device_batch_size=arguments.device_batch_size,
-        lr_scheduler_type=arguments.lr_scheduler_type,
-        warmup_steps=arguments.warmup_steps,
-        bf16=arguments.bf16,
-        gradient_checkpointing=arguments.gradient_checkpointing,
-        seed=arguments.seed,
-        data_seed=arguments.data_seed,
-        save_steps=arguments.save_steps,
-        report_to=arguments.report_to,
-        trainer=plan.trainer_options,
-    )
-
-
-def prediction_settings(plan: Plan, demonstrations_length: int = 0) -> PredictionSettings:
-    """How the plan's answers are generated on this machine, with prompts as long as the model allows."""
-    arguments, backend = plan.arguments, resolve_backend(plan.arguments.prediction_backend)
-    return PredictionSettings(
-        backend=backend,
-        max_new_tokens=arguments.max_new_tokens,
-        max_prompt_length=longest_prompt(plan, demonstrations_length),
-        batch_size=arguments.prediction_batch_size or PROMPTS_AT_A_TIME[backend],
-        dtype=resolve_dtype(arguments.prediction_dtype),
-        gpu_memory_utilization=arguments.gpu_memory_utilization,
-        tensor_parallel_size=arguments.tensor_parallel_size,
-    )
-
-
-def longest_prompt(plan: Plan, demonstrations_length: int = 0) -> int:
-    """--max_prompt_length and the in-context examples, or what the model leaves for a prompt beside the new tokens, in tokens."""
-    arguments, limit = plan.arguments, plan.base.longest_sequence
-    wanted = arguments.max_prompt_length + demonstrations_length
-    return wanted if limit is None else min(wanted, limit - arguments.max_new_tokens)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 from compositional.adapters.lora import LoraAdapter, module_type
-from compositional.adapters.peft_folder import highest_rank, read_shapes
+from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration import LC_PLUS_PLUS, components_of_modules, spec_of_stored
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
 from compositional.core.machine import resolve_dtype
 from compositional.experiment.arguments import CALIBRATION, MERGE, MULTI_STEP
 from compositional.experiment.examples import ExperimentData, demonstrations
-from compositional.experiment.plan import Plan, calibration_spec, longest_prompt, lora_settings, optimization_settings
-from compositional.experiment.resume import RECORD_FILE
-from compositional.models.base_model import BaseModel
+from compositional.experiment.plan import Plan
+from compositional.experiment.resume import ADAPTER_RECORD
 from compositional.models.chat import ChatEncoder, instruction
+from compositional.models.model import Model
 from compositional.prediction import VLLM, resolve_backend
 from compositional.prediction.vllm_engine import check_adapter, check_vllm
 
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 def check_before_start(plan: Plan, data: ExperimentData) -> None:
     """Raise UserError, with all mistakes at once, for what would stop the experiment on its way."""
-    shapes = plan.base.linear_shapes()
+    shapes = plan.base.linear_shapes
     checks = [
         lambda: _check_prediction(plan, data),
         lambda: _check_prompts_fit(plan, data),
@@ -48,8 +47,8 @@ def _check_prediction(plan: Plan, data: ExperimentData) -> None:
     """The model must have room for a prompt, and vLLM, where it is to predict, must take model and adapter."""
     if not data.stages:
         return
-    shown = ChatEncoder(plan.base.tokenizer(), demonstrations(plan, data)).demonstrations_length
-    room = longest_prompt(plan, shown)
+    shown = ChatEncoder(plan.base.tokenizer, demonstrations(plan, data)).demonstrations_length
+    room = plan.longest_prompt(shown)
     if room < 1 or room <= shown:
         beside = f", and the --in_context_examples have {shown}" if shown else ""
         raise UserError(
@@ -73,10 +72,10 @@ def _rank_to_predict_with(plan: Plan) -> int:
     if plan.arguments.do_train:
         return plan.arguments.lora_rank
     if plan.method not in (MERGE, CALIBRATION):
-        return max((highest_rank(plan.workspace.stored_model(name)) for name in plan.adapters), default=0)
+        return max((adapter.rank for adapter in plan.adapters.values()), default=0)
     (factors,) = _merge_of_one_module(plan).factors.values()
-    if plan.arguments.stored_calibration:
-        return factors.rank + spec_of_stored(plan.workspace.stored_model(plan.arguments.stored_calibration)).rank
+    if plan.calibration_source:
+        return factors.rank + spec_of_stored(plan.calibration_source.folder).rank
     return factors.rank + (plan.arguments.calibration_rank if plan.arguments.calibrate == LC_PLUS_PLUS else 0)
 
 
@@ -84,14 +83,14 @@ def _module_paths(plan: Plan) -> set[str]:
     """Paths, or types, of the modules that have a LoRA."""
     if plan.arguments.do_train:
         return set(plan.arguments.lora_target_modules)
-    return {path for name in plan.adapters for path in read_shapes(plan.workspace.stored_model(name))}
+    return {path for adapter in plan.adapters.values() for path in adapter.shapes}
 
 
 def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
     """Each instruction in its template must leave room for text."""
-    encoder = ChatEncoder(plan.base.tokenizer(), demonstrations(plan, data))
+    encoder = ChatEncoder(plan.base.tokenizer, demonstrations(plan, data))
     style = plan.arguments.prompt_style
-    room = longest_prompt(plan, encoder.demonstrations_length)
+    room = plan.longest_prompt(encoder.demonstrations_length)
     if room < 1 or room <= encoder.demonstrations_length:
         return  # which is said already
     for examples in data.stages.values():
@@ -101,16 +100,16 @@ def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
             encoder.check_room(one, room)
     for examples in data.training:
         # A target takes up to half of a training sequence.
-        ChatEncoder(plan.base.tokenizer()).check_room(instruction(examples.dataset.tasks, style), plan.arguments.max_length // 2)
+        ChatEncoder(plan.base.tokenizer).check_room(instruction(examples.dataset.tasks, style), plan.arguments.max_length // 2)
 
 
 def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> None:
     mistakes = []
-    for name in plan.adapters:
-        trained_on = _recorded_base(plan.workspace.stored_model(name))
-        if trained_on and trained_on != plan.base.identity():
+    for name, adapter in plan.adapters.items():
+        trained_on = _recorded_base(adapter)
+        if trained_on and trained_on != plan.base.identity:
             mistakes.append(f"adapter {name} was trained on other weights than {plan.base.name} has now: train it again")
-        for path, shape in read_shapes(plan.workspace.stored_model(name)).items():
+        for path, shape in adapter.shapes.items():
             if path not in expected:
                 mistakes.append(f"adapter {name} does not fit {plan.base.name}: the model has no linear module {path}")
                 break
@@ -123,9 +122,9 @@ def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> Non
         raise UserError(*mistakes)
 
 
-def _recorded_base(adapter: Path) -> str | None:
+def _recorded_base(adapter: StoredAdapter) -> str | None:
     """The identity of the base model that an experiment trained an adapter on; None for adapters from elsewhere."""
-    path = adapter / RECORD_FILE
+    path = adapter.folder / ADAPTER_RECORD
     return read_json(path)["settings"]["hash_of_base_model"] if path.is_file() else None
 
 
@@ -136,8 +135,8 @@ def _check_training(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[in
     from compositional.training.trainer import check_trainer_takes
 
     if plan.arguments.do_train:
-        _check_target_modules(lora_settings(plan).target_modules, plan.base, shapes)
-    check_trainer_takes(optimization_settings(plan))
+        _check_target_modules(plan.lora.target_modules, plan.base, shapes)
+    check_trainer_takes(plan.optimization)
 
 
 def _check_merge(plan: Plan) -> None:
@@ -153,34 +152,30 @@ def _check_calibration(plan: Plan) -> None:
     """A calibration must fit the modules that its merges update, all of which must update the same ones."""
     from compositional.calibration.parameters import read_calibration
 
-    updated = [
-        {path: shape for name in names for path, shape in read_shapes(plan.workspace.stored_model(name)).items()}
-        for names in plan.merges
-    ]
+    updated = [{path: shape for adapter in merged for path, shape in adapter.shapes.items()} for merged in plan.merges]
     if any(shapes != updated[0] for shapes in updated):
         raise UserError("--merge_datasets: the merges update different modules, so they can't share a calibration")
     if plan.calibrates:
-        components_of_modules(calibration_spec(plan), updated[0])
+        components_of_modules(plan.calibration, updated[0])
         return
-    stored = plan.workspace.stored_model(plan.arguments.stored_calibration)
+    stored = plan.calibration_source
     learned_on = _recorded_base(stored)
-    if learned_on and learned_on != plan.base.identity():
+    if learned_on and learned_on != plan.base.identity:
         raise UserError(f"--stored_calibration {stored.name}: it was learned on other weights than {plan.base.name} has now")
-    read_calibration(stored, updated[0])
+    read_calibration(stored.folder, updated[0])
 
 
 def _merge_of_one_module(plan: Plan) -> LoraAdapter:
-    from compositional.adapters.peft_folder import read_adapter
     from compositional.training.recipes import NoExamples
 
     arguments = plan.arguments
-    adapters = [read_adapter(plan.workspace.stored_model(name)) for name in plan.merges[plan.own_merge]]
+    adapters = [adapter.read() for adapter in plan.merges[plan.own_merge]]
     path = next(iter(adapters[0].factors))
     first_modules = [replace(one, factors={k: v for k, v in one.factors.items() if k == path}) for one in adapters]
     return plan.strategy.merge(first_modules, arguments.lora_merge_weights, plan.merge_options, NoExamples())
 
 
-def _check_target_modules(names: list[str], base: BaseModel, shapes: dict[str, tuple[int, int]]) -> None:
+def _check_target_modules(names: list[str], base: Model, shapes: dict[str, tuple[int, int]]) -> None:
     known = {module_type(path) for path in shapes}
     if unknown := [name for name in names if name not in known]:
         raise UserError(

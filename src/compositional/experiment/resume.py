@@ -10,14 +10,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from compositional.adapters.peft_folder import CALIBRATION_FILE, hash_of_adapter
+from compositional.adapters.peft_folder import CALIBRATION_FILE
 from compositional.core.errors import UserError
 from compositional.core.files import hash_of_files, hash_of_json, read_json
+from compositional.core.recorded import changes, read_recorded, refusal
 from compositional.experiment.arguments import CALIBRATION, MERGE, fields_of
 from compositional.experiment.examples import ExperimentData
 from compositional.experiment.plan import Plan
 
-RECORD_FILE = "experiment.json"
+ADAPTER_RECORD = "experiment.json"
 SETTINGS_FILE = "settings.json"
 
 
@@ -50,13 +51,14 @@ def check_resumable(plan: Plan, data: ExperimentData) -> None:
         folder = workspace.stored_model(plan.written_adapter)
         mistakes += _whose_adapter(folder, name)
         if not mistakes and not plan.arguments.overwrite:
-            made_with = read_json(folder / RECORD_FILE)["settings"] if folder.exists() else {}
-            mistakes += differences(f"adapter {folder.name}", made_with, settings_of_adapter(plan, data))
-            checkpoints = _settings_in(workspace.training(plan.written_adapter))
-            mistakes += differences(f"adapter {folder.name}, still in training,", checkpoints, settings_of_adapter(plan, data))
+            now = settings_of_adapter(plan, data)
+            made_with = read_json(folder / ADAPTER_RECORD)["settings"] if folder.exists() else {}
+            mistakes += differences(plan, f"adapter {folder.name}", made_with, now)
+            checkpoints = read_recorded(workspace.training(plan.written_adapter) / SETTINGS_FILE)
+            mistakes += differences(plan, f"adapter {folder.name}, still in training,", checkpoints, now)
     if plan.splits and not plan.arguments.overwrite:
         earlier = settings_of_earlier_predictions(workspace.predictions_folder(name))
-        mistakes += differences(f"predictions of {name}", earlier, settings_of_predictions(plan, data))
+        mistakes += differences(plan, f"predictions of {name}", earlier, settings_of_predictions(plan, data))
     if mistakes:
         raise UserError(*mistakes)
 
@@ -64,14 +66,13 @@ def check_resumable(plan: Plan, data: ExperimentData) -> None:
 def settings_of_earlier_predictions(folder: Path) -> dict[str, Any]:
     """What the predictions in a folder were made with; nothing when a run stopped before the first of them."""
     rows = [path for path in folder.glob("*.jsonl*") if path.stat().st_size > 0]
-    return _settings_in(folder) if rows else {}
+    return read_recorded(folder / SETTINGS_FILE) if rows else {}
 
 
-def differences(what: str, earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """A line that lists the settings in which a run differs from the one that made an artefact; none when it doesn't."""
-    differing = [key for key in earlier.keys() & now.keys() if not _same(earlier[key], now[key])]
-    listed = "; ".join(f"{key} was {_shown(earlier[key])}, is {_shown(now[key])}" for key in sorted(differing))
-    return [f"{what} exists with other settings ({listed}): choose another name, or --overwrite"] if differing else []
+def differences(plan: Plan, what: str, recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The line that lists the settings in which a plan differs from what made an artefact; none when it doesn't."""
+    changed = changes(recorded, now, plan.value_if_left_out)
+    return refusal(f"{what} exists with other settings", changed, "choose another name, or --overwrite")
 
 
 def is_done(plan: Plan, data: ExperimentData) -> bool:
@@ -81,11 +82,12 @@ def is_done(plan: Plan, data: ExperimentData) -> bool:
         return False
     results = read_json(path)
     now = settings_of_adapter(plan, data) | settings_of_predictions(plan, data)
-    same = not differences("", results["settings"], now)
-    scored_alike = all(results["arguments"][name] == getattr(plan.arguments, name) for name in fields_of("scoring"))
-    made = not plan.written_adapter or (plan.workspace.stored_model(plan.written_adapter) / RECORD_FILE).is_file()
+    scoring = {name: getattr(plan.arguments, name) for name in fields_of("scoring")}
+    made_alike = not changes(results["settings"], now, plan.value_if_left_out)
+    scored_alike = not changes(results["arguments"], scoring, plan.value_if_left_out)
+    made = not plan.written_adapter or (plan.workspace.stored_model(plan.written_adapter) / ADAPTER_RECORD).is_file()
     predicted = all(plan.workspace.predictions(plan.arguments.experiment_name, stage).is_file() for stage in data.stages)
-    return same and scored_alike and made and predicted and set(data.stages) <= set(results["stages"])
+    return made_alike and scored_alike and made and predicted and set(data.stages) <= set(results["stages"])
 
 
 def throw_away(plan: Plan) -> None:
@@ -101,38 +103,20 @@ def throw_away(plan: Plan) -> None:
 def _common_settings(plan: Plan, groups: list[str]) -> dict[str, Any]:
     names = fields_of("experiment", "method", *groups)
     settings = json.loads(json.dumps({name: getattr(plan.arguments, name) for name in names}))
-    hashes = {f"hash_of_adapter_{name}": hash_of_adapter(plan.workspace.stored_model(name)) for name in plan.adapters}
-    if stored := plan.arguments.stored_calibration:
-        hashes["hash_of_stored_calibration"] = hash_of_files([plan.workspace.stored_model(stored) / CALIBRATION_FILE])
-    strategy = plan.arguments.lora_merge_strategy or ""
-    if strategy.endswith(".py"):
-        hashes["hash_of_merge_strategy"] = hash_of_files([Path(strategy)])
-    return settings | {"hash_of_base_model": plan.base.identity()} | hashes
-
-
-def _same(earlier: Any, now: Any) -> bool:
-    """Whether two values say the same: what is a list now may have been one value, or none, in an earlier version."""
-    if isinstance(now, list) and not isinstance(earlier, list):
-        earlier = [] if earlier is None else [earlier]
-    return earlier == now
+    hashes = {f"hash_of_adapter_{name}": adapter.hash for name, adapter in plan.adapters.items()}
+    if plan.calibration_source:
+        hashes["hash_of_stored_calibration"] = hash_of_files([plan.calibration_source.folder / CALIBRATION_FILE])
+    if plan.strategy and plan.strategy.file:
+        hashes["hash_of_merge_strategy"] = hash_of_files([plan.strategy.file])
+    return settings | {"hash_of_base_model": plan.base.identity} | hashes
 
 
 def _whose_adapter(folder: Path, experiment: str) -> list[str]:
     if not folder.exists():
         return []
-    if not (folder / RECORD_FILE).is_file():
+    if not (folder / ADAPTER_RECORD).is_file():
         return [f"{folder} exists and was not made by an experiment: choose another name"]
-    maker = read_json(folder / RECORD_FILE)["experiment"]
+    maker = read_json(folder / ADAPTER_RECORD)["experiment"]
     return (
         [] if maker == experiment else [f"adapter {folder.name} was made by experiment {maker}: choose another --stored_model_name"]
     )
-
-
-def _settings_in(folder: Path) -> dict[str, Any]:
-    path = folder / SETTINGS_FILE
-    return read_json(path) if path.is_file() else {}
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:12] + "…"

@@ -7,10 +7,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compositional.adapters.peft_folder import CALIBRATION_FILE, LEARNED_FILE, WEIGHTS_FILE, hash_of_adapter, highest_rank
+from compositional.adapters.peft_folder import CALIBRATION_FILE, LEARNED_FILE, WEIGHTS_FILE, StoredAdapter
 from compositional.core.errors import UserError
 from compositional.core.files import count_parameters, read_json, write_json
 from compositional.core.logs import log_file, log_to_file, quieten_libraries
@@ -19,11 +20,11 @@ from compositional.core.processes import is_main_process, wait_for_all_processes
 from compositional.experiment.adapter import AdapterMaker
 from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
 from compositional.experiment.examples import Examples, ExperimentData, demonstrations
-from compositional.experiment.plan import Plan, prediction_settings
+from compositional.experiment.plan import Plan
 from compositional.experiment.preflight import check_before_start
 from compositional.experiment.results import Cost, Journal, results_record
 from compositional.experiment.resume import (
-    RECORD_FILE,
+    ADAPTER_RECORD,
     SETTINGS_FILE,
     check_resumable,
     differences,
@@ -75,10 +76,11 @@ class Experiment:
     def name(self) -> str:
         return self.plan.arguments.experiment_name
 
-    @property
-    def adapter_folders(self) -> list[Path]:
-        """The adapters that predictions are made with, one per step; none for the base model alone."""
-        return [self.plan.workspace.stored_model(name) for name in self.plan.answering_adapters]
+    @cached_property
+    def answering_adapters(self) -> list[StoredAdapter]:
+        """The adapters that predictions are made with, one per step, once they are made; none for the base model alone."""
+        plan = self.plan
+        return [plan.adapters.get(name) or StoredAdapter(plan.workspace.stored_model(name)) for name in plan.answering_adapters]
 
     def make_adapter(self) -> None:
         """Train, merge or calibrate, where this experiment makes an adapter."""
@@ -95,7 +97,7 @@ class Experiment:
                 else:
                     asked = instruction(examples.dataset.tasks, self.plan.arguments.prompt_style)
                     path = self.plan.workspace.predictions(self.name, stage)
-                    adapter = next(iter(self.adapter_folders), None)
+                    adapter = next(iter(self.answering_adapters), None)
                     self.predictions[stage] = self._predict(path, examples.chosen, asked, adapter, stage)
 
     def score(self) -> None:
@@ -115,7 +117,7 @@ class Experiment:
         earlier = read_json(path) if path.is_file() else {"stages": {}, "training": None, "settings": {}}
         training = earlier["training"]
         if self.plan.written_adapter:
-            training = read_json(self.plan.workspace.stored_model(self.plan.written_adapter) / RECORD_FILE)["report"]
+            training = read_json(self.plan.workspace.stored_model(self.plan.written_adapter) / ADAPTER_RECORD)["report"]
         results = results_record(
             experiment=self.name,
             method=self._label(),
@@ -146,21 +148,21 @@ class Experiment:
 
     def _is_shared(self) -> bool:
         """Whether the calibration was learned for several compositional tasks, here or in the experiment that it is taken from."""
-        if not self.plan.arguments.stored_calibration:
+        if not self.plan.calibration_source:
             return self.plan.calibrates and len(self.plan.merge_sets) > 1
-        record = self.plan.workspace.stored_model(self.plan.arguments.stored_calibration) / RECORD_FILE
+        record = self.plan.calibration_source.folder / ADAPTER_RECORD
         return record.is_file() and len(read_json(record)["settings"]["merge_datasets"]) > 1
 
     def _settings_of_predictions(self) -> dict[str, Any]:
         """With the adapter that the predictions are made with, which may have been made by this experiment."""
         settings = settings_of_predictions(self.plan, self.data)
-        return settings | ({"hash_of_adapter": hash_of_adapter(self.adapter_folders[0])} if self.adapter_folders else {})
+        return settings | ({"hash_of_adapter": self.answering_adapters[0].hash} if self.answering_adapters else {})
 
     def _guard_predictions(self) -> None:
         """Leave the settings beside the predictions; raises UserError when earlier ones were made with other settings."""
         path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
         earlier, now = settings_of_earlier_predictions(path.parent), self._settings_of_predictions()
-        if mistakes := differences(f"predictions of {self.name}", earlier, now):
+        if mistakes := differences(self.plan, f"predictions of {self.name}", earlier, now):
             raise UserError(*mistakes)
         write_json(path, earlier | now)
 
@@ -171,24 +173,24 @@ class Experiment:
         path = self.plan.workspace.predictions(self.name, stage)
         if path.is_file():
             return read_predictions(path)
-        self.engines.expect_rank(max(map(highest_rank, self.adapter_folders)))
+        self.engines.expect_rank(max(adapter.rank for adapter in self.answering_adapters))
         steps: list[list[Prediction]] = []
-        for number, (task, folder) in enumerate(zip(examples.dataset.tasks, self.adapter_folders, strict=True), start=1):
+        for number, (task, adapter) in enumerate(zip(examples.dataset.tasks, self.answering_adapters, strict=True), start=1):
             inputs = examples.chosen
             if steps:
                 inputs = [replace(example, input=one.output) for example, one in zip(inputs, steps[-1], strict=True)]
             step_path = path.with_name(f"{stage}.step{number}.jsonl")
-            steps.append(self._predict(step_path, inputs, instruction((task,)), folder, f"{stage}, step {number}"))
+            steps.append(self._predict(step_path, inputs, instruction((task,)), adapter, f"{stage}, step {number}"))
         return join_steps(path, examples.chosen, steps)
 
-    def _predict(self, path: Path, examples: list, asked: str, adapter: Path | None, description: str) -> list[Prediction]:
+    def _predict(self, path: Path, examples: list, asked: str, adapter: StoredAdapter | None, description: str) -> list[Prediction]:
         from compositional.models.chat import ChatEncoder
         from compositional.prediction import make_generator
         from compositional.prediction.predict import predict_split
 
         base = self.plan.base
-        encoder = ChatEncoder(base.tokenizer(), demonstrations(self.plan, self.data))
-        settings = prediction_settings(self.plan, encoder.demonstrations_length)
+        encoder = ChatEncoder(base.tokenizer, demonstrations(self.plan, self.data))
+        settings = self.plan.prediction(encoder.demonstrations_length)
         log_path = log_file(self.plan.workspace.logs(self.name))
 
         def start() -> Generator:
@@ -207,8 +209,8 @@ class Experiment:
     def _cost(self) -> Cost:
         """What the method needs on a device beyond the base model and one adapter per single task, measured from the files."""
         if self.plan.method == MULTI_STEP:
-            return Cost(inferences_per_example=len(self.adapter_folders))
+            return Cost(inferences_per_example=len(self.answering_adapters))
         names = {JOINT_EXPERT: [WEIGHTS_FILE], CALIBRATION: [LEARNED_FILE, CALIBRATION_FILE], MERGE: [LEARNED_FILE]}
-        files = [folder / name for folder in self.adapter_folders for name in names.get(self.plan.method, [])]
+        files = [one.folder / name for one in self.answering_adapters for name in names.get(self.plan.method, [])]
         there = [path for path in files if path.is_file()]
         return Cost(extra_parameters=sum(map(count_parameters, there)), extra_bytes=sum(path.stat().st_size for path in there))

@@ -13,11 +13,12 @@ from compositional.core.errors import UserError
 from compositional.core.files import hash_of_files, read_json, write_json
 from compositional.core.logs import log_file, log_to_file, quieten_libraries
 from compositional.core.machine import environment
+from compositional.core.recorded import changes, read_recorded, refusal
 from compositional.core.resumable import chunks, complete_rows, has_rows, partial_of
 from compositional.core.tables import percent
-from compositional.judge.plan import SPLITS, JudgedExperiment, JudgePlan
+from compositional.judge.plan import SPLITS, JudgedExperiment, JudgePlan, judge_flag_if_left_out
 from compositional.judge.question import Judge, Request, Verdict, prompt_hash, verdict_of
-from compositional.models.base_model import POCKET, BaseModel
+from compositional.models.model import POCKET
 from compositional.prediction.predict import read_predictions
 from compositional.prediction.vllm_backend import Engines
 from compositional.prediction.vllm_engine import EngineSettings, check_vllm, usable_gpus
@@ -33,14 +34,11 @@ def check_judgeable(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge)
     path = plan.workspace.verdicts(experiment.name, plan.arguments.stage, plan.judge_name)
     if has_rows(path) and not _settings_file(path).is_file():
         raise UserError(f"{path} has verdicts, and {_settings_file(path).name} is missing: --overwrite judges anew")
-    earlier = read_json(_settings_file(path)) if has_rows(path) else {}
-    settings = _settings(plan, experiment, judge)
-    differing = [key for key in earlier.keys() & settings.keys() if earlier[key] != settings[key]]
-    if differing:
-        listed = "; ".join(f"{key} was {earlier[key]}, is {settings[key]}" for key in sorted(differing))
-        raise UserError(
-            f"{experiment.name} was judged by {plan.judge_name} under other settings ({listed}): --overwrite judges it anew"
-        )
+    earlier = read_recorded(_settings_file(path)) if has_rows(path) else {}
+    changed = changes(earlier, _settings(plan, experiment, judge), judge_flag_if_left_out)
+    fault = f"{experiment.name} was judged by {plan.judge_name} under other settings"
+    if mistakes := refusal(fault, changed, "--overwrite judges it anew"):
+        raise UserError(*mistakes)
 
 
 def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> dict[str, Any]:
@@ -170,7 +168,7 @@ def make_judge(plan: JudgePlan, engines: Engines) -> Judge:
         return UrlJudge(arguments.judge_url, name)
     from compositional.judge.local_judges import VllmJudge
 
-    model = BaseModel(name)
+    model = plan.model
     tensor_parallel_size = arguments.tensor_parallel_size or usable_gpus(model)
     check_vllm(model, tensor_parallel_size)
     longest = arguments.max_model_len or LONGEST_QUESTION

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from compositional.judge.question import Reply, Request, judge_prompt
-from compositional.models.base_model import POCKET, BaseModel
 from compositional.models.chat import ChatEncoder
+from compositional.models.model import POCKET, Model
 from compositional.pocket import GRAMMAR_REVISION
 from compositional.pocket.meaning import Sentence
 from compositional.prediction.vllm_backend import Engines
@@ -53,16 +53,16 @@ _LONGEST_REPLY = 16  # tokens; "yes" takes no more in any vocabulary
 class VllmJudge:
     """Asks a model with a chat template; its answer is held to "yes" or "no" and is the likeliest one (greedy)."""
 
-    def __init__(self, model: BaseModel, settings: EngineSettings, engines: Engines, log_path: Path) -> None:
+    def __init__(self, model: Model, settings: EngineSettings, engines: Engines, log_path: Path) -> None:
         self._model, self._settings, self._engines, self._log_path = model, settings, engines, log_path
-        self._tokenizer = model.tokenizer()
+        self._tokenizer = model.tokenizer
         self._encoder = ChatEncoder(self._tokenizer)
         self._special_tokens = {id for id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
 
     @property
     def identity(self) -> dict[str, Any]:
         limits = {"dtype": self._settings.dtype, "max_model_len": self._settings.max_model_len}
-        return {"judge": "vllm", "model": self._model.name, "revision": self._model.signature()} | limits
+        return {"judge": "vllm", "model": self._model.name, "revision": self._model.signature} | limits
 
     def start(self) -> None:
         """Start vLLM, unless it runs for this model already."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from compositional.core.errors import UserError, nearest
 from compositional.core.files import read_json
-from compositional.core.flags import build_parser, flag, parse
+from compositional.core.flags import COUNT, SEED, SHARE, build_parser, default_of, flag, is_path, parse, wrong_values
+from compositional.core.recorded import NO_FLAG
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, find_dataset
 from compositional.experiment.resume import SETTINGS_FILE
-from compositional.models.base_model import POCKET, BaseModel
+from compositional.models.model import POCKET, Model
 
 
 @dataclass
@@ -23,7 +26,7 @@ class JudgeArguments:
 
     experiment_name: list[str] = flag((), "what", "experiments whose stored predictions are judged (required)", repeatable=True)
     stage: str = flag("test", "what", "split that was predicted", choices=("valid", "test"))
-    overwrite: bool = flag(False, "what", "throw away the verdicts of an earlier run of this judge")
+    overwrite: bool = flag(False, "what", "delete the verdicts of an earlier run of this judge, and judge again")
 
     judge_model_name_or_path: str = flag(
         "meta-llama/Llama-3.1-70B-Instruct", "judge", "judge model: hub id, folder, or 'pocket' for Pocket's grammar", "inferred"
@@ -35,16 +38,22 @@ class JudgeArguments:
         "auto", "judge", "precision of the judge model; auto: its own", choices=("auto", "float32", "bfloat16", "float16")
     )
     max_model_len: int | None = flag(
-        None, "judge", "tokens of a question to the judge at most; longer ones count as failures; default: 8192, or what it takes"
+        None,
+        "judge",
+        "tokens of a question to the judge at most; longer ones count as failures; default: 8192, or what the model takes",
+        range=COUNT,
     )
 
-    bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples behind the 95 %% interval")
-    seed: int = flag(0, "scoring", "seed of the resampling")
+    bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples behind the 95 %% interval", range=COUNT)
+    seed: int = flag(0, "scoring", "seed of the resampling", range=SEED)
 
-    batch_size: int = flag(64, "machine", "outputs judged at a time, between which a run can resume")
-    gpu_memory_utilization: float = flag(0.9, "machine", "share of each GPU's memory that vLLM takes")
+    batch_size: int = flag(64, "machine", "outputs judged per batch, after each of which a run can resume", range=COUNT)
+    gpu_memory_utilization: float = flag(0.9, "machine", "share of each GPU's memory that vLLM takes", range=SHARE)
     tensor_parallel_size: int | None = flag(
-        None, "machine", "GPUs that vLLM spreads the judge over; default: all visible ones that its heads divide by"
+        None,
+        "machine",
+        "GPUs that vLLM spreads the judge over; default: all visible ones that its heads divide by",
+        range=COUNT,
     )
     workspace: str = flag(".", "machine", "folder that holds predictions and output")
 
@@ -56,12 +65,20 @@ class JudgeArguments:
         return re.sub(r"[^\w.-]", "_", name.replace("/", "--"))
 
 
+def judge_flag_if_left_out(key: str) -> Any:
+    """What a setting of verdicts counts as that an older record lacks; NO_FLAG for what is no flag, or depends on the model."""
+    declared = {one.name: default_of(one) for one in fields(JudgeArguments)}
+    default = declared.get(key, declared.get(f"judge_{key}"))
+    return NO_FLAG if default is None else default
+
+
 def parse_judge_arguments(argv: list[str]) -> tuple[JudgeArguments, list[str]]:
     """Parse a command line of `llm_judge_eval.py`; see `flags.parse`."""
     description = "Judge the stored predictions of experiments: is each output what was asked for, yes or no?"
     return parse(build_parser(JudgeArguments, "llm_judge_eval.py", description), JudgeArguments, argv)
 
 
+JUDGE_MODEL_FLAG = "--judge_model_name_or_path"
 _FOR_VLLM_HERE = ("judge_dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size")
 SPLITS = {"valid": "validation", "test": "test"}
 
@@ -82,10 +99,15 @@ class JudgePlan:
     workspace: Workspace
     experiments: list[JudgedExperiment]
 
+    @cached_property
+    def model(self) -> Model:
+        """The judge model, as its flag names it; a judge behind a URL, or Pocket's grammar, does not load it."""
+        return Model(self.arguments.judge_model_name_or_path, JUDGE_MODEL_FLAG)
+
     @property
     def needs_hub(self) -> bool:
         """Whether the judge model may have to come from the hub."""
-        return self.arguments.judge_url is None and not BaseModel(self.arguments.judge_model_name_or_path).is_local
+        return self.arguments.judge_url is None and not self.model.is_local
 
     @property
     def judge_name(self) -> str:
@@ -111,14 +133,7 @@ def make_judge_plan(arguments: JudgeArguments, found_while_parsing: Sequence[str
 def _wrong_values(arguments: JudgeArguments) -> list[str]:
     model, url = arguments.judge_model_name_or_path, arguments.judge_url
     mistakes = [] if arguments.experiment_name else ["--experiment_name is missing"]
-    for name in ("batch_size", "max_model_len", "bootstrap_resamples", "tensor_parallel_size"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            mistakes.append(f"--{name} {value}: must be at least 1")
-    if not 0 < arguments.gpu_memory_utilization <= 1:
-        mistakes.append(f"--gpu_memory_utilization {arguments.gpu_memory_utilization}: must be above 0 and at most 1")
-    if not 0 <= arguments.seed < 2**32:
-        mistakes.append(f"--seed {arguments.seed}: must be at least 0 and below 2^32")
+    mistakes += wrong_values(arguments)
     if url is not None and not _is_url(url):
         mistakes.append(f"--judge_url {url}: expected a URL such as http://localhost:8000/v1")
     if url is not None and model == POCKET:
@@ -129,9 +144,9 @@ def _wrong_values(arguments: JudgeArguments) -> list[str]:
         mistakes += [f"--{name} is for a model in vLLM here: it means nothing to a judge {where}" for name in given]
         return mistakes
     try:
-        BaseModel(model).check_exists()
+        Model(model, JUDGE_MODEL_FLAG).check_exists()
     except UserError as error:
-        mistakes += [mistake.replace("--model_name_or_path", "--judge_model_name_or_path") for mistake in error.mistakes]
+        mistakes += error.mistakes
     return mistakes
 
 
@@ -144,7 +159,7 @@ def _is_url(text: str) -> bool:
 
 
 def _experiment(name: str, arguments: JudgeArguments, workspace: Workspace) -> JudgedExperiment:
-    if name.startswith(".") or "/" in name or "\\" in name or not name:
+    if not name or is_path(name):
         raise UserError(f"--experiment_name {name}: a name is needed, not a path")
     folder = workspace.predictions_folder(name)
     if not (folder / SETTINGS_FILE).is_file():

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compositional.models.base_model import BaseModel
 from compositional.models.chat import ChatEncoder
+from compositional.models.model import Model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from compositional.adapters.peft_folder import StoredAdapter
     from compositional.prediction.predict import Generator
     from compositional.prediction.vllm_backend import Engines
 
@@ -53,9 +54,9 @@ class Prediction:
 class AnswerReader:
     """Knows the tokens that end an answer: the chat template's, and those of the model's own generation settings."""
 
-    def __init__(self, base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, base: Model, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self.end_tokens = sorted(ChatEncoder(tokenizer).end_tokens | base.end_tokens())
+        self.end_tokens = sorted(ChatEncoder(tokenizer).end_tokens | base.end_tokens)
 
     def read(self, generated: list[int]) -> Answer:
         """The text before the first token that ends an answer."""
@@ -79,7 +80,7 @@ def resolve_backend(asked: str) -> str:
 
 
 def make_generator(
-    base: BaseModel, adapter: Path | None, settings: PredictionSettings, engines: Engines, log_path: Path
+    base: Model, adapter: StoredAdapter | None, settings: PredictionSettings, engines: Engines, log_path: Path
 ) -> Generator:
     """A generator of the settings' backend; raises UserError when it can't start."""
     if settings.backend == VLLM:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from peft import PeftModel
 from transformers import GenerationConfig
 
-from compositional.adapters.peft_folder import read_shapes
+from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration.parameters import fold_biases, read_biases
-from compositional.models.base_model import BaseModel
 from compositional.models.chat import left_padded
+from compositional.models.model import Model
 from compositional.prediction import Answer, AnswerReader, PredictionSettings
 
 
 class TransformersGenerator:
     """A base model with an adapter (or none) that answers batches of prompts."""
 
-    def __init__(self, base: BaseModel, adapter: Path | None, settings: PredictionSettings) -> None:
-        self.tokenizer = base.tokenizer()
+    def __init__(self, base: Model, adapter: StoredAdapter | None, settings: PredictionSettings) -> None:
+        self.tokenizer = base.tokenizer
         self.reader = AnswerReader(base, self.tokenizer)
         self.model = base.load(getattr(torch, settings.dtype))
         # Replaced as a whole: a model's own sampling, beams or penalties would fill whatever is left unset.
@@ -30,8 +28,8 @@ class TransformersGenerator:
             pad_token_id=self.tokenizer.pad_token_id,
         )
         if adapter:
-            self.model = PeftModel.from_pretrained(self.model, str(adapter))
-            fold_biases(self.model.get_base_model(), read_biases(adapter, read_shapes(adapter)))
+            self.model = PeftModel.from_pretrained(self.model, str(adapter.folder))
+            fold_biases(self.model.get_base_model(), read_biases(adapter.folder, adapter.shapes))
         self.model.eval()
 
     @torch.inference_mode()

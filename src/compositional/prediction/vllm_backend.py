@@ -6,14 +6,15 @@ import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compositional.models.base_model import BaseModel
+from compositional.adapters.peft_folder import StoredAdapter
+from compositional.models.model import Model
 from compositional.prediction import Answer, AnswerReader, PredictionSettings
-from compositional.prediction.vllm_engine import EngineSettings, ServedAdapter, VllmEngine
+from compositional.prediction.vllm_engine import EngineSettings, VllmEngine
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from compositional.models.base_model import BaseModel
+    from compositional.models.model import Model
 
 
 class Engines:
@@ -29,7 +30,7 @@ class Engines:
         self._engine: VllmEngine | None = None
         self._key: tuple[str, EngineSettings] | None = None
 
-    def engine(self, base: BaseModel, settings: EngineSettings, adapter: ServedAdapter | None, log_path: Path) -> VllmEngine:
+    def engine(self, base: Model, settings: EngineSettings, adapter: StoredAdapter | None, log_path: Path) -> VllmEngine:
         """An engine that serves a model with an adapter. Raises UserError when vLLM can't start.
 
         On a GPU, a calibration's biases need an engine of their own: a compiled one doesn't see them.
@@ -46,7 +47,7 @@ class Engines:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
             eager = has_biases or not torch.cuda.is_available()
-            self._engine = VllmEngine(base.location, base.revision, settings, rank, eager, log_path)
+            self._engine = VllmEngine(base.location, base.commit, settings, rank, eager, log_path)
             self._key = key
             self.started += 1
         return self._engine
@@ -83,10 +84,10 @@ class VllmGenerator:
     """A base model with an adapter (or none), served by a shared engine, that answers prompts."""
 
     def __init__(
-        self, base: BaseModel, adapter: Path | None, settings: PredictionSettings, engines: Engines, log_path: Path
+        self, base: Model, adapter: StoredAdapter | None, settings: PredictionSettings, engines: Engines, log_path: Path
     ) -> None:
-        self._reader = AnswerReader(base, base.tokenizer())
-        self._adapter = ServedAdapter.read(adapter) if adapter else None
+        self._reader = AnswerReader(base, base.tokenizer)
+        self._adapter = adapter
         self._engine = engines.engine(base, engine_settings(settings), self._adapter, log_path)
         self._max_new_tokens = settings.max_new_tokens
 

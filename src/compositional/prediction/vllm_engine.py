@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from compositional.adapters.lora import module_type
+from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import UserError, first_line
 from compositional.core.logs import into_file, pass_messages_on
 from compositional.core.processes import children_end_with_this_process, ctrl_c_is_heard
-from compositional.models.base_model import BaseModel
+from compositional.models.model import Model
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -42,23 +43,6 @@ class EngineSettings:
     max_model_len: int
     gpu_memory_utilization: float
     tensor_parallel_size: int
-
-
-@dataclass(frozen=True)
-class ServedAdapter:
-    """A stored adapter as an engine takes it, named by its content: vLLM takes adapters of one name for the same."""
-
-    folder: Path
-    name: str
-    rank: int
-    has_biases: bool
-
-    @classmethod
-    def read(cls, folder: Path) -> ServedAdapter:
-        """Read what is needed from the files' headers; raises UserError for damaged files."""
-        from compositional.adapters.peft_folder import has_biases, hash_of_adapter, highest_rank
-
-        return cls(folder.resolve(), hash_of_adapter(folder), highest_rank(folder), has_biases(folder))
 
 
 class VllmEngine:
@@ -95,7 +79,7 @@ class VllmEngine:
             raise UserError(f"vLLM could not start {model}: {reason}; its messages are in {log_path}") from error
 
     def generate(
-        self, prompts: list[list[int]], sampling: SamplingParams, adapter: ServedAdapter | None = None
+        self, prompts: list[list[int]], sampling: SamplingParams, adapter: StoredAdapter | None = None
     ) -> list[CompletionOutput]:
         """One output per prompt of token ids, in their order. Raises UserError when vLLM's processes end on their way."""
         from vllm.lora.request import LoRARequest
@@ -103,8 +87,8 @@ class VllmEngine:
 
         request = None
         if adapter:
-            number = self._ids.setdefault(adapter.name, len(self._ids) + 1)
-            request = LoRARequest(adapter.name, number, str(adapter.folder))
+            number = self._ids.setdefault(adapter.hash, len(self._ids) + 1)
+            request = LoRARequest(adapter.hash, number, str(adapter.folder.resolve()))
         asked = [{"prompt_token_ids": prompt} for prompt in prompts]
         start = _size(self._log_path)
         try:
@@ -116,13 +100,13 @@ class VllmEngine:
             raise UserError(f"vLLM died: {reason}; its messages are in {self._log_path}") from error
         return [output.outputs[0] for output in outputs]
 
-    def _set_calibration(self, adapter: ServedAdapter | None) -> None:
+    def _set_calibration(self, adapter: StoredAdapter | None) -> None:
         """Change the workers' biases, and forget the prefixes that were computed with others."""
-        name = adapter.name if adapter else None
+        name = adapter.hash if adapter else None
         if name == self._calibration:
             return
         self._calibration = _UNKNOWN
-        self._llm.collective_rpc("set_calibration", args=(str(adapter.folder) if adapter else None,))
+        self._llm.collective_rpc("set_calibration", args=(str(adapter.folder.resolve()) if adapter else None,))
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache, which belongs to another calibration")
         self._calibration = name
@@ -132,7 +116,7 @@ class VllmEngine:
         self._llm.llm_engine.engine_core.shutdown()
 
 
-def check_vllm(model: BaseModel, tensor_parallel_size: int) -> None:
+def check_vllm(model: Model, tensor_parallel_size: int) -> None:
     """Raise UserError when vLLM is not installed, or can't spread the model as asked."""
     import torch
 
@@ -170,7 +154,7 @@ def allowed_rank(rank: int) -> int:
     return min(one for one in allowed if one >= rank)
 
 
-def usable_gpus(model: BaseModel) -> int:
+def usable_gpus(model: Model) -> int:
     """The most visible GPUs that a model can be spread over, at least 1."""
     import torch
 
@@ -178,8 +162,8 @@ def usable_gpus(model: BaseModel) -> int:
     return max(number for number in range(1, max(1, torch.cuda.device_count()) + 1) if heads % number == 0)
 
 
-def _heads(model: BaseModel) -> int:
-    return model.config().get_text_config().num_attention_heads
+def _heads(model: Model) -> int:
+    return model.config.get_text_config().num_attention_heads
 
 
 def _size(path: Path) -> int:

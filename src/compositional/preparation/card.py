@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from compositional.core.errors import UserError
 from compositional.core.tables import aligned
 from compositional.data import Dataset
-from compositional.models.base_model import BaseModel
 from compositional.models.chat import instruction, user_turn
+from compositional.models.model import Model
 from compositional.preparation.quality import FINDINGS, PreparedExample
 from compositional.tasks import Task
 
@@ -58,7 +58,7 @@ def encoder_of(model: str) -> ChatEncoder | str:
     from compositional.models.chat import ChatEncoder
 
     try:
-        return ChatEncoder(BaseModel(model).tokenizer())
+        return ChatEncoder(Model(model).tokenizer)
     except UserError as error:
         return error.mistakes[0]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from compositional.core.errors import UserError, nearest
 from compositional.core.files import hash_of_json
-from compositional.core.flags import build_parser, flag, parse
+from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, all_datasets
-from compositional.models.base_model import POCKET, BaseModel
+from compositional.models.model import POCKET, Model
 from compositional.preparation.quality import FINDINGS
 from compositional.preparation.text_models import TextModel, TextModelSettings, find_text_model, text_model_names
 from compositional.tasks import Task
@@ -33,7 +33,9 @@ class PreparationArguments:
     overwrite: bool = flag(False, "what", "make anew what is made already, rewritten texts included")
 
     raw_data_dir: str | None = flag(None, "sources", "folder with the publishers' own files; default: the hub")
-    max_train_examples: int | None = flag(None, "sources", "keep a seeded sample of this many training examples of each source")
+    max_train_examples: int | None = flag(
+        None, "sources", "keep a seeded sample of this many training examples of each source", range=COUNT
+    )
     data_seed: int = flag(42, "sources", "seed of that sample", "sibling")
 
     translator: str | None = flag(None, "text models", "what translates; default: marian, and pocket for Pocket's sets", "sibling")
@@ -69,7 +71,10 @@ class PreparationArguments:
     )
 
     batch_size: int | None = flag(
-        None, "machine", "texts rewritten at a time, between which a run can resume; default: the text model's own"
+        None,
+        "machine",
+        "texts rewritten per batch, after each of which a run can resume; default: the text model's own",
+        range=COUNT,
     )
     workspace: str = flag(".", "machine", "folder that holds data")
 
@@ -109,7 +114,7 @@ class PreparationPlan:
     @property
     def needs_hub(self) -> bool:
         """Whether something may have to come from the hub: a source, a text model, or a tokenizer for the lengths."""
-        models = [model for one in self.sets for model in one.length_models if not BaseModel(model).is_local]
+        models = [model for one in self.sets for model in one.length_models if not Model(model).is_local]
         return bool(models) or any(one.dataset.is_on_hub or one.text_model_name not in (None, POCKET) for one in self.sets)
 
     def rewritten(self, name: str) -> Path:
@@ -148,11 +153,7 @@ def _key_of(plan: SetPlan) -> str:
 
 
 def _wrong_values(arguments: PreparationArguments) -> list[str]:
-    mistakes = []
-    for name in ("max_train_examples", "batch_size"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            mistakes.append(f"--{name} {value}: must be at least 1")
+    mistakes = wrong_values(arguments)
     for name in arguments.drop:
         if name not in FINDINGS:
             mistakes.append(f"--drop {name}: there is no such finding: {nearest(name, FINDINGS)}")

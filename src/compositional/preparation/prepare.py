@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from compositional.core.errors import UserError
 from compositional.core.files import hash_of_json, read_json, write_json, write_text
 from compositional.core.machine import environment
+from compositional.core.recorded import changes
 from compositional.data import RECORD_FILE, SPLITS
 from compositional.preparation import quality
 from compositional.preparation.card import card, encoder_of, lengths_under
 from compositional.preparation.plan import PreparationPlan, SetPlan
 from compositional.preparation.quality import PreparedExample, findings_of
 from compositional.preparation.rewriting import forget_rewritten, has_all, rewritten_texts, settings_of
-from compositional.preparation.sets import SourceExamples, changes, read_back, read_sources, record_of, save_set
+from compositional.preparation.sets import SourceExamples, read_back, read_sources, record_of, save_set
 from compositional.preparation.text_models import text_model_files
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class SetToMake:
         record = record_of(self.folder)
         if record is None:
             return "missing"
-        changed = changes(record["made_from"], self.made_from)
+        changed = changes(record["made_from"], self.made_from, value_if_left_out=lambda key: None)
         return f"stale: {', '.join(changed)} changed" if changed else UP_TO_DATE
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_json, read_json, read_json_lines, write_json, write_text
+from compositional.core.files import hash_of_json, read_json_lines, write_json, write_text
+from compositional.core.recorded import changes, read_recorded
 from compositional.core.resumable import chunks, complete_rows, line_of, partial_of
 from compositional.preparation.text_models import TextModel
 
@@ -39,12 +40,17 @@ def rewritten_texts(
 
 def has_all(path: Path, texts: Iterable[str], identity: dict[str, Any]) -> bool:
     """Whether nothing has to be rewritten: the rows of all texts are there, by this text model."""
-    return settings_of(path).get("text_model") == identity and set(map(_id_of, texts)) <= _finished_rows(path).keys()
+    made_with = settings_of(path)
+    return (
+        bool(made_with)
+        and not changes(made_with, {"text_model": identity})
+        and set(map(_id_of, texts)) <= _finished_rows(path).keys()
+    )
 
 
 def settings_of(path: Path) -> dict[str, Any]:
     """What made the rows at a path."""
-    return read_json(_settings(path)) if _settings(path).is_file() else {}
+    return read_recorded(_settings(path))
 
 
 def forget_rewritten(path: Path) -> None:
@@ -98,7 +104,8 @@ def _bring_rows(path: Path, made_with: dict[str, Any], description: str) -> None
     earlier = settings_of(path)
     if path.is_file() and not earlier:
         raise UserError(f"{path} has rows, and {_settings(path).name}, which says what made them, is missing: remove the file")
-    if earlier and earlier["text_model"] != made_with["text_model"]:
+    changed = changes(earlier, made_with)
+    if "text_model" in changed:
         logger.info("%s: made anew by another text model; the earlier texts are kept beside the new ones", description)
         _absorb(path)
         for file in (path, _settings(path)):
@@ -107,7 +114,7 @@ def _bring_rows(path: Path, made_with: dict[str, Any], description: str) -> None
         for file in (_settings(path), path):  # rows are never without what says who made them
             if (kept := _aside(file, made_with["text_model"])).is_file():
                 kept.rename(file)
-    elif earlier and earlier["texts"] != made_with["texts"]:
+    elif "texts" in changed:
         _absorb(path)
 
 

@@ -121,8 +121,3 @@ def record_of(folder: Path) -> dict[str, Any] | None:
     except UserError:
         return None
     return record if isinstance(record, dict) and {"fingerprint", "made_from", "counts", "findings"} <= record.keys() else None
-
-
-def changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The names of what a set was made from that have changed since."""
-    return sorted(key for key in earlier.keys() | now.keys() if earlier.get(key) != now.get(key))

@@ -134,7 +134,7 @@ def table_of_adapters(folders: list[Path]) -> str:
 
 def run(argv: list[str]) -> str:
     """The table that a command line asks for; raises UserError for the user's mistakes."""
-    from compositional.models.base_model import BaseModel
+    from compositional.models.model import Model
 
     parser = build_parser(
         EfficiencyArguments, "python -m compositional.report.efficiency", "Parameters and storage of each method, from files."
@@ -149,13 +149,13 @@ def run(argv: list[str]) -> str:
     if not arguments.model_name_or_path:
         models = {name: paper_shapes(*sizes) for name, sizes in PAPER_MODELS.items()}
         return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=True)
-    bases = {name: BaseModel(name) for name in arguments.model_name_or_path}
+    bases = {name: Model(name) for name in arguments.model_name_or_path}
     if not all(base.is_local for base in bases.values()):
         use_cache_without_network()
     models = {}
     for name, base in bases.items():
         base.check_exists()
-        models[name] = {path: shape for path, shape in base.linear_shapes().items() if not path.endswith("lm_head")}
+        models[name] = {path: shape for path, shape in base.linear_shapes.items() if not path.endswith("lm_head")}
     return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=False)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from compositional.adapters.published import adapter_to_load, check_published_adapter
 from compositional.core.errors import UserError
-from compositional.models.published import PublishedModel
+from compositional.models.model import Model
 from compositional.preparation.text_models import LoadedModel, TextModelSettings, rewrite_in_pieces
 from compositional.tasks import Task
 
@@ -20,12 +21,12 @@ DEFAULT_ADAPTER = "llm-toys/RedPajama-INCITE-Base-3B-v1-paraphrase-tone"
 PROMPT = "### Instruction:\nChange the tone of the following Input sentence to {tone}.\n\n### Input:\n{text}\n\n### Response:\n"
 END = "### END"
 LONGEST_OUTPUT = 512  # tokens
-_MODEL_FLAG, _ADAPTER_FLAG = "--tone_rewriter_model", "--tone_rewriter_adapter"
 
 
 def text_model(task: Task, settings: TextModelSettings) -> ToneRewriter:
-    published = PublishedModel(settings.model or DEFAULT_MODEL)
-    return ToneRewriter(task.variant, published, PublishedModel(settings.adapter or DEFAULT_ADAPTER), settings)
+    model = Model(settings.model or DEFAULT_MODEL, "--tone_rewriter_model")
+    adapter = Model(settings.adapter or DEFAULT_ADAPTER, "--tone_rewriter_adapter")
+    return ToneRewriter(task.variant, model, adapter, settings)
 
 
 class ToneRewriter(LoadedModel):
@@ -33,7 +34,7 @@ class ToneRewriter(LoadedModel):
 
     batch_size = 32
 
-    def __init__(self, tone: str, published: PublishedModel, adapter: PublishedModel, settings: TextModelSettings) -> None:
+    def __init__(self, tone: str, published: Model, adapter: Model, settings: TextModelSettings) -> None:
         self.tone = tone
         self.published = published
         self.adapter = adapter
@@ -41,18 +42,17 @@ class ToneRewriter(LoadedModel):
 
     def identity(self) -> dict[str, Any]:
         return {
-            "model": self.published.identity(),
-            "adapter": self.adapter.identity(),
+            "model": self.published.identity_without_network,
+            "adapter": self.adapter.identity_without_network,
             "tone": self.tone,
             "dtype": self.settings.dtype,
         }
 
     def check(self) -> None:
-        from compositional.models.published import check_adapter, check_files, check_published
-
-        check_published(self.published, _MODEL_FLAG)
-        check_files(self.published, _MODEL_FLAG, "tokenizer.json")
-        check_adapter(self.adapter, _ADAPTER_FLAG, may_convert=self.settings.converted is not None)
+        self.published.check_exists()
+        self.published.check_has("tokenizer.json")
+        _ = self.published.config  # which a hub may refuse
+        check_published_adapter(self.adapter, may_convert=self.settings.converted is not None)
 
     def start(self) -> None:
         if self.model is not None:
@@ -60,17 +60,15 @@ class ToneRewriter(LoadedModel):
         from peft import PeftModel
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from compositional.models.published import adapter_to_load, load_published
-
-        self.tokenizer = load_published(AutoTokenizer, self.published, _MODEL_FLAG, padding_side="left")
+        self.tokenizer = self.published.load_as(AutoTokenizer, padding_side="left")
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
-        base = load_published(AutoModelForCausalLM, self.published, _MODEL_FLAG, self.settings.dtype)
-        adapter = adapter_to_load(self.adapter, _ADAPTER_FLAG, self.settings.converted)
+        base = self.published.load_as(AutoModelForCausalLM, self.settings.dtype)
+        adapter = adapter_to_load(self.adapter, self.settings.converted)
         try:
-            with_adapter = PeftModel.from_pretrained(base, adapter.location, revision=adapter.revision)
+            with_adapter = PeftModel.from_pretrained(base, adapter.location, revision=adapter.requested_revision)
         except (OSError, ValueError, RuntimeError) as error:  # it is of another base model
             reason = f"it can't be used with {self.published.name}: {' '.join(str(error).split()[:40])}"
-            raise UserError(f"{_ADAPTER_FLAG} {self.adapter.name}: {reason}") from error
+            raise UserError(f"{self.adapter.flag} {self.adapter.name}: {reason}") from error
         self.model = with_adapter.merge_and_unload()
         longest = self.model.config.max_position_embeddings
         self.longest_output = min(LONGEST_OUTPUT, longest // 2)

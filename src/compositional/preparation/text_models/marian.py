@@ -10,7 +10,7 @@ import warnings
 from typing import Any
 
 from compositional.core.errors import UserError
-from compositional.models.published import PublishedModel
+from compositional.models.model import Model
 from compositional.preparation.text_models import LoadedModel, TextModelSettings, rewrite_in_pieces
 from compositional.tasks import Task
 
@@ -18,12 +18,11 @@ TASKS = ("translation",)
 REVISION = "9fe2b441f897d8d6cea0e6261dc2f680ba0144f92e4110c7e0d5ebd128ac21b2"
 DEFAULT_MODEL = "Helsinki-NLP/opus-mt-en-{language}"
 LONGEST = 512  # tokens of a translation; a text has three quarters of them at most, for translations are longer
-_FLAG = "--translator_model"
 
 
 def text_model(task: Task, settings: TextModelSettings) -> MarianTranslator:
     name = (settings.model or DEFAULT_MODEL).replace("{language}", task.variant)
-    return MarianTranslator(PublishedModel(name), settings)
+    return MarianTranslator(Model(name, "--translator_model"), settings)
 
 
 class MarianTranslator(LoadedModel):
@@ -31,32 +30,29 @@ class MarianTranslator(LoadedModel):
 
     batch_size = 64
 
-    def __init__(self, published: PublishedModel, settings: TextModelSettings) -> None:
+    def __init__(self, published: Model, settings: TextModelSettings) -> None:
         self.published = published
         self.settings = settings
 
     def identity(self) -> dict[str, Any]:
-        return {"model": self.published.identity(), "dtype": self.settings.dtype}
+        return {"model": self.published.identity_without_network, "dtype": self.settings.dtype}
 
     def check(self) -> None:
-        from compositional.models.published import check_files, check_published
-
-        config = check_published(self.published, _FLAG)
+        self.published.check_exists()
+        config = self.published.config
         if config.model_type != "marian":
-            raise UserError(f"{_FLAG} {self.published.name}: expected a Marian model, found {config.model_type}")
-        check_files(self.published, _FLAG, "source.spm", "target.spm", "vocab.json")
+            raise UserError(f"{self.published.flag} {self.published.name}: expected a Marian model, found {config.model_type}")
+        self.published.check_has("source.spm", "target.spm", "vocab.json")
 
     def start(self) -> None:
         if self.model is not None:
             return
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-        from compositional.models.published import load_published
-
         with warnings.catch_warnings():  # the tokenizer doesn't use the package that it recommends
             warnings.filterwarnings("ignore", message=".*sacremoses")
-            self.tokenizer = load_published(AutoTokenizer, self.published, _FLAG)
-        self.model = load_published(AutoModelForSeq2SeqLM, self.published, _FLAG, self.settings.dtype)
+            self.tokenizer = self.published.load_as(AutoTokenizer)
+        self.model = self.published.load_as(AutoModelForSeq2SeqLM, self.settings.dtype)
         self.longest = min(LONGEST, self.model.config.max_position_embeddings)
         self.longest_text = self.longest * 3 // 4
 

@@ -1,0 +1,197 @@
+"""Language models by name: Pocket's own, a local folder, a hub id, or a hub id with @revision. Safetensors only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compositional.core.errors import UserError, first_line
+from compositional.core.files import hash_of_files, hash_of_json, read_tensor_shapes
+from compositional.core.hub import hub_errors
+from compositional.core.machine import device_name, resolve_dtype
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+POCKET = "pocket"
+POCKET_FOLDER = Path(__file__).parents[1] / "pocket" / "base_model"
+# The files that decide what a model, or an adapter, in a folder says.
+_DECISIVE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.spm", "adapter_model.bin")
+# What configurations call the longest sequence.
+_LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "seq_len")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by the name that adapters and records have for it, and where it is loaded from.
+
+    Its configuration, tokenizer, identity and shapes are read when they are first asked for, and kept: whoever handles one model
+    carries one object. `flag` is the command-line flag that named it, for messages about what is wrong with it.
+    """
+
+    name: str
+    flag: str = field(default="--model_name_or_path", compare=False)
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.location).is_dir()
+
+    @property
+    def location(self) -> str:
+        """The folder, or the hub id without a revision."""
+        if self.name == POCKET:
+            return str(POCKET_FOLDER)
+        return self.name if Path(self.name).is_dir() else self.name.partition("@")[0]
+
+    @property
+    def requested_revision(self) -> str:
+        """The hub's branch, tag, pull request or commit."""
+        return "main" if self.is_local else self.name.partition("@")[2] or "main"
+
+    def check_exists(self) -> None:
+        """Raise UserError for a name that looks like a folder and is none, and for a folder without a whole model.
+
+        A hub's name is looked up when something of it is read.
+        """
+        looks_local = self.name.startswith((".", "/", "~")) or self.location.count("/") > 1
+        if looks_local and not self.is_local:
+            raise UserError(f"{self.flag} {self.name}: there is no such folder")
+        if not self.is_local:
+            return
+        folder = Path(self.location)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{self.flag} {self.name}: the folder has no config.json, so it holds no model")
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise UserError(f"{self.flag} {self.name}: the folder has no weights (*.safetensors)")
+        for path in weights:
+            read_tensor_shapes(path)
+
+    def check_has(self, *files: str) -> None:
+        """Raise UserError when a local folder lacks one of the files; a hub's are looked for when they are loaded."""
+        missing = [name for name in files if self.is_local and not (Path(self.location) / name).is_file()]
+        if missing:
+            raise UserError(f"{self.flag} {self.name}: the folder has no {' and no '.join(missing)}")
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's configuration of transformers; raises UserError when it can't be had."""
+        from transformers import AutoConfig
+
+        with self._load_errors():
+            return AutoConfig.from_pretrained(self.location, revision=self.requested_revision)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer; raises UserError when it can't be had, or can ask nothing, for want of a template or an end of text."""
+        from transformers import AutoTokenizer
+
+        from compositional.models.chat import check_tokenizer
+
+        with self._load_errors():
+            tokenizer = AutoTokenizer.from_pretrained(self.location, revision=self.requested_revision)
+        check_tokenizer(tokenizer, self.name)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    @cached_property
+    def identity(self) -> str:
+        """What the model is: the hub's commit, or a hash of a local folder's configuration, weights and tokenizer."""
+        if not self.is_local:
+            return str(self.commit)
+        paths = sorted(path for kind in _DECISIVE_FILES for path in Path(self.location).glob(kind))
+        return _hash_of_unchanged(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+    @property
+    def identity_without_network(self) -> str:
+        """The hub id and the requested revision, or a hash of a local folder's files."""
+        return self.identity if self.is_local else f"{self.location}@{self.requested_revision}"
+
+    @cached_property
+    def signature(self) -> str:
+        """What the model is, without reading its weights: the hub's commit, or a hash of a folder's settings and tensor shapes."""
+        if not self.is_local:
+            return str(self.commit)
+        folder = Path(self.location)
+        shapes = {path.name: read_tensor_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
+        return hash_of_json([hash_of_files(sorted(folder.glob("*.json"))), shapes])
+
+    @property
+    def commit(self) -> str | None:
+        """The hub's commit; None for a local folder."""
+        return None if self.is_local else self.config._commit_hash
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end an answer by the model's own generation settings."""
+        from transformers import GenerationConfig
+
+        with self._load_errors():
+            try:
+                settings = GenerationConfig.from_pretrained(self.location, revision=self.requested_revision)
+            except OSError:  # there is no generation_config.json
+                settings = GenerationConfig.from_model_config(self.config)
+        ends = settings.eos_token_id
+        return frozenset(ends if isinstance(ends, list) else {ends} - {None})
+
+    @property
+    def longest_sequence(self) -> int | None:
+        """The tokens that the model takes at most, where it says so."""
+        config = self.config.get_text_config()
+        return next((length for name in _LENGTH_NAMES if (length := getattr(config, name, None))), None)
+
+    @cached_property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """(d_out, d_in) of each linear module by path, from the configuration alone."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config)
+        return {
+            path: (module.out_features, module.in_features)
+            for path, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+
+    def load(self, dtype: torch.dtype) -> PreTrainedModel:
+        """A causal language model on this process's GPU if there is one, its weights frozen."""
+        from transformers import AutoModelForCausalLM
+
+        # On a CPU the plain implementation is faster than SDPA at every size tried.
+        attention = "eager" if device_name() == "cpu" else "sdpa"
+        with self._load_errors():
+            model = AutoModelForCausalLM.from_pretrained(
+                self.location, revision=self.requested_revision, dtype=dtype, attn_implementation=attention
+            )
+        model.requires_grad_(False)
+        return model.to(device_name())
+
+    def load_as(self, kind: Any, dtype: str | None = None, **options: Any) -> Any:
+        """A tokenizer (no dtype), or a model in evaluation mode on this process's device, of an Auto class of transformers."""
+        weights = {} if dtype is None else {"dtype": resolve_dtype(dtype), "use_safetensors": True}
+        with self._load_errors():
+            loaded = kind.from_pretrained(self.location, revision=self.requested_revision, **weights, **options)
+        return loaded if dtype is None else loaded.eval().to(device_name())
+
+    @contextmanager
+    def _load_errors(self) -> Iterator[None]:
+        """Turns a hub's or a library's refusal into a UserError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except hub_errors() as error:
+            raise UserError(f"{self.flag} {self.name} could not be loaded: {first_line(error)}") from error
+
+
+@cache
+def _hash_of_unchanged(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """The hash of files (path, time of the last change, size): commands of one process share it, for some have gigabytes."""
+    return hash_of_files([path for path, _, _ in files])
