@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from compositional.adapters.peft_folder import write_adapter
+from compositional.adapters.peft_folder import StoredAdapter, write_adapter
 from compositional.calibration import LC_PLUS_PLUS, CalibrationSpec
 from compositional.core.logs import log_to_screen, quieten_libraries
 from compositional.core.machine import resolve_dtype
@@ -154,7 +154,7 @@ def prediction_lines(shape: Shape, base: Model, folder: Path, engines: Engines) 
     settings = PredictionSettings("", shape.new_tokens, shape.length, 0, resolve_dtype("auto"))
     lines = []
     for backend in ("transformers", "vllm"):
-        for label, adapter in (("rank 68", folder / "adapter"), ("no adapter", None)):
+        for label, adapter in (("rank 68", StoredAdapter(folder / "adapter")), ("no adapter", None)):
             size = PROMPTS_AT_A_TIME[backend]
             asked = replace(settings, backend=backend, batch_size=size)
             generator = make_generator(base, adapter, asked, engines, folder / "vllm.log")
