@@ -15,7 +15,7 @@ from compositional.core.errors import UserError
 from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
-from compositional.training.corrected_model import CorrectedModel, fold_adapter
+from compositional.training.recipes import CorrectedModel, fold_adapter
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # layers, hidden, key-value and feed-forward sizes of the paper's models, and its parameter counts of LC and LC++

@@ -142,7 +142,7 @@ def test_a_calibration_is_checkpointed_when_asked(tiny_models, monkeypatch):
     from transformers import AutoModelForCausalLM
 
     from compositional.calibration import LC
-    from compositional.training.corrected_model import CorrectedModel
+    from compositional.training.recipes import CorrectedModel
 
     model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
     calibrated = CorrectedModel(model, random_calibration(random_merge(tiny_models["llama"]), LC))

@@ -31,8 +31,7 @@ from compositional.core.files import read_json, read_metadata
 from compositional.models.chat import IGNORED
 from compositional.training import TrainingFolders
 from compositional.training import recipes as calibration
-from compositional.training.corrected_model import CorrectedModel
-from compositional.training.recipes import SharedCorrection, train_calibration
+from compositional.training.recipes import CorrectedModel, SharedCorrection, train_calibration
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRENCH = SPANISH.replace("--tgt_lang es", "--tgt_lang fr").replace("dialogs_es", "dialogs_fr")

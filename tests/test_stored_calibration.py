@@ -31,7 +31,7 @@ from compositional.core.files import read_json, read_metadata
 from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
-from compositional.training.corrected_model import CorrectedModel
+from compositional.training.recipes import CorrectedModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -73,6 +73,11 @@ class StoredAdapter:
         """SHA-256 of its configuration, weights and calibration: another content is another adapter, whatever its name."""
         return hash_of_adapter(self.folder)
 
+    @cached_property
+    def hash_of_calibration(self) -> str:
+        """SHA-256 of its calibration's file alone."""
+        return hash_of_files([self.folder / CALIBRATION_FILE])
+
     def read(self) -> LoraAdapter:
         """Its tensors; see `read_adapter`."""
         return read_adapter(self.folder)

@@ -10,9 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from compositional.adapters.peft_folder import CALIBRATION_FILE
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_files, hash_of_json, read_json
+from compositional.core.files import hash_of_json, read_json
 from compositional.core.recorded import changes, read_recorded, refusal
 from compositional.experiment.arguments import CALIBRATION, MERGE, fields_of
 from compositional.experiment.examples import ExperimentData
@@ -105,9 +104,9 @@ def _common_settings(plan: Plan, groups: list[str]) -> dict[str, Any]:
     settings = json.loads(json.dumps({name: getattr(plan.arguments, name) for name in names}))
     hashes = {f"hash_of_adapter_{name}": adapter.hash for name, adapter in plan.adapters.items()}
     if plan.calibration_source:
-        hashes["hash_of_stored_calibration"] = hash_of_files([plan.calibration_source.folder / CALIBRATION_FILE])
-    if plan.strategy and plan.strategy.file:
-        hashes["hash_of_merge_strategy"] = hash_of_files([plan.strategy.file])
+        hashes["hash_of_stored_calibration"] = plan.calibration_source.hash_of_calibration
+    if plan.strategy and plan.strategy.hash_of_file:
+        hashes["hash_of_merge_strategy"] = plan.strategy.hash_of_file
     return settings | {"hash_of_base_model": plan.base.identity} | hashes
 
 

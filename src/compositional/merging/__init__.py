@@ -17,7 +17,7 @@ import inspect
 import math
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from compositional.calibration import DEFAULT_NUM_EXAMPLES
 from compositional.calibration import METHODS as CALIBRATION_METHODS
 from compositional.core.errors import UserError, nearest
+from compositional.core.files import hash_of_files
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,7 @@ class Strategy:
     """A merge strategy: its function, and what its signature and its file say of it.
 
     `options` have their defaults; `num_examples` is how many examples it gets unless told otherwise (None: it takes none);
-    `file` is where a strategy from elsewhere stands.
+    `hash_of_file` is the SHA-256 of the file of a strategy from elsewhere, as it was when it was executed.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Strategy:
     options: dict[str, Any]
     num_examples: int | None
     finds_weights: bool
-    file: Path | None = None
+    hash_of_file: str | None = None
 
     @property
     def learns(self) -> bool:
@@ -137,8 +138,9 @@ def find_strategy(name: str) -> Strategy:
         raise UserError(f"--lora_merge_strategy {name}: there is no such file")
     specification = importlib.util.spec_from_file_location(Path(name).stem, name)
     module = importlib.util.module_from_spec(specification)
+    hash_of_file = hash_of_files([Path(name)])
     specification.loader.exec_module(module)
-    found = _strategies_in(module, Path(name))
+    found = [replace(strategy, hash_of_file=hash_of_file) for strategy in _strategies_in(module, name)]
     if len(found) != 1:
         names = f", it has {', '.join(one.name for one in found)}: leave one in it" if found else ""
         raise UserError(f"--lora_merge_strategy {name}: the file has no function merge(adapters, weights){names}")
@@ -156,7 +158,7 @@ def merge(
     return find_strategy(strategy).merge(adapters, weights, options, examples)
 
 
-def _strategies_in(module: ModuleType, file: Path | None = None) -> list[Strategy]:
+def _strategies_in(module: ModuleType, file: str | None = None) -> list[Strategy]:
     """The strategies of a file; raises UserError for an option without a default that says its type."""
     found = []
     for name, function in inspect.getmembers(module, inspect.isfunction):
@@ -174,7 +176,6 @@ def _strategies_in(module: ModuleType, file: Path | None = None) -> list[Strateg
                 options=options,
                 num_examples=getattr(module, "NUM_EXAMPLES", DEFAULT_NUM_EXAMPLES) if "examples" in parameters else None,
                 finds_weights=getattr(module, "FINDS_WEIGHTS", False),
-                file=file,
             )
         )
     return found

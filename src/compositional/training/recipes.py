@@ -1,9 +1,12 @@
-"""The three things that are trained: a LoRA adapter, a calibration of merged adapters, the parameters of a merge."""
+"""The three things that are trained: a LoRA adapter, a calibration of merged adapters, the parameters of a merge.
+
+The latter two correct a frozen model: their corrections are added to the outputs of its linear modules.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -17,7 +20,6 @@ from compositional.calibration.parameters import Calibration
 from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders, TrainingReport
 from compositional.training.batching import Collator
-from compositional.training.corrected_model import CorrectedModel, fold_adapter
 from compositional.training.trainer import Penalty, target_loss, train_parameters
 
 if TYPE_CHECKING:
@@ -169,3 +171,57 @@ class NoExamples:
 
     def train(self, correction: Correction, learning_rate: float, epochs: float, penalty: Penalty | None = None) -> TrainingReport:
         return TrainingReport(updates=0, examples=0, first_loss=None, last_loss=None, seconds=0.0)
+
+
+def fold_adapter(model: nn.Module, adapter: LoraAdapter) -> None:
+    """Add ΔW to the weight of each updated linear module, in place."""
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        for path, factors in adapter.factors.items():
+            weight = modules[path].weight
+            weight.add_(factors.delta().to(weight))
+
+
+class CorrectedModel(nn.Module):
+    """A frozen base whose linear modules add a correction (an nn.Module) to their outputs, until `release` is called.
+
+    The base is not a registered submodule: parameters and checkpoints of this module are the correction's alone.
+    """
+
+    def __init__(self, base: nn.Module, correction: Correction) -> None:
+        super().__init__()
+        self.correction = correction
+        self.config = base.config
+        self._base = (base.requires_grad_(False),)
+        modules = dict(base.named_modules())
+        self._recomputes = False
+        self._hooks = [modules[path].register_forward_hook(self._corrector(path)) for path in correction.corrected_paths]
+
+    def release(self) -> None:
+        """Leave the base as it was."""
+        for hook in self._hooks:
+            hook.remove()
+        if self._recomputes:
+            self._base[0].gradient_checkpointing_disable()
+            self._base[0].disable_input_require_grads()
+            self._base[0].eval()
+
+    def _corrector(self, path: str) -> Any:
+        def add_correction(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            return output + self.correction.correction(path, inputs[0]).to(output.dtype)
+
+        return add_correction
+
+    def forward(self, merge_index: torch.Tensor | None = None, **inputs: Any) -> Any:
+        """The base's output. `merge_index` (batch) says which of a correction's merges each example goes through."""
+        if merge_index is not None:
+            self.correction.choose(merge_index)
+        return self._base[0](**inputs)
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """Called by the Trainer. Checkpointing works in training mode only, which the hidden base is not told of otherwise."""
+        self._base[0].train()
+        # It makes the embeddings' outputs require gradients; of the hooks of two calls, only the last could be taken off again.
+        self._base[0].disable_input_require_grads()
+        self._base[0].gradient_checkpointing_enable(**options)
+        self._recomputes = True
