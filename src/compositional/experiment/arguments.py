@@ -303,7 +303,7 @@ def _what_there_is() -> str:
     from compositional.merging import strategies
     from compositional.tasks import all_tasks
 
-    merges = {name: strategy.documentation.splitlines()[0] for name, strategy in strategies().items()}
+    merges = {name: strategy.title for name, strategy in strategies().items()}
     sets = {
         name: ", then ".join(f"{task.name} {task.variant or ''}".strip() for task in one.tasks)
         for name, one in all_datasets(Locations(Path("data"), None)).items()
@@ -311,5 +311,5 @@ def _what_there_is() -> str:
     tasks = {f"{task.name} {task.variant or ''}".strip(): f"{task.role} task" for task in all_tasks()}
     parts = {"merge strategies": merges, "calibrations": DESCRIPTIONS, "data sets": sets, "tasks": tasks}
     return "\n\n".join(
-        "\n".join([f"{title}:", *(f"  {name:<33} {meaning}" for name, meaning in found.items())]) for title, found in parts.items()
+        "\n".join([f"{title}:", *(f"  {name:<36} {meaning}" for name, meaning in found.items())]) for title, found in parts.items()
     )

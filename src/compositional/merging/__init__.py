@@ -78,6 +78,11 @@ class Strategy:
         """Formula, source and deviations: the function's docstring, or the file's where the function has none."""
         return inspect.cleandoc(self.function.__doc__ or inspect.getmodule(self.function).__doc__ or "")
 
+    @property
+    def title(self) -> str:
+        """What it is, in a few words: the documentation's first line up to a colon."""
+        return self.documentation.splitlines()[0].partition(":")[0].rstrip(".")
+
     def parse_options(self, words: list[str]) -> dict[str, Any]:
         """All options by the user's `KEY=VALUE` words, each of its default's type; raises UserError with all mistakes."""
         found, mistakes = {}, []

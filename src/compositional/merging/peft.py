@@ -81,8 +81,7 @@ def peft_ties(adapters: list[LoraAdapter], weights: list[float], *, density: flo
 
 
 def peft_dare_linear(adapters: list[LoraAdapter], weights: list[float], *, density: float = 0.5, seed: int = 0) -> LoraAdapter:
-    """DARE as PEFT's `add_weighted_adapter(combination_type="dare_linear")` computes it (PEFT 0.21): on the A's and on the B's
-    apart.
+    """DARE as PEFT's `add_weighted_adapter(combination_type="dare_linear")` computes it (PEFT 0.21): on the A's and B's apart.
 
     Entries of each factor are dropped at random, the others divided by the density; then as peft_linear. The random stream is
     our own: seeded by module and adapter. Use `dare` for DARE on the updates themselves.
