@@ -22,14 +22,17 @@ class LoraFactors:
 
     @property
     def rank(self) -> int:
+        """The number of rows of A."""
         return self.A.shape[0]
 
     @property
     def d_in(self) -> int:
+        """The size of the module's inputs."""
         return self.A.shape[1]
 
     @property
     def d_out(self) -> int:
+        """The size of the module's outputs."""
         return self.B.shape[0]
 
     def delta(self) -> torch.Tensor:

@@ -46,6 +46,7 @@ class StoredAdapter:
 
     @property
     def name(self) -> str:
+        """The folder's name, by which commands name the adapter."""
         return self.folder.name
 
     @cached_property

@@ -39,6 +39,7 @@ class AdapterUpdates(nn.Module):
 
     @property
     def corrected_paths(self) -> list[str]:
+        """The paths of the modules that some adapter updates."""
         return list(self._numbers)
 
     def choose(self, index: torch.Tensor) -> None:
@@ -83,6 +84,10 @@ class Correction(Protocol):
     """What is added to the outputs of linear modules: a calibration, or the updates of adapters."""
 
     @property
-    def corrected_paths(self) -> list[str]: ...
+    def corrected_paths(self) -> list[str]:
+        """The paths of the linear modules whose outputs it corrects."""
+        ...
 
-    def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor: ...
+    def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
+        """What is added to a module's output (..., d_out), for its input x (..., d_in)."""
+        ...

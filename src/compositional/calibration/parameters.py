@@ -42,6 +42,7 @@ class Calibration(nn.Module):
 
     @property
     def corrected_paths(self) -> list[str]:
+        """The paths of the calibrated modules."""
         return list(self.component_of_module)
 
     def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
@@ -53,6 +54,7 @@ class Calibration(nn.Module):
 
     @property
     def num_parameters(self) -> int:
+        """The number of trained parameters, each counted once however many layers share it."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def fold_into(self, merged: LoraAdapter) -> LoraAdapter:

@@ -19,6 +19,7 @@ class Mistakes(list):
     """Collects UserErrors, so that all of them can be shown at once."""
 
     def attempt(self, function: Any, *arguments: Any) -> Any:
+        """The function's result; None, and its mistakes collected, when it raises UserError."""
         try:
             return function(*arguments)
         except UserError as error:
@@ -26,6 +27,7 @@ class Mistakes(list):
             return None
 
     def when(self, wrong: bool, message: str) -> None:
+        """Collect a mistake if there is one."""
         if wrong:
             self.append(message)
 

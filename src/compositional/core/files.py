@@ -28,6 +28,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON; see `write_text`."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
@@ -139,4 +140,5 @@ def _read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
 
 
 def count_parameters(path: Path) -> int:
+    """The number of parameters in a safetensors file, from its header; raises UserError for a damaged file."""
     return sum(math.prod(shape) for shape in read_tensor_shapes(path).values())

@@ -23,6 +23,7 @@ def log_to_screen() -> None:
 
 
 def log_file(folder: Path) -> Path:
+    """The log file in an experiment's folder of logs."""
     return folder / "run.log"
 
 

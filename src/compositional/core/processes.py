@@ -29,10 +29,12 @@ def exit_code_of(command: Callable[[], object]) -> int:
 
 
 def is_main_process() -> bool:
+    """Whether this is the process that writes: the one of rank 0, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def process_count() -> int:
+    """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

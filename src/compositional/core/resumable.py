@@ -60,6 +60,7 @@ def complete_rows(
 
 
 def chunks(texts: list[str], size: int) -> list[list[str]]:
+    """The texts in their order, `size` at a time."""
     return [texts[start : start + size] for start in range(0, len(texts), size)]
 
 
@@ -75,6 +76,7 @@ def has_rows(path: Path) -> bool:
 
 
 def line_of(row: dict[str, Any]) -> str:
+    """A row as a line of JSON."""
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 

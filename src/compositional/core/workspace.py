@@ -18,24 +18,31 @@ class Workspace:
     root: Path
 
     def prepared_data(self, dataset: str) -> Path:
+        """The folder of a prepared data set."""
         return self.root / "data" / dataset
 
     def output(self, experiment: str) -> Path:
+        """The folder of an experiment's results."""
         return self.root / "output" / experiment
 
     def results(self, experiment: str) -> Path:
+        """An experiment's results.json, written last."""
         return self.output(experiment) / "results.json"
 
     def scores(self, experiment: str, stage: str) -> Path:
+        """The scores of each example of a stage (valid or test)."""
         return self.output(experiment) / f"scores_{stage}.jsonl"
 
     def predictions_folder(self, experiment: str) -> Path:
+        """The folder of an experiment's predictions and verdicts."""
         return self.root / "predictions" / experiment
 
     def predictions(self, experiment: str, stage: str) -> Path:
+        """The predictions of a stage, once all are made."""
         return self.predictions_folder(experiment) / f"{stage}.jsonl"
 
     def stored_model(self, name: str) -> Path:
+        """The folder of a stored adapter."""
         return self.root / "stored_models" / name
 
     def training(self, name: str) -> Path:
@@ -43,12 +50,15 @@ class Workspace:
         return self.root / "stored_models" / f".{name}.training"
 
     def logs(self, experiment: str) -> Path:
+        """The folder of an experiment's log and TensorBoard events."""
         return self.root / "logs" / experiment
 
     def verdicts(self, experiment: str, stage: str, judge: str) -> Path:
+        """The verdicts of a judge on a stage's predictions."""
         return self.predictions_folder(experiment) / f"{stage}.judge_{judge}.jsonl"
 
     def judgement(self, experiment: str, judge: str) -> Path:
+        """What a judge's verdicts on an experiment come to."""
         return self.output(experiment) / f"judge_{judge}.json"
 
     @contextmanager

@@ -89,10 +89,12 @@ class Dataset:
 
     @property
     def is_compositional(self) -> bool:
+        """Whether its targets need several tasks."""
         return len(self.tasks) > 1
 
     @property
     def main_task(self) -> Task:
+        """The first task of its targets."""
         return self.tasks[0]
 
     @property
@@ -102,6 +104,7 @@ class Dataset:
 
     @property
     def is_read_from_folder(self) -> bool:
+        """Whether `read` takes the prepared folder rather than the source."""
         return self.generate is None or (is_saved(self.folder) and not self.from_files)
 
     @property

@@ -27,6 +27,7 @@ COLUMN = "Rephrased Content"
 
 
 def datasets(locations: Locations) -> list[Dataset]:
+    """A set per tone, to be prepared."""
     tones = [task for task in all_tasks() if task.name == "tone_adjustment"]
     names = [f"{NAME}_{task.variant}" for task in tones]
     return [rewritten_set(name, (task,), name, SOURCE, locations, read_source) for name, task in zip(names, tones, strict=True)]

@@ -23,10 +23,12 @@ SOURCE = Source(
 
 
 def datasets(locations: Locations) -> list[Dataset]:
+    """The summarization set."""
     return [published_set(NAME, find_task(TASK), SOURCE, locations, read_source)]
 
 
 def read_source(locations: Locations, split: str) -> Reading:
+    """Dialogues and summaries of a split; raises UserError for missing or broken data."""
     return Reading(_read_file(locations, split) if locations.raw else _read_hub(split))
 
 

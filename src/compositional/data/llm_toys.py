@@ -28,6 +28,7 @@ SOURCE = Source(
 
 
 def datasets(locations: Locations) -> list[Dataset]:
+    """A set per tone."""
     tones = [task for task in all_tasks() if task.name == "tone_adjustment"]
     return [published_set(f"{NAME}_{task.variant}", task, SOURCE, locations, partial(read_source, task)) for task in tones]
 
@@ -39,6 +40,7 @@ def split_of(text: str) -> str:
 
 
 def read_source(task: Task, locations: Locations, split: str) -> Reading:
+    """Sentences of a split and their version in the task's tone; raises UserError for missing or broken data."""
     if not locations.raw:
         raise UserError(f"{NAME} is on no hub: name the folder of {_FILE} with --raw_data_dir")
     path = source_file(SOURCE, locations, split)

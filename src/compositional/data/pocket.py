@@ -29,6 +29,7 @@ _MAIN_TASKS = {"dialogs": "summarization", "replies": "reply"}
 
 
 def datasets(locations: Locations) -> list[Dataset]:
+    """All sets of Pocket: single tasks, two tasks, and three."""
     found = []
     auxiliary_tasks = [task for task in all_tasks() if task.role == "auxiliary"]
     for source, name in _MAIN_TASKS.items():

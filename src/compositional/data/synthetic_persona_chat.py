@@ -38,6 +38,7 @@ _TURN = re.compile(r"^(User \d+):\s*(.*?)\s*$")
 
 
 def datasets(locations: Locations) -> list[Dataset]:
+    """The reply set."""
     return [published_set(NAME, find_task(TASK), SOURCE, locations, read_source)]
 
 
@@ -54,6 +55,7 @@ def _lines(conversation: str) -> list[str]:
 
 
 def read_source(locations: Locations, split: str) -> Reading:
+    """Turns of a split and the next turns, and what was left out; raises UserError for missing or broken data."""
     lines, examples = 0, []
     for row, conversation in _conversations(locations, split):
         lines += len(_lines(conversation)) - 1

@@ -33,11 +33,13 @@ _MISSING = ("", "__NULL__", "_ _ NULL _ _")
 
 
 def datasets(locations: Locations) -> list[Dataset]:
+    """A set per target language."""
     translations = [task for task in all_tasks() if task.name == "translation"]
     return [published_set(f"tedtalks_{task.variant}", task, SOURCE, locations, partial(read_source, task)) for task in translations]
 
 
 def read_source(task: Task, locations: Locations, split: str) -> Reading:
+    """Sentences of a split that have a translation, and how many have none; raises UserError for missing or broken data."""
     examples, left_out = [], 0
     for number, pair in enumerate(_pairs(locations, split, task.variant)):
         english, translation = (html.unescape(text).strip() for text in pair)

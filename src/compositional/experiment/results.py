@@ -38,6 +38,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal:
+        """The journal at a path, with what earlier runs have written into it."""
         return cls(path, read_json(path) if path.is_file() else {})
 
     @contextmanager

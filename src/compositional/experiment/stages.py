@@ -74,6 +74,7 @@ class Experiment:
 
     @property
     def name(self) -> str:
+        """The experiment's name."""
         return self.plan.arguments.experiment_name
 
     @cached_property

@@ -20,12 +20,14 @@ class RuleJudge:
 
     @property
     def identity(self) -> dict[str, Any]:
+        """The rule judge and the revision of its grammar."""
         return {"judge": "rule", "model": POCKET, "revision": GRAMMAR_REVISION}
 
     def start(self) -> None:
         """Nothing needs to start."""
 
     def replies(self, requests: list[Request]) -> list[Reply]:
+        """Yes or no for each request; a failure for an input that is none of Pocket's."""
         return [_reply(request) for request in requests]
 
 
@@ -61,6 +63,7 @@ class VllmJudge:
 
     @property
     def identity(self) -> dict[str, Any]:
+        """The model, its commit or a hash of its settings and shapes, its precision and its longest question."""
         limits = {"dtype": self._settings.dtype, "max_model_len": self._settings.max_model_len}
         return {"judge": "vllm", "model": self._model.name, "revision": self._model.signature} | limits
 

@@ -45,7 +45,9 @@ class Judge(Protocol):
     """What judges requests. `identity` says which judge it is: model, revision, and what else decides its verdicts."""
 
     @property
-    def identity(self) -> dict[str, Any]: ...
+    def identity(self) -> dict[str, Any]:
+        """Which judge it is, as verdicts record it."""
+        ...
 
     def start(self) -> None:
         """Get ready; called before the first request, and not at all when there is none."""

@@ -51,6 +51,7 @@ class UrlJudge:
             raise UserError(f"--judge_url {self._url}: {reply.failure}: {reply.text}")
 
     def replies(self, requests: list[Request]) -> list[Reply]:
+        """One reply per request, in their order; raises UserError when the server can't be asked."""
         questions = [judge_prompt(request.dataset.tasks, request.input, request.output) for request in requests]
         return self._runner.run(self._ask_all(questions))
 

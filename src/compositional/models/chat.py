@@ -35,6 +35,7 @@ def demonstration(instruction: str, text: str, answer: str) -> list[dict[str, st
 
 
 def user_turn(instruction: str, text: str) -> str:
+    """The content of the user's turn."""
     return f"{instruction}:\n\n{text}"
 
 

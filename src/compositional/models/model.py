@@ -39,6 +39,7 @@ class Model:
 
     @property
     def is_local(self) -> bool:
+        """Whether it is a folder of this machine, Pocket's included."""
         return Path(self.location).is_dir()
 
     @property

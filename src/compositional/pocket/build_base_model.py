@@ -138,6 +138,7 @@ def _marked(document: str | Chat) -> str:
 
 
 def main() -> None:
+    """Build tokenizer and corpus, train the model, and replace the committed one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=BASE_MODEL_FOLDER, help="where the model is written")
     parser.add_argument("--steps", type=int, default=1800, help="optimizer steps")

@@ -7,6 +7,7 @@ from compositional.pocket.meaning import Event, Offer, Question, Sentence, State
 
 
 def english_object(event: Event, definite: bool, formal: bool = False) -> str:
+    """An object with its adjective and article."""
     noun = NOUNS[event.noun].formal if formal else event.noun
     words = [event.adjective, noun] if event.adjective else [noun]
     article = "the" if definite else ("an" if words[0][0] in "aeiou" else "a")

@@ -19,7 +19,9 @@ from compositional.prediction import Answer, Prediction, PredictionSettings
 class Generator(Protocol):
     """What a backend offers."""
 
-    def answers(self, prompts: list[list[int]]) -> list[Answer]: ...
+    def answers(self, prompts: list[list[int]]) -> list[Answer]:
+        """One answer per prompt (token ids), in their order."""
+        ...
 
 
 def predict_split(

@@ -103,6 +103,7 @@ class VllmGenerator:
 
 
 def engine_settings(settings: PredictionSettings) -> EngineSettings:
+    """The engine that predictions with these settings need."""
     return EngineSettings(
         dtype=settings.dtype,
         max_model_len=settings.max_prompt_length + settings.max_new_tokens,

@@ -32,6 +32,7 @@ class Lengths:
 
     @classmethod
     def of(cls, lengths: list[int]) -> Lengths:
+        """The statistics of lengths in tokens, of which there is at least one."""
         over = sum(length > LIMIT for length in lengths)
         return cls(round(sum(lengths) / len(lengths), 1), max(lengths), over / len(lengths))
 

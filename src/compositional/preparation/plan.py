@@ -100,6 +100,7 @@ class SetPlan:
 
     @property
     def name(self) -> str:
+        """The set's name."""
         return self.dataset.name
 
 

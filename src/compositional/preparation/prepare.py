@@ -43,10 +43,12 @@ class SetToMake:
 
     @property
     def name(self) -> str:
+        """The set's name."""
         return self.plan.name
 
     @property
     def folder(self) -> Path:
+        """The folder that is made."""
         return self.plan.dataset.folder
 
     def state(self) -> str:

@@ -6,6 +6,7 @@ from compositional.tasks import Task
 
 
 def tasks() -> list[Task]:
+    """The task."""
     return [
         Task(
             "reply",

@@ -8,6 +8,7 @@ TONES = ("professional", "casual", "witty")
 
 
 def tasks() -> list[Task]:
+    """A task per tone."""
     toned = [
         Task(
             "tone_adjustment",

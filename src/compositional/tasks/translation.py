@@ -8,6 +8,7 @@ LANGUAGES = {"es": "Spanish", "fr": "French", "de": "German"}
 
 
 def tasks() -> list[Task]:
+    """A task per target language."""
     return [
         Task(
             "translation",

@@ -39,6 +39,7 @@ class EffectiveBatchSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch, whose order is its own."""
         self.epoch = epoch
 
     def __len__(self) -> int:

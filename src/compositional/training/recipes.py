@@ -72,12 +72,15 @@ class SharedCorrection(nn.Module):
 
     @property
     def corrected_paths(self) -> list[str]:
+        """The paths of the modules that some merge updates."""
         return self.updates.corrected_paths
 
     def choose(self, merge_index: torch.Tensor) -> None:
+        """Let each example of the next batch go through its own merge: `merge_index` (batch) has their numbers."""
         self.updates.choose(merge_index)
 
     def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
+        """The merge's update and the calibration's correction (..., d_out) for x (..., d_in)."""
         update = self.updates.correction(module_path, x)
         calibrated = module_path in self.calibration.component_of_module
         return update + self.calibration.correction(module_path, x) if calibrated else update
@@ -167,9 +170,11 @@ class NoExamples:
     """In place of `MergeExamples` where a merge is only tried for what it takes: all costs the same, nothing is learned."""
 
     def loss(self, correction: Correction) -> float:
+        """The same for every correction."""
         return 0.0
 
     def train(self, correction: Correction, learning_rate: float, epochs: float, penalty: Penalty | None = None) -> TrainingReport:
+        """Nothing is trained."""
         return TrainingReport(updates=0, examples=0, first_loss=None, last_loss=None, seconds=0.0)
 
 

@@ -144,19 +144,23 @@ class LossBar(TrainerCallback):
         self.bar: tqdm | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Start the bar where the training starts or resumes."""
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.description, unit="update", mininterval=1)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar by an update."""
         if self.bar:
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Show the latest loss."""
         logger.debug("update %d: %s", state.global_step, kwargs.get("logs"))
         if self.bar and "loss" in kwargs.get("logs", {}):
             self.bar.set_postfix(loss=f"{float(kwargs['logs']['loss']):.3f}", refresh=False)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Close the bar."""
         if self.bar:
             self.bar.close()
 

@@ -119,6 +119,7 @@ class LoadedModel:
     model: Any = None
 
     def loaded(self) -> dict[str, Any]:
+        """The hub's commit of what was loaded, its precision and its device."""
         commit = getattr(self.model.config, "_commit_hash", None)
         return {"commit": commit, "dtype": str(self.model.dtype), "device": str(self.model.device)}
 

@@ -24,6 +24,7 @@ LONGEST_OUTPUT = 512  # tokens
 
 
 def text_model(task: Task, settings: TextModelSettings) -> ToneRewriter:
+    """The tone rewriter for a task of tone adjustment."""
     model = Model(settings.model or DEFAULT_MODEL, "--tone_rewriter_model")
     adapter = Model(settings.adapter or DEFAULT_ADAPTER, "--tone_rewriter_adapter")
     return ToneRewriter(task.variant, model, adapter, settings)
@@ -41,6 +42,7 @@ class ToneRewriter(LoadedModel):
         self.settings = settings
 
     def identity(self) -> dict[str, Any]:
+        """Model, adapter, tone and precision; see `TextModel`."""
         return {
             "model": self.published.identity_without_network,
             "adapter": self.adapter.identity_without_network,
@@ -49,12 +51,14 @@ class ToneRewriter(LoadedModel):
         }
 
     def check(self) -> None:
+        """Raise UserError when model or adapter can't be had; see `TextModel`."""
         self.published.check_exists()
         self.published.check_has("tokenizer.json")
         _ = self.published.config  # which a hub may refuse
         check_published_adapter(self.adapter, may_convert=self.settings.converted is not None)
 
     def start(self) -> None:
+        """Load the model with its adapter folded in; raises UserError when they don't fit together."""
         if self.model is not None:
             return
         from peft import PeftModel
@@ -76,6 +80,7 @@ class ToneRewriter(LoadedModel):
         self.longest_text = min(longest - self.longest_output - self._length(self._prompt("")), self.longest_output * 3 // 4)
 
     def rewrite(self, texts: list[str]) -> list[str]:
+        """Each text in the tone, long ones in pieces."""
         return rewrite_in_pieces(texts, self._length, self.longest_text, self._rewrite)
 
     def _prompt(self, text: str) -> str:

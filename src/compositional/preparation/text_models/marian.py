@@ -21,6 +21,7 @@ LONGEST = 512  # tokens of a translation; a text has three quarters of them at m
 
 
 def text_model(task: Task, settings: TextModelSettings) -> MarianTranslator:
+    """The translator to the task's language."""
     name = (settings.model or DEFAULT_MODEL).replace("{language}", task.variant)
     return MarianTranslator(Model(name, "--translator_model"), settings)
 
@@ -35,9 +36,11 @@ class MarianTranslator(LoadedModel):
         self.settings = settings
 
     def identity(self) -> dict[str, Any]:
+        """Model and precision; see `TextModel`."""
         return {"model": self.published.identity_without_network, "dtype": self.settings.dtype}
 
     def check(self) -> None:
+        """Raise UserError when the model can't be had, or is no Marian model; see `TextModel`."""
         self.published.check_exists()
         config = self.published.config
         if config.model_type != "marian":
@@ -45,6 +48,7 @@ class MarianTranslator(LoadedModel):
         self.published.check_has("source.spm", "target.spm", "vocab.json")
 
     def start(self) -> None:
+        """Load model and tokenizer, unless they are loaded."""
         if self.model is not None:
             return
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -57,6 +61,7 @@ class MarianTranslator(LoadedModel):
         self.longest_text = self.longest * 3 // 4
 
     def rewrite(self, texts: list[str]) -> list[str]:
+        """The translation of each text, long ones in pieces."""
         return rewrite_in_pieces(texts, self._length, self.longest_text, self._translate)
 
     def _length(self, text: str) -> int:

@@ -14,6 +14,7 @@ REVISION = "05400d0c622fb38ae784877c8b444aa52fb58cb3c7dc8f67f4622cf2197a6abb"
 
 
 def text_model(task: Task, settings: TextModelSettings) -> PocketGrammar:
+    """The grammar for a task; raises UserError when a model or an adapter is named."""
     if settings.model or settings.adapter:
         raise UserError("the text model pocket is a grammar: it takes no model and no adapter")
     return PocketGrammar(task.variant)
@@ -28,6 +29,7 @@ class PocketGrammar:
         self.style = style
 
     def identity(self) -> dict[str, Any]:
+        """The style and the grammar's revision; see `TextModel`."""
         return {"model": "pocket", "style": self.style, "grammar": GRAMMAR_REVISION}
 
     def check(self) -> None:
@@ -37,12 +39,14 @@ class PocketGrammar:
         """A grammar is always there."""
 
     def loaded(self) -> dict[str, Any]:
+        """Nothing is loaded."""
         return {}
 
     def stop(self) -> None:
         """A grammar takes no memory to speak of."""
 
     def rewrite(self, texts: list[str]) -> list[str]:
+        """What each text means, in the style; raises UserError for a text that is none of Pocket's."""
         from compositional.pocket.reading import read_english
         from compositional.pocket.sentences import render_all
 
