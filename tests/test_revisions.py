@@ -54,8 +54,8 @@ def test_code_that_makes_texts_or_findings_is_that_of_its_revision():
         "quality": (quality.REVISION[:8], fingerprint_of_code(quality)),
     }
     assert found == {
-        "marian": ("9fe2b441", "647d08c6b6188a58"),
-        "llm_toys": ("972a280d", "ae5429b610109b79"),
+        "marian": ("9fe2b441", "ad2674862b1cc6c4"),
+        "llm_toys": ("972a280d", "6392326e1feee4d2"),
         "pocket": ("05400d0c", "d589a1004cc9199e"),
         "quality": ("eff71df3", "e3f8c7dd5b0b0bc6"),
     }
