@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
+from helpers import SHARED_DATA
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin would slow the runs of other processes
-
-ARCHITECTURES = ("llama", "qwen2", "stablelm")
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 TINY = {
     "hidden_size": 64,
@@ -122,7 +121,7 @@ def mistakes(judge) -> Callable[[str], list[str]]:
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Any]:
     """A server behind a URL that answers as a test tells it to."""
-    from judging import Server
+    from helpers.judging import Server
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -142,7 +141,7 @@ def shared_data() -> Path:
 @pytest.fixture
 def adapters(workspace):
     """A workspace with the stored adapters sums and trans, of Pocket's base model."""
-    from planning import store
+    from helpers.planning import store
 
     for name in ("sums", "trans"):
         store(workspace, name)
@@ -152,7 +151,7 @@ def adapters(workspace):
 @pytest.fixture
 def paper_adapters(workspace):
     """A workspace with the paper's two single-task adapters."""
-    from planning import STABLELM, store
+    from helpers.planning import STABLELM, store
 
     for name in ("dialogsum_lora_slm_v1", "tedtalks_es_lora_slm_v1"):
         store(workspace, name, STABLELM)
@@ -173,9 +172,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """A workspace with a few prepared sets of Pocket's, to be read only."""
-    from preparing import FEW, prepare
-
     from compositional.core.workspace import Workspace
+    from helpers.preparing import FEW, prepare
 
     workspace = Workspace(tmp_path_factory.mktemp("made") / "workspace")
     prepare(workspace, *FEW)

@@ -1,0 +1,184 @@
+"""What a run finds from earlier runs is used only if it is what this run would make."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from compositional.adapters.peft_folder import WEIGHTS_FILE
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
+from helpers.tiny_runs import COMPOSED, LEARNED, TINY_RUN, ZERO_SHOT, train_single_tasks
+
+
+def test_predictions_of_other_settings_are_not_taken_over(run, workspace, tiny_models):
+    command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict "
+    run(command)
+    shutil.rmtree(workspace.output("z"))
+    with pytest.raises(UserError, match="predictions of z exists with other settings"):
+        run(f"{command}--max_new_tokens 9")
+    run(command)
+    assert read_json(workspace.results("z"))["stages"]["test"]["counts"]["examples"] == 6
+
+
+def test_a_finished_run_is_scored_again_when_only_the_scoring_changes(run, workspace, tiny_models):
+    command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict "
+    run(command)
+    predictions = workspace.predictions("z", "test").stat().st_mtime_ns
+    run(f"{command}--rouge_tokenizer unicode")
+    assert read_json(workspace.results("z"))["stages"]["test"]["rouge_tokenizer"] == "unicode"
+    assert workspace.predictions("z", "test").stat().st_mtime_ns == predictions
+
+
+def test_the_training_report_outlives_a_later_prediction(run, workspace, tiny_models):
+    command = (
+        f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --experiment_name s --dataset pocket_dialogs --stored_model_name s "
+    )
+    run(f"{command}--do_train")
+    run(f"{command}--do_predict")
+    results = read_json(workspace.results("s"))
+    assert results["training"]["examples"] == 16
+    assert results["stages"]["test"]["counts"]["examples"] == 6
+
+
+def test_an_adapter_is_refused_once_its_base_has_other_weights(run, workspace, tiny_models, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_models["llama"], model)
+    command = f"{TINY_RUN}--model_name_or_path {model} --dataset pocket_dialogs --stored_model_name s "
+    run(f"{command}--experiment_name s --do_train")
+    tensors = {name: tensor * 1.1 for name, tensor in load_file(model / "model.safetensors").items()}
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="trained on other weights"):
+        run(f"{command}--experiment_name p --do_predict")
+    assert not workspace.output("p").exists()
+
+
+def test_a_calibration_with_biases_is_not_merged(run, tiny_models):
+    train_single_tasks(run, tiny_models["llama"])
+    base = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} {COMPOSED}"
+    run(f"{base}--experiment_name lc {LEARNED}learnable_calibration --for_each_component")
+    with pytest.raises(UserError, match="lc is a Learnable Calibration"):
+        run(f"{base}--experiment_name m --lora_merge_strategy linear --lora_merge_modules lc sums --do_predict")
+
+
+def test_a_merge_never_takes_the_place_of_an_adapter_it_merges(run, workspace, tiny_models):
+    train_single_tasks(run, tiny_models["llama"])
+    with pytest.raises(UserError, match="would take its place"):
+        run(
+            f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} {COMPOSED}--experiment_name sums --overwrite "
+            "--lora_merge_strategy linear --lora_merge_modules sums translation"
+        )
+    assert (workspace.stored_model("sums") / WEIGHTS_FILE).is_file()
+
+
+@pytest.mark.parametrize("damage", ["half", "factor"])
+def test_a_damaged_adapter_is_one_line_and_nothing_is_written(damage, run, workspace, tiny_models):
+    train_single_tasks(run, tiny_models["llama"])
+    path = workspace.stored_model("sums") / WEIGHTS_FILE
+    if damage == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        tensors = load_file(path)
+        tensors.pop(next(name for name in tensors if "lora_B" in name))
+        save_file(tensors, path)
+    with pytest.raises(UserError, match="damaged"):
+        run(f"{TINY_RUN}{COMPOSED}--experiment_name p --stored_model_name sums --do_predict")
+    assert not workspace.output("p").exists()
+
+
+def test_unequal_ranks_are_refused_before_anything_is_written(run, workspace, tiny_models):
+    train_single_tasks(run, tiny_models["llama"])
+    base = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} "
+    run(f"{base}--experiment_name wide --dataset pocket_sentences_es --stored_model_name wide --do_train --lora_rank 6")
+    command = f"{base}{COMPOSED}--experiment_name m --lora_merge_modules sums wide --do_predict --lora_merge_strategy "
+    with pytest.raises(UserError, match="use linear"):
+        run(f"{command}peft_linear")
+    run(f"{command}linear")
+
+
+@pytest.mark.parametrize("flags", ["--lr_scheduler_type cosine_with_min_lr", "--trainer optim=adamw_bnb_8bit"])
+def test_what_the_trainer_would_refuse_later_is_refused_first(flags, run, workspace, tiny_models):
+    with pytest.raises(UserError, match="Trainer does not take"):
+        run(
+            f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --experiment_name t --dataset pocket_dialogs "
+            f"--stored_model_name t --do_train {flags}"
+        )
+    assert not workspace.root.exists()
+
+
+def test_a_model_without_weights_or_with_half_of_them_is_refused(run, workspace, tiny_models, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_models["llama"], model)
+    command = f"{ZERO_SHOT}--model_name_or_path {model} --do_predict"
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(UserError, match="damaged"):
+        run(command)
+    weights.unlink()
+    with pytest.raises(UserError, match="no weights"):
+        run(command)
+    assert not workspace.root.exists()
+
+
+def test_greedy_is_greedy_whatever_the_models_own_generation_settings(run, workspace, tiny_models, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_models["llama"], model)
+    run(f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict")
+    plain = [json.loads(line)["output"] for line in workspace.predictions("z", "test").read_text().splitlines()]
+    settings = {"do_sample": True, "temperature": 5.0, "num_beams": 3, "no_repeat_ngram_size": 1, "repetition_penalty": 9.0}
+    config = read_json(model / "generation_config.json") | settings | {"num_return_sequences": 2}
+    (model / "generation_config.json").write_text(json.dumps(config))
+    run(f"{ZERO_SHOT}--model_name_or_path {model} --do_predict --overwrite")
+    assert [json.loads(line)["output"] for line in workspace.predictions("z", "test").read_text().splitlines()] == plain
+
+
+def test_a_calibration_is_checkpointed_when_asked(tiny_models, monkeypatch):
+    import transformers.modeling_utils
+    from transformers import AutoModelForCausalLM
+
+    from compositional.calibration import LC
+    from compositional.training.recipes import CorrectedModel
+    from helpers.calibrating import random_calibration, random_merge
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    calibrated = CorrectedModel(model, random_calibration(random_merge(tiny_models["llama"]), LC))
+    calibrated.train()
+    ids = torch.arange(5, 25).view(2, 10)
+    calibrated(input_ids=ids).logits.square().mean().backward()
+    plain = [parameter.grad.clone() for parameter in calibrated.parameters()]
+    calibrated.zero_grad()
+    calls = []
+    original = transformers.modeling_utils.checkpoint
+    monkeypatch.setattr(transformers.modeling_utils, "checkpoint", lambda *a, **k: (calls.append(1), original(*a, **k))[1])
+    calibrated.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    calibrated(input_ids=ids).logits.square().mean().backward()
+    assert len(calls) == 2
+    for parameter, gradient in zip(calibrated.parameters(), plain, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_with_the_source_in_the_loss_device_batches_do_not_matter_either(tiny_models, tiny_tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    from compositional.data import Example
+    from compositional.models.chat import ChatEncoder
+    from compositional.training.batching import Collator
+    from compositional.training.trainer import target_loss
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"]).eval()
+    encoder = ChatEncoder(tiny_tokenizer)
+    texts = ["one", "two words and a few more of them"]
+    sequences = [encoder.training_sequence("Repeat", Example(text, text, text), 64, True) for text in texts]
+    collate = Collator(tiny_tokenizer.pad_token_id)
+
+    def summed(batch) -> torch.Tensor:
+        inputs = collate(batch)
+        labels = inputs.pop("labels")
+        with torch.no_grad():
+            return target_loss(model(**inputs), labels, torch.tensor(1))
+
+    torch.testing.assert_close(summed(sequences), summed(sequences[:1]) + summed(sequences[1:]), rtol=1e-4, atol=1e-3)

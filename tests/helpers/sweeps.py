@@ -1,0 +1,30 @@
+"""Sweeps as steps, and their mistakes."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from compositional.core.errors import UserError
+from compositional.sweep.arguments import parse_sweep_arguments
+from compositional.sweep.plan import make_sweep_plan
+from compositional.sweep.steps import Step
+
+ONE_SUB_TASK = "--sub_tasks sum_tr_es "
+
+
+def steps_of(flags: str) -> list[Step]:
+    return list(make_sweep_plan(*parse_sweep_arguments(shlex.split(flags))).steps)
+
+
+def mistakes_in(flags: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        steps_of(flags)
+    return list(caught.value.mistakes)
+
+
+TINY_WITHOUT_JOINT_EXPERT = (
+    "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' --cpus_per_task 1 "
+    "--experiment_flags=' --max_test_examples 4 --bootstrap_resamples 20 --max_new_tokens 8' "
+)

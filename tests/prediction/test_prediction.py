@@ -1,0 +1,94 @@
+"""Predictions are made with the adapters, prompts and order that the method says."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from compositional.adapters.peft_folder import StoredAdapter
+from compositional.core.errors import UserError
+from compositional.core.files import read_json, write_json
+from compositional.models.chat import ChatEncoder, instruction, user_turn
+from compositional.models.model import Model
+from compositional.prediction import PredictionSettings
+from compositional.prediction.predict import read_predictions
+from compositional.prediction.transformers_backend import TransformersGenerator
+from compositional.tasks import find_task
+from helpers.tiny_runs import COMPOSED, TINY_RUN, train_single_tasks
+
+SETTINGS = PredictionSettings(backend="transformers", max_new_tokens=8, max_prompt_length=512, batch_size=64, dtype="float32")
+
+
+def answers_one_by_one(model, adapter, asked: str, texts: list[str]) -> list[str]:
+    base = Model(str(model))
+    stored = StoredAdapter(adapter) if adapter else None
+    generator, encoder = TransformersGenerator(base, stored, SETTINGS), ChatEncoder(base.tokenizer)
+    return [generator.answers([encoder.prompt(asked, text, 512).ids])[0].text for text in texts]
+
+
+@pytest.fixture
+def short_model(tiny_models, tmp_path):
+    """A model that takes sequences of at most 120 tokens."""
+    folder = tmp_path / "short"
+    shutil.copytree(tiny_models["llama"], folder)
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"max_position_embeddings": 120})
+    return folder
+
+
+def test_prompts_longer_than_the_model_takes_are_cut_and_counted(run, workspace, short_model):
+    command = f"{TINY_RUN}--model_name_or_path {short_model} --experiment_name z --dataset pocket_dialogs --zero_shot --do_predict "
+    run(f"{command}--max_prompt_length 400 --max_new_tokens 30")
+    predictions = read_predictions(workspace.predictions("z", "test"))
+    encoder = ChatEncoder(Model(str(short_model)).tokenizer)
+    asked = instruction((find_task("summarization"),))
+    too_long = [len(encoder.question(user_turn(asked, one.input))) > 90 for one in predictions]
+    assert [one.prompt_truncated for one in predictions] == too_long
+    assert any(too_long)
+    assert read_json(workspace.results("z"))["stages"]["test"]["counts"]["truncated_prompts"] == sum(too_long)
+
+
+def test_a_model_without_room_for_a_prompt_is_a_mistake(run, workspace, short_model):
+    command = f"{TINY_RUN}--model_name_or_path {short_model} --experiment_name z --dataset pocket_dialogs --zero_shot --do_predict "
+    with pytest.raises(UserError, match=r"--max_new_tokens 120: .* takes 120 tokens"):
+        run(f"{command}--max_new_tokens 120")
+    assert not workspace.output("z").exists()
+
+
+def test_results_say_what_made_the_predictions(run, workspace, tiny_models):
+    model = tiny_models["llama"]
+    run(f"{TINY_RUN}--model_name_or_path {model} --experiment_name z --dataset pocket_dialogs --zero_shot --do_predict")
+    made_by = read_json(workspace.results("z"))["predictions_made_by"]
+    assert made_by["test"]["backend"] == "transformers"
+    assert made_by["test"]["dtype"] == "float32"
+
+
+def test_multi_step_asks_each_adapter_for_its_own_task(run, workspace, tiny_models):
+    model = tiny_models["qwen2"]
+    train_single_tasks(run, model)
+    run(
+        f"{TINY_RUN}--model_name_or_path {model} --experiment_name m {COMPOSED}--stored_model_name sums "
+        "--secondary_stored_model_name translation --multi_step_prompts --prompt_style empty --do_predict"
+    )
+    predictions = read_predictions(workspace.predictions("m", "test"))
+    sums, translation = workspace.stored_model("sums"), workspace.stored_model("translation")
+    summary, spanish = instruction((find_task("summarization"),)), instruction((find_task("translation", "es"),))
+    intermediate = [prediction.intermediate for prediction in predictions]
+    outputs = [prediction.output for prediction in predictions]
+    assert intermediate == answers_one_by_one(model, sums, summary, [prediction.input for prediction in predictions])
+    assert outputs == answers_one_by_one(model, translation, spanish, intermediate)
+    assert outputs != answers_one_by_one(model, sums, spanish, intermediate)
+    assert intermediate != answers_one_by_one(model, None, summary, [prediction.input for prediction in predictions])
+
+
+def test_one_pass_asks_the_stored_adapter_for_both_tasks(run, workspace, tiny_models):
+    model = tiny_models["llama"]
+    train_single_tasks(run, model)
+    run(f"{TINY_RUN}--model_name_or_path {model} --experiment_name a {COMPOSED}--stored_model_name translation --do_predict")
+    predictions = read_predictions(workspace.predictions("a", "test"))
+    asked = instruction((find_task("summarization"), find_task("translation", "es")))
+    texts = [prediction.input for prediction in predictions]
+    outputs = [prediction.output for prediction in predictions]
+    assert outputs == answers_one_by_one(model, workspace.stored_model("translation"), asked, texts)
+    assert outputs != answers_one_by_one(model, None, asked, texts)

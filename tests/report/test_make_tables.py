@@ -1,0 +1,137 @@
+"""make_tables.py: files, plots, the page with the examples, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+import make_tables
+from compositional.core.errors import UserError
+from compositional.core.files import read_json, read_json_lines, write_json
+from compositional.prediction.predict import read_predictions
+from compositional.report.collect import collect, unlike_settings
+from compositional.scoring.score import scores_per_example
+from compositional.sweep.ablations import Ablation
+from compositional.sweep.methods import Method
+from helpers.judging import store_predictions
+from helpers.tables import asked
+
+FLAGS = "--sub_tasks sum_tr_es --methods zero_shot main_lora "
+
+
+@pytest.fixture
+def finished(workspace, judge):
+    """Two experiments' predictions with results and verdicts, as if a sweep had made them."""
+    outputs = {"zero_shot": "</script><b>no</b>", "main_lora": "Anna va a comprar una bicicleta."}
+    for name, output in outputs.items():
+        experiment = f"pocket_sum_tr_es_{name}"
+        store_predictions(workspace, experiment, [("a & b", output), ("c", "la casa")])
+        stages = {"test": {"headline_metric": "rougeL", "rouge_tokenizer": "unicode"}}
+        write_json(
+            workspace.results(experiment),
+            {"stages": stages, "cost": {"extra_parameters": 0, "extra_bytes": 0, "inferences_per_example": 1}},
+        )
+    judge("--judge_model_name_or_path pocket --experiment_name pocket_sum_tr_es_zero_shot pocket_sum_tr_es_main_lora")
+    return workspace
+
+
+class PageData(HTMLParser):
+    """The data in a page's JSON element, and the number of script elements."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.scripts, self.text, self._inside = 0, "", False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.scripts += tag == "script"
+        self._inside = ("id", "data") in attributes
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if self._inside else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = False
+
+
+def test_the_command_writes_all_formats_and_scores_what_has_no_scores_yet(finished, caplog):
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    folder = finished.root / "output" / "tables"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("main.csv", "main.html", "main.md", "main.tex", "main_inferences.svg", "main_storage.svg")
+    ]
+    predictions = read_predictions(finished.predictions("pocket_sum_tr_es_main_lora", "test"))
+    expected = scores_per_example([one.output for one in predictions], [one.reference for one in predictions])["rougeL_unicode"]
+    rows = [row for _, row in read_json_lines(finished.scores("pocket_sum_tr_es_main_lora", "test"))]
+    assert [row["rougeL"] for row in rows] == pytest.approx(expected, abs=1e-6)
+    first = {path.name: path.read_text() for path in folder.iterdir()}
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    assert {path.name: path.read_text() for path in folder.iterdir()} == first
+
+
+def test_plots_show_each_method_that_is_there_at_its_cost(finished):
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    plot = (finished.root / "output" / "tables" / "main_storage.svg").read_text()
+    assert "extra storage on the device (KiB)" in plot
+    assert "S+Tr ROUGE-L %" in plot
+    assert plot.count("<use ") >= 2
+    assert [plot.count(f">{label}<") for label in ("Zero-shot", "Main-task LoRA", "others")] == [1, 1, 0]
+
+
+def test_nothing_that_a_model_says_can_break_out_of_the_page(finished):
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root} --examples 1"))
+    page = PageData((finished.root / "output" / "tables" / "main.html").read_text())
+    assert page.scripts == 2
+    (example,) = json.loads(page.text)["sub_tasks"]["sum_tr_es"]
+    assert example["input"] == "a & b"
+    assert {name: said["text"] for name, said in example["outputs"].items()} == {
+        "Zero-shot": "</script><b>no</b>",
+        "Main-task LoRA": "Anna va a comprar una bicicleta.",
+    }
+
+
+def test_experiments_of_a_row_that_were_made_with_other_settings_are_told_apart(finished):
+    for experiment, most in (("pocket_sum_tr_es_zero_shot", 8), ("pocket_sum_tr_es_main_lora", 9)):
+        results = read_json(finished.results(experiment))
+        write_json(finished.results(experiment), results | {"arguments": {"max_new_tokens": most}})
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "methods": ["zero_shot", "main_lora"]})
+    outcomes = collect(chosen, finished, "test", "pocket")
+    assert unlike_settings(outcomes, None) == []
+    alike = [replace(one, cell=replace(one.cell, label="one row")) for one in outcomes]
+    assert unlike_settings(alike, None) == ["one row: --max_new_tokens 8, 9"]
+    rows = [Method(one.cell.label, "", "", series="LC") for one in outcomes]
+    assert unlike_settings(outcomes, Ablation("", rows, "", ())) == ["LC: --max_new_tokens 8, 9"]
+    assert unlike_settings(outcomes, Ablation("", rows, "", ("--max_new_tokens",))) == []
+
+
+def test_a_judge_that_has_judged_nothing_is_a_mistake(finished):
+    with pytest.raises(UserError, match="--judge other: it has judged none of these experiments"):
+        make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root} --judge other"))
+
+
+def test_experiments_on_different_examples_are_not_put_side_by_side(finished):
+    store_predictions(finished, "pocket_sum_tr_es_main_lora", [("a", "b")])
+    with pytest.raises(UserError, match="other examples than were predicted"):
+        make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--methods zero_shot", "has no test results of these experiments: run_sweep.py makes them"),
+        ("--reference zero", "--reference zero: "),
+        ("--bootstrap_resamples 0", "--bootstrap_resamples 0: must be at least 1"),
+        ("--methods zero", "--methods zero: did you mean zero_shot?"),
+        ("--bootstrap_seed -1", "--bootstrap_seed -1: must be at least 0"),
+        ("--folder /etc/passwd", "--folder /etc/passwd: not a folder"),
+    ],
+)
+def test_mistakes_are_one_line(flags, expected, workspace):
+    with pytest.raises(UserError) as caught:
+        make_tables.run(shlex.split(f"{flags} --workspace {workspace.root}"))
+    (line,) = caught.value.mistakes
+    assert expected in line

@@ -1,0 +1,269 @@
+"""Whole tables by one command: the graph of experiments, scripts of it, and what a sweep shows."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import run_sweep
+from compositional.sweep.arguments import parse_sweep_arguments
+from compositional.sweep.plan import make_sweep_plan
+from compositional.sweep.scripts import Resources, shell_script, slurm_script, waves
+from compositional.sweep.steps import Step
+from helpers import PROJECT
+from helpers.planning import heavy_imports_of, plan_of
+from helpers.sweeps import ONE_SUB_TASK, mistakes_in, steps_of
+
+TABLE = Step("table", ("python", "make_tables.py"), (), "table")
+RESOURCES = Resources(gpus=2, judge_gpus=4, cpus=None)
+
+
+# ---- the graph
+
+
+@pytest.mark.parametrize("flags", ["", "--methods paper own --seeds 0 1 2", "--models llama slm_v1 --methods paper own"])
+def test_every_step_comes_after_those_that_it_needs_and_has_a_name_of_its_own(flags):
+    steps = steps_of(flags)
+    names = [step.name for step in steps]
+    assert len(set(names)) == len(names)
+    for number, step in enumerate(steps):
+        assert set(step.needs) <= set(names[:number])
+
+
+def test_the_whole_table_has_14_sub_tasks_of_18_methods_and_a_judgement_for_each():
+    steps = steps_of("")
+    judged = [step for step in steps if step.command[1] == "llm_judge_eval.py"]
+    trained = [step for step in steps if "--do_train" in step.command]
+    assert (len(judged), len(trained), len(steps)) == (14 * 18, 9 + 14, 2 * 14 * 18 + 9)
+
+
+def test_an_experiment_needs_only_the_adapters_that_it_names():
+    needs = {step.name: step.needs for step in steps_of(f"{ONE_SUB_TASK}--methods paper")}
+    assert needs["pocket_sum_tr_es_main_lora"] == ("pocket_dialogs_lora",)
+    assert needs["pocket_sum_tr_es_auxiliary_lora"] == ("pocket_sentences_es_lora",)
+    assert needs["pocket_sum_tr_es_linear_merge"] == ("pocket_dialogs_lora", "pocket_sentences_es_lora")
+    assert needs["pocket_sum_tr_es_joint_expert_lora"] == ()
+    assert needs["judge pocket_sum_tr_es_main_lora"] == ("pocket_sum_tr_es_main_lora",)
+
+
+def test_seeds_repeat_what_is_trained_on_composed_examples_and_nothing_else():
+    names = [step.name for step in steps_of(f"{ONE_SUB_TASK}--methods paper --seeds 0 1 --no_judge")]
+    repeated = {name.removesuffix("_seed1") for name in names if name.endswith("_seed1")}
+    learned = ("dam_merge", "joint_expert_lora", "learnable_calibration_merge", "learnable_calibration_pp_merge")
+    assert repeated == {f"pocket_sum_tr_es_{name}" for name in learned}
+    (command,) = [
+        step.command for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge --seeds 1") if "--do_predict" in step.command
+    ]
+    assert command[command.index("--seed") + 1] == "1"
+    assert "pocket_dialogs_lora" in command  # single-task adapters have no seed
+
+
+def test_the_papers_models_get_the_papers_names_data_and_budgets(workspace):
+    steps = {
+        step.name: step for step in steps_of("--models slm_v1 --sub_tasks sum_tr_es reply_tone_witty --data_flags=' --dry_run'")
+    }
+    assert steps["data"].command[:2] == ("bash", "prepare_compositional_task_data.sh")
+    assert "--dry_run" in steps["data"].command
+    assert set(steps["data"].command[steps["data"].command.index("--only") + 1 :]) == {
+        *("dialogsum", "tedtalks_es", "dialogsum_es", "synthetic_persona_chat", "content_rephrasing_witty"),
+        "synthetic_persona_chat_witty",
+    }
+    trained = steps["dialogsum_lora_slm_v1"]
+    assert "stabilityai/stablelm-2-1_6b-chat" in trained.command
+    assert trained.needs == ("data",)
+    assert "--gradient_accumulation_steps" not in trained.command
+    tone = steps["content_rephrasing_witty_lora_slm_v1"].command
+    assert tone[tone.index("--gradient_accumulation_steps") + 1] == "4"
+    learned = steps["sum_tr_es_learnable_calibration_pp_merge_slm_v1"].command
+    assert learned[learned.index("--num_examples_merge") + 1] == "10000"
+    plan = plan_of(shlex.join(trained.command[2:-2]), workspace)
+    assert plan.written_adapter == "dialogsum_lora_slm_v1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--methods zero", ["--methods zero: did you mean zero_shot?"]),
+        ("--tones x", ["--tones x: known: casual, paraphrase, professional, witty"]),
+        ("--languages it es", ["--languages it: known: de, es, fr"]),
+        ("--sub_tasks sum_tr_it", ["--sub_tasks sum_tr_it: did you mean sum_tr_fr or sum_tr_es or sum_tr_de?"]),
+        ("--models pocket llama", ["--models: pocket has data of its own, and stands alone"]),
+        ("--seeds 1 1", ["--seeds: a seed stands there twice"]),
+        ("--cpus_per_task 0", ["--cpus_per_task 0: must be at least 1"]),
+        ('--judge_flags "\'"', ["--judge_flags ': No closing quotation"]),
+        ("--sub_tasks sum_tr_es sum_tr_es", ["--sub_tasks: a sub-task stands there twice"]),
+        (
+            "--sub_tasks sum_tr_es --methods shared_learnable_calibration_merge",
+            ["--methods shared_learnable_calibration_merge: there is one sub-task, and nothing to share a calibration with"],
+        ),
+        ("--seeds 99999999999", ["--seeds: must be at least 0 and below 2^32 - 42"]),
+        ("--dry_run --print_commands shell", ["--dry_run contradicts --print_commands: use one of them"]),
+        ("--workspace /etc/passwd", ["--workspace /etc/passwd: not a folder"]),
+        ("--experiment_flags ' --experiment_name x'", ["--experiment_flags: --experiment_name is the sweep's to say"]),
+        (
+            "--learned_flags ' --seet 3'",
+            ["--learned_flags: unknown flag --seet: did you mean --seed or --dataset or --data_seed?"],
+        ),
+        ("--seeds 0 1 --learned_flags ' --data_seed 3'", ["--learned_flags: --data_seed contradicts --seeds"]),
+        ("--data_flags ' --dry_run'", ["--data_flags: Pocket's data are made as they are read"]),
+        ("--no_judge --judge_flags ' --seed 1'", ["--judge_flags: --no_judge judges nothing"]),
+        ("--judge_flags ' --stage valid'", ["--judge_flags: --stage is the sweep's to say"]),
+        (
+            "--table calibration_rank --joint_expert_flags ' --bf16'",
+            ["--joint_expert_flags: --table calibration_rank has no joint expert"],
+        ),
+        ("--method zero_shot", ["unknown flag --method: did you mean --methods or --models or --tones?"]),
+    ],
+)
+def test_mistakes_are_lines(flags, expected):
+    assert mistakes_in(flags) == expected
+
+
+def test_flags_of_ones_own_count_more_than_the_benchmarks():
+    def last_of(name: str, flag: str, flags: str) -> str:
+        (step,) = [step for step in steps_of(f"--sub_tasks sum_tone_witty {flags}") if step.name == f"pocket_{name}"]
+        return step.command[len(step.command) - step.command[::-1].index(flag)]
+
+    calibration, rate = "sum_tone_witty_learnable_calibration_pp_merge", "--calibration_learning_rate"
+    assert last_of(calibration, rate, "") == "1e-2"
+    assert last_of(calibration, rate, f"--learned_flags ' {rate} 1e-3'") == "1e-3"
+    adapter, count = "sentences_witty_lora", "--max_train_examples"
+    assert last_of(adapter, count, "") == "3200"
+    assert last_of(adapter, count, f"--single_task_flags ' {count} 7'") == "7"
+    assert last_of(adapter, count, f"--experiment_flags ' {count} 9'") == "9"
+    steps = steps_of("--models slm_v1 --sub_tasks sum_tone_witty --single_task_flags ' --gradient_accumulation_steps 2'")
+    assert not [step for step in steps if step.command.count("--gradient_accumulation_steps") > 1]
+    options = "--no_judge --learned_flags ' --lora_merge_options cosine=0.1'"
+    (dam,) = [step.command for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge {options}") if "dam" in step.name]
+    assert [word for word in dam if word.startswith(("learning_rate=", "cosine="))] == ["learning_rate=5e-2", "cosine=0.1"]
+
+
+def test_on_pocket_a_sub_tasks_experiments_share_a_process_and_elsewhere_trainings_have_their_own():
+    methods = "--methods main_lora joint_expert_lora learnable_calibration_merge shared_learnable_calibration_merge --seeds 0 1"
+    pocket, paper = (
+        {step.name.removeprefix("pocket_").removesuffix("_slm_v1"): step.group for step in steps_of(f"{flags} {methods}")}
+        for flags in ("--sub_tasks sum_tr_es sum_tr_fr", "--models slm_v1 --sub_tasks sum_tr_es sum_tr_fr")
+    )
+    trained = ("sum_tr_es_joint_expert_lora", "sum_tr_es_learnable_calibration_merge")
+    assert {pocket[name] for name in ("sum_tr_es_main_lora", *trained)} == {"sum_tr_es"}
+    assert {pocket[f"{name}_seed1"] for name in trained} == {"sum_tr_es_seed1"}
+    assert len({paper[name] for name in ("sum_tr_es_main_lora", *trained)}) == 3
+    for groups in (pocket, paper):
+        shared = {
+            group
+            for name, group in groups.items()
+            if name.startswith(("sum_tr_es_shared", "sum_tr_fr_shared")) and "seed" not in name
+        }
+        assert len(shared) == 1
+    assert pocket["judge pocket_sum_tr_es_main_lora"] == "judge"
+
+
+def test_the_table_of_a_sweep_has_its_selection_and_its_judge():
+    def table_of(flags: str, judged: bool = True) -> str:
+        return str(make_sweep_plan(*parse_sweep_arguments(shlex.split(flags))).table(judged))
+
+    assert table_of(f"{ONE_SUB_TASK}--seeds 0 1") == "python make_tables.py --sub_tasks sum_tr_es --seeds 0 1 --workspace ."
+    judge = f"{ONE_SUB_TASK}--table calibration_rank --judge_flags ' --judge_model_name_or_path some/judge'"
+    expected = "python make_tables.py --table calibration_rank --sub_tasks sum_tr_es --judge some--judge --workspace ."
+    assert table_of(judge) == expected
+    assert table_of(judge, judged=False) == expected.replace(" --judge some--judge", "")
+    judges = [make_sweep_plan(*parse_sweep_arguments(["--models", models])).choice.judge_name for models in ("pocket", "llama")]
+    assert judges == ["pocket", "meta-llama--Llama-3.1-70B-Instruct"]
+
+
+def test_a_calibration_is_shared_by_two_sub_tasks_at_least():
+    alone, both = (
+        [step.name for step in steps_of(f"--sub_tasks {names} --methods paper") if "shared" in step.name]
+        for names in ("sum_tr_es", "sum_tr_es sum_tr_fr")
+    )
+    assert (len(alone), len(both)) == (0, 2 * 2 * 2)
+    whole = [step.name for step in steps_of("--methods paper") if "shared" in step.name]
+    assert not set(both) & set(whole)  # a calibration that others share is another experiment
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--methods", "zero"], ["--dry_run"]])
+def test_answers_that_run_nothing_import_nothing_heavy(words):
+    if words == ["--dry_run"]:
+        script = (
+            "import sys, run_sweep; run_sweep.run(['--dry_run']); print(*({'torch', 'ray'} & set(sys.modules)), file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == ""
+        assert done.stdout.startswith("[1/514] python run_experiment.py @configs/pocket.txt --experiment_name pocket_dialogs_lora ")
+    else:
+        assert heavy_imports_of("run_sweep", words) == []
+
+
+def test_printed_scripts_are_bash_and_keep_the_order(tmp_path):
+    steps = steps_of(f"{ONE_SUB_TASK}--methods paper")
+    experiments = [step for step in steps if step.command[1] == "run_experiment.py"]
+    for script in (shell_script(steps), slurm_script(steps, TABLE, RESOURCES, tmp_path)):
+        (tmp_path / "script.sh").write_text(script)
+        subprocess.run(["bash", "-n", str(tmp_path / "script.sh")], check=True)
+        assert all(str(step) in script for step in experiments)
+    assert shell_script(steps).splitlines()[1:-1] == [f"{step} || failed=1" for step in steps]
+    depth = {step.name: number for number, wave in enumerate(waves(steps)) for step in wave}
+    assert all(depth[need] < depth[step.name] for step in steps for need in step.needs)
+
+
+def test_a_script_that_is_printed_elsewhere_runs_in_the_projects_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for kind in ("shell", "slurm"):
+        run_sweep.run(shlex.split(f"{ONE_SUB_TASK}--methods zero_shot --print_commands {kind}"))
+        printed = capsys.readouterr().out
+        assert f"\ncd {PROJECT} || exit\n" in printed
+        assert f"make_tables.py --methods zero_shot --sub_tasks sum_tr_es --workspace {tmp_path}" in printed
+        assert (f"--output={tmp_path}/logs/sweep/wave_1_" in printed) == (kind == "slurm")
+
+
+def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
+    calls = tmp_path / "calls"
+    fake = tmp_path / "sbatch"
+    fake.write_text(f'#!/usr/bin/env bash\necho "$@" >> {calls}\ncat > {tmp_path}/job_$(wc -l < {calls})\nwc -l < {calls}\n')
+    fake.chmod(0o755)
+    script = slurm_script(steps_of(f"{ONE_SUB_TASK}--methods linear_merge main_lora"), TABLE, RESOURCES, tmp_path / "logs")
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True)
+    first, second, third, last = calls.read_text().splitlines()
+    assert "--array=0-1 " in first
+    assert "--dependency" not in first
+    assert ["afterany:1" in second, "afterany:2" in third] == [True, True]
+    assert ["--gpus=2" in first, "--gpus=2" in second, "--gpus=4" in third, "--gpus=0" in last] == [True, True, True, True]
+    assert (str(TABLE) in (tmp_path / "job_4").read_text(), "afterany:3" in last) == (True, True)
+    judged = "--experiment_name pocket_sum_tr_es_main_lora pocket_sum_tr_es_linear_merge --judge_model_name_or_path pocket"
+    assert judged in (tmp_path / "job_3").read_text()
+    (tmp_path / "python").write_text(f'#!/usr/bin/env bash\necho "$@" >> {tmp_path}/ran\n')
+    (tmp_path / "python").chmod(0o755)
+    subprocess.run(["bash", str(tmp_path / "job_1")], env=environment | {"SLURM_ARRAY_TASK_ID": "1"}, check=True)
+    assert "--experiment_name pocket_sentences_es_lora" in (tmp_path / "ran").read_text()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_script_of_a_task_spreads_its_variants_over_a_list_of_gpus(broken, tmp_path):
+    shutil.copytree(PROJECT / "scripts", tmp_path / "scripts")
+    fake = tmp_path / "bin" / "python"
+    fake.parent.mkdir()
+    fails = 'case "$*" in *llm_judge*sum_tr_fr*) exit 1 ;; esac' if broken else ""
+    fake.write_text(
+        f'#!/usr/bin/env bash\nif [ "$1" = run_sweep.py ]; then cd {PROJECT} && exec {sys.executable} "$@"; fi\n'
+        f'echo "$CUDA_VISIBLE_DEVICES $*" >> {tmp_path}/ran\n{fails}\n'
+    )
+    fake.chmod(0o755)
+    environment = os.environ | {"PATH": f"{fake.parent}:{os.environ['PATH']}", "METHODS": "main_lora linear_merge"}
+    words = ["bash", "scripts/sum_tr.sh", "pocket", "4", "7"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == int(broken)
+    assert ("failed: sum_tr fr; its log says why" in done.stderr) == broken
+    ran = (tmp_path / "ran").read_text().splitlines()
+    assert "--experiment_name pocket_dialogs_lora " in ran[0]
+    assert ran[-1] == " make_tables.py --tasks sum_tr --methods main_lora linear_merge --workspace ."
+    gpu_of = {line.split("--experiment_name ")[1].split()[0]: line.split()[0] for line in ran[1:-1]}
+    for variant, gpu in (("es", "4"), ("fr", "7"), ("de", "4")):
+        assert gpu_of[f"pocket_sentences_{variant}_lora"] == gpu_of[f"pocket_sum_tr_{variant}_linear_merge"] == gpu
+    judged = [line for line in ran if " llm_judge_eval.py " in line]
+    assert len(judged) == 2 * 3

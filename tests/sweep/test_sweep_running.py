@@ -1,0 +1,136 @@
+"""Running a sweep on Ray: failures stop only what needs them, and a killed sweep goes on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import uniform
+
+import pytest
+
+import run_sweep
+from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
+from compositional.sweep.execution import Progress, run_group
+from compositional.sweep.steps import Step
+from compositional.sweep.worker import DONE, FAILED, SKIPPED, read_events
+from helpers import PROJECT
+from helpers.planning import with_ctrl_c
+from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, steps_of
+
+TINY = f"{TINY_WITHOUT_JOINT_EXPERT}--joint_expert_flags=' --max_train_examples 8' "
+
+
+def shell_step(name: str, script: str, needs: tuple[str, ...] = ()) -> dict:
+    return {"name": name, "command": ["bash", "-c", script], "needs": list(needs)}
+
+
+def test_a_step_that_fails_or_crashes_stops_only_what_needs_it(tmp_path):
+    steps = [
+        shell_step("fails", "echo no; exit 3"),
+        shell_step("needs it", "true", ("fails",)),
+        shell_step("kills its process", "kill -9 $PPID; sleep 5"),
+        shell_step("needs that", "true", ("kills its process",)),
+        shell_step("goes on", f"echo here > {tmp_path}/here", ()),
+    ]
+    status = tmp_path / "status.jsonl"
+    run_group(steps, str(tmp_path / "log"), str(status), 1)
+    ended = {event.name: event.state for event in read_events(status)}
+    expected = [FAILED, SKIPPED, FAILED, SKIPPED, DONE]
+    assert ended == {step["name"]: state for step, state in zip(steps, expected, strict=True)}
+    assert (tmp_path / "here").is_file()
+
+
+def test_what_is_lost_with_another_group_is_skipped_and_the_rest_can_run():
+    steps = [
+        Step("a", ("true",), (), "a"),
+        Step("b", ("true",), ("a",), "both"),
+        Step("c", ("true",), (), "both"),
+        Step("d", ("true",), ("b",), "both"),
+    ]
+    progress = Progress(steps, Path("nowhere"))
+    assert not progress.is_ready(progress.groups["both"])
+    progress.states["a"] = type(progress.states["a"])("a", FAILED)
+    assert progress.is_ready(progress.groups["both"])
+    possible, skipped = progress.without_lost(progress.groups["both"])
+    assert ([step.name for step in possible], [step.name for step in skipped]) == (["c"], ["b", "d"])
+
+
+def test_a_sweep_runs_its_table_and_a_planted_failure_leaves_the_rest_done(workspace, capsys):
+    planted = workspace.stored_model("pocket_sentences_es_lora")
+    planted.mkdir(parents=True)
+    flags = f"{ONE_SUB_TASK}{TINY}--methods main_lora linear_merge joint_expert_lora --workspace {workspace.root}"
+    assert not run_sweep.run(shlex.split(flags))
+    shown = capsys.readouterr().out
+    assert "5 done, 1 failed, 2 skipped" in shown
+    assert f"error: {planted} exists and was not made by an experiment: choose another name" in shown
+    assert "skipped, as what they need has failed: pocket_sum_tr_es_linear_merge, judge pocket_sum_tr_es_linear_merge" in shown
+    planted.rmdir()
+    assert run_sweep.run(shlex.split(flags))
+    assert "8 done, 0 failed, 0 skipped" in capsys.readouterr().out
+    for name in ("main_lora", "linear_merge", "joint_expert_lora"):
+        assert read_json(workspace.results(f"pocket_sum_tr_es_{name}"))["stages"]["test"]["counts"]["examples"] == 4
+        assert workspace.judgement(f"pocket_sum_tr_es_{name}", "pocket").is_file()
+
+
+TABLE = f"{ONE_SUB_TASK}{TINY}--methods zero_shot joint_expert_lora linear_merge learnable_calibration_merge --workspace "
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[Workspace, float]:
+    """A workspace with a whole sweep, and the seconds that it took."""
+    folder, start = tmp_path_factory.mktemp("swept"), time.monotonic()
+    subprocess.run([sys.executable, "run_sweep.py", *shlex.split(TABLE), str(folder)], cwd=PROJECT, check=True)
+    return Workspace(folder), time.monotonic() - start
+
+
+@pytest.mark.parametrize("method", ["joint_expert_lora", "learnable_calibration_merge"])
+def test_a_training_in_a_process_that_others_share_is_the_same_as_in_one_of_its_own(swept, method, workspace):
+    shared, _ = swept
+    for name in ("pocket_dialogs_lora", "pocket_sentences_es_lora"):
+        shutil.copytree(shared.stored_model(name), workspace.stored_model(name))
+    name = f"pocket_sum_tr_es_{method}"
+    (step,) = [step for step in steps_of(f"{TABLE}{workspace.root}") if step.name == name]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, *step.command[1:]], cwd=PROJECT, env=environment, check=True)
+    files = sorted(path.name for path in shared.stored_model(name).glob("*.safetensors"))
+    assert files
+    for file in files:
+        assert (shared.stored_model(name) / file).read_bytes() == (workspace.stored_model(name) / file).read_bytes()
+    assert shared.predictions(name, "test").read_bytes() == workspace.predictions(name, "test").read_bytes()
+
+
+def test_a_sweep_that_is_killed_at_three_random_points_takes_its_processes_with_it_and_ends_in_the_same_table(swept, workspace):
+    whole, took = swept
+    command = [sys.executable, "run_sweep.py", *shlex.split(TABLE), str(workspace.root)]
+    for _ in range(3):
+        killed = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, preexec_fn=with_ctrl_c)
+        time.sleep(uniform(0.2, 0.6) * took)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        deadline = time.monotonic() + 30
+        while (left := _workers_in(workspace.root)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert left == []
+    subprocess.run(command, cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
+    for name in ("main.csv", "main.md", "main_storage.svg", "main_training.svg"):
+        assert (whole.root / "output" / "tables" / name).read_text() == (workspace.root / "output" / "tables" / name).read_text()
+
+
+def _workers_in(folder: Path) -> list[str]:
+    """Command lines of running processes that work in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").replace("\0", " ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if "compositional.sweep.worker" in words and str(folder) in words:
+            found.append(words)
+    return found

@@ -1,0 +1,36 @@
+"""One training over several processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import torch
+
+from compositional.adapters.peft_folder import read_adapter
+from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
+from helpers import PROJECT
+
+LAUNCHER = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+
+
+def test_accelerate_launch_gives_the_adapter_of_one_process(tiny_models, tmp_path):
+    flags = (
+        f"--model_name_or_path {tiny_models['llama']} --experiment_name a --dataset pocket_dialogs --stored_model_name a "
+        "--do_train --max_train_examples 24 --do_predict --max_test_examples 4 --max_new_tokens 4 --report_to none --lora_rank 4 "
+        "--lora_dropout 0 --learning_rate 1e-2 --batch_size 8 --gradient_accumulation_steps 1 --warmup_steps 0"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    adapters = []
+    for name, launcher in (("one", ""), ("two", LAUNCHER)):
+        workspace = Workspace(tmp_path / name)
+        words = [*launcher.split(), str(PROJECT / "run_experiment.py"), *flags.split(), "--workspace", str(workspace.root)]
+        done = subprocess.run([sys.executable, *words], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert read_json(workspace.results("a"))["stages"]["test"]["counts"]["examples"] == 4
+        adapters.append(read_adapter(workspace.stored_model("a")))
+    for path, factors in adapters[0].factors.items():
+        torch.testing.assert_close(factors.delta(), adapters[1].factors[path].delta(), rtol=0.02, atol=2e-3)
+        assert factors.delta().abs().max() > 1e-2
