@@ -74,7 +74,7 @@ def output_of(python: Path, words: str | list[str], folder: Path, path: Path | N
 
 def test_the_packages_are_the_folders_with_files():
     folders = {path.parent for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    assert SETTINGS["tool"]["setuptools"]["packages"] == sorted(
+    assert sorted(SETTINGS["tool"]["setuptools"]["packages"]) == sorted(
         ".".join(("compositional", *folder.relative_to(PACKAGE).parts)) for folder in folders
     )
 
@@ -133,7 +133,7 @@ def test_what_an_installed_package_needs_is_found_there(installed, bare_python, 
     )
     said = output_of(bare_python, ["-c", script], tmp_path, installed)
     assert Path(said.strip()).parent == installed / "compositional"
-    assert "LC++" in output_of(bare_python, "-m compositional.report.efficiency", tmp_path, installed)
+    assert "Calibration++" in output_of(bare_python, "-m compositional.report.efficiency", tmp_path, installed)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "compositional.preparation"])

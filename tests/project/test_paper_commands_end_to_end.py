@@ -113,7 +113,7 @@ def test_each_experiment_records_its_method_and_its_scores(command, folder):
     assert counts == {"valid": SIZES["validation"], "test": SIZES["test"]}
     assert all("rougeL" in found["metrics"] for found in results["stages"].values())
     assert results["cost"]["inferences_per_example"] == (2 if command == MULTI_STEP else 1)
-    assert results["arguments"]["model_name_or_path"] == PAPER_MODEL
+    assert Path(results["arguments"]["model_name_or_path"]) == folder / PAPER_MODEL
 
 
 def test_the_judge_of_the_default_name_judges_the_calibrated_merge(folder):
