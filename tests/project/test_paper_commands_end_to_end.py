@@ -5,6 +5,7 @@ Those that start an engine, or whose stage no other has, run as processes; the o
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -34,16 +35,15 @@ import run_experiment
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
 from compositional.data import SPLITS
-from compositional.experiment import arguments as methods
 
 METHODS = {
-    SUMMARIZATION_LORA: methods.LORA,
-    ZERO_SHOT: methods.ZERO_SHOT,
-    MAIN_LORA: methods.LORA,
-    LINEAR_MERGE: methods.MERGE,
-    MULTI_STEP: methods.MULTI_STEP,
-    JOINT_EXPERT: methods.JOINT_EXPERT,
-    LC_PP: methods.CALIBRATION,
+    SUMMARIZATION_LORA: "lora",
+    ZERO_SHOT: "zero_shot",
+    MAIN_LORA: "lora",
+    LINEAR_MERGE: "peft_linear",
+    MULTI_STEP: "multi_step",
+    JOINT_EXPERT: "joint_expert",
+    LC_PP: "learnable_calibration_pp",
 }
 SETS = {
     "dialogsum": "#Person2# goes home at {number}.",
@@ -121,7 +121,8 @@ def test_the_judge_of_the_default_name_judges_the_calibrated_merge(folder):
     assert "Llama-3.1-70B-Instruct" in path.name
     test = read_json(path)["stages"]["test"]
     assert 0 <= test["yes"]["mean"] <= 1
-    assert f"{SIZES['test']}" in str(test)
+    lines = Workspace(folder).verdicts(experiment_of(JUDGE), "test", path.stem.removeprefix("judge_")).read_text().splitlines()
+    assert [json.loads(line)["verdict"] in ("yes", "no") for line in lines] == [True] * SIZES["test"]
 
 
 def test_a_finished_experiment_says_that_it_is_done(folder, monkeypatch, caplog):
