@@ -127,7 +127,10 @@ class Announcer:
 # Tests that run over whatever strategies, sets, tasks and text models there are; by file, and some by name.
 CONTRACTS = {
     "test_contracts": (),
-    "test_merge_strategies": (),
+    "test_merge_strategies": (
+        "test_a_module_of_one_adapter_alone_and_zero_updates_do_no_harm",
+        "test_every_strategy_says_what_it_does_and_where_it_is_from",
+    ),
     "test_merge_matrix": (
         "test_a_strategy_that_needs_no_data_has_a_reference",
         "test_references_are_of_strategies",
