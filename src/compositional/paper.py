@@ -1,4 +1,4 @@
-"""The paper's main table (EMNLP 2025, arXiv 2507.16083): means over its models and languages or tones, in percent."""
+"""The paper's languages, tones and main table (EMNLP 2025, arXiv 2507.16083): means over models, languages or tones, in %."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ class PaperScores:
     judged_good: float
 
 
+# The languages and tones of its auxiliary tasks; there may be tasks with others, which are not the benchmark's.
+LANGUAGES = ("es", "fr", "de")
+TONES = ("professional", "casual", "witty", "paraphrase")
 # Main and auxiliary task of each pair of columns.
 COMPOSITIONS = (
     ("summarization", "translation"),

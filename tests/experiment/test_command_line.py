@@ -183,6 +183,16 @@ def test_a_file_of_flags_is_read_with_comments_and_a_missing_one_is_a_mistake(ad
     assert "absent.txt" in line
 
 
+def test_a_file_of_flags_that_the_package_has_is_found_from_any_folder(adapters, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert plan_of(f"@configs/pocket.txt {ONE}--stored_model_name sums --do_predict", adapters).arguments.lora_rank == 8
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "pocket.txt").write_text("--lora_rank 3")
+    assert plan_of(f"@configs/pocket.txt {ONE}--stored_model_name sums --do_predict", adapters).arguments.lora_rank == 3
+    (line,) = mistakes_in("@configs/absent.txt --do_predict", adapters)
+    assert "'configs/absent.txt'" in line
+
+
 def test_adapters_of_different_base_models_are_a_mistake(adapters):
     store(adapters, "other", base="another/model")
     lines = mistakes_in(f"{ONE}--lora_merge_strategy linear --lora_merge_modules sums other --do_predict", adapters)

@@ -70,7 +70,7 @@ def test_the_interval_is_that_of_the_asked_resamples_and_seed(workspace, judge):
 
 
 def test_every_set_of_pockets_is_judged_by_its_own_inputs_and_style_in_one_call(workspace, judge):
-    sets = {name: one for name, one in all_datasets(Locations(Path("none"), raw=None)).items() if name.startswith("pocket_")}
+    sets = {name: one for name, one in all_datasets(Locations(Path("none"), raw=None)).items() if one.benchmark == "pocket"}
     for name, dataset in sets.items():
         style = "_".join(task.variant for task in dataset.tasks if task.variant) or "en"
         other = "casual" if style == "en" else "en"

@@ -56,7 +56,7 @@ def held_out_events(meanings: dict[str, list]) -> list[Event]:
 
 
 def test_there_are_23_sets_as_in_the_paper_and_three_of_three_tasks():
-    assert sorted(name for name in all_datasets(LOCATIONS) if name.startswith("pocket_")) == sorted(NAMES_OF_SETS)
+    assert sorted(one.name for one in all_datasets(LOCATIONS).values() if one.benchmark == "pocket") == sorted(NAMES_OF_SETS)
     assert len(NAMES_OF_SETS) == 23 + 3
 
 

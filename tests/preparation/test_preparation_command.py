@@ -61,9 +61,12 @@ def test_pockets_sets_are_made_by_a_flag(workspace, capsys):
 @pytest.mark.parametrize(
     ("only", "expected"),
     [
-        ("tedtalks_* dialogsum", {"tedtalks_es", "tedtalks_fr", "tedtalks_de", "dialogsum"}),
+        ("tedtalks_[def]? dialogsum", {"tedtalks_es", "tedtalks_fr", "tedtalks_de", "dialogsum"}),
         ("*[mgt]_witty", {f"{main}_witty" for main in ("dialogsum", "synthetic_persona_chat", "content_rephrasing")}),
-        ("tedtalks_[ef]? --only dialogsum_?? dialogsum_es", {"tedtalks_es", "tedtalks_fr", *(f"dialogsum_{v}" for v in LANGUAGES)}),
+        (
+            "tedtalks_[ef]? --only dialogsum_[def]? dialogsum_es",
+            {"tedtalks_es", "tedtalks_fr", *(f"dialogsum_{v}" for v in LANGUAGES)},
+        ),
     ],
 )
 def test_only_takes_names_and_patterns(only, expected, workspace, capsys):

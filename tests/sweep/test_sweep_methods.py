@@ -72,7 +72,9 @@ def test_the_first_of_several_sub_tasks_learns_the_shared_calibration_and_the_ot
     learned, *taken = shared_flags(LC_PLUS_PLUS, chosen, NAMING)
     plan = plan_of(f"{learned} --do_predict", workspace)
     assert [one.name for one in plan.merge_sets] == [one.composed_set for one in chosen]
-    assert plan.merges == [[NAMING.adapter(one.main_set), NAMING.adapter(one.auxiliary_set)] for one in chosen]
+    assert [[one.name for one in merged] for merged in plan.merges] == [
+        [NAMING.adapter(one.main_set), NAMING.adapter(one.auxiliary_set)] for one in chosen
+    ]
     assert (plan.own_merge, plan.calibrates) == (0, True)
     folder = workspace.stored_model(plan.arguments.experiment_name)
     folder.mkdir()
@@ -81,7 +83,9 @@ def test_the_first_of_several_sub_tasks_learns_the_shared_calibration_and_the_ot
         plan = plan_of(f"{flags} --do_predict", workspace)
         assert (plan.method, plan.calibrates, plan.learns) == (CALIBRATION, False, False)
         assert plan.arguments.calibrate == LC_PLUS_PLUS
-        assert plan.merges == [[NAMING.adapter(one.main_set), NAMING.adapter(one.auxiliary_set)]]
+        assert [[one.name for one in merged] for merged in plan.merges] == [
+            [NAMING.adapter(one.main_set), NAMING.adapter(one.auxiliary_set)]
+        ]
         assert plan.arguments.experiment_name == f"pocket_{one.name}_shared_by_3_{LC_PLUS_PLUS}_merge"
 
 

@@ -9,11 +9,13 @@ import re
 import shlex
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from compositional.core.errors import UserError, nearest
 
 T = TypeVar("T")
+_PACKAGE = Path(__file__).parents[1]
 SEED_END = 2**32
 
 
@@ -117,6 +119,11 @@ def is_path(name: str) -> bool:
     return name.startswith(".") or "/" in name or "\\" in name
 
 
+def _is_in_package_only(word: str) -> bool:
+    path = Path(word[1:])
+    return word.startswith("@") and not path.exists() and (_PACKAGE / path).is_file()
+
+
 class _Parser(argparse.ArgumentParser):
     """An argparse parser whose mistakes are UserErrors and whose help ends with a listing, which is made only for the help."""
 
@@ -127,6 +134,11 @@ class _Parser(argparse.ArgumentParser):
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         return shlex.split(arg_line, comments=True)
+
+    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
+        """As argparse reads them; @configs/pocket.txt is found from any folder, since the package has that file."""
+        words = [f"@{_PACKAGE / word[1:]}" if _is_in_package_only(word) else word for word in arg_strings]
+        return super()._read_args_from_files(words)
 
     def format_help(self) -> str:
         listing = self.listing() if self.listing else ""

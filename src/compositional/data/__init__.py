@@ -1,7 +1,7 @@
 """Data sets: one file per source, found by being in this folder.
 
-A file has a function `datasets(locations)` that returns the sets it can read. Nothing is read, and no library of
-weight is imported, until a set's `read` is called.
+A file has a function `datasets(locations)` that returns the sets it can read: `published_set`, `rewritten_set` and
+`compositional_sets` make them. Nothing is read, and no library of weight is imported, until a set's `read` is called.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from compositional.core.errors import UserError, first_line, nearest
 from compositional.core.files import read_json
 from compositional.core.hub import hub_errors
-from compositional.tasks import Task
+from compositional.paper import LANGUAGES, TONES
+from compositional.tasks import Task, all_tasks
 
 SPLITS = ("train", "validation", "test")
+Benchmark = Literal["paper", "pocket"]
 # What the preparation leaves in a set's folder beside the examples.
-RECORD_FILE = "preparation.json"
+PREPARATION_RECORD = "preparation.json"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Dataset:
     `read_source(split)` gives the source's examples; in a `rewritten` set their references have yet to be translated, or
     changed in tone, by the last task. `generate(split)` gives the examples where no prepared folder holds them; without it the
     set must be prepared. `from_files` is whether the user has named the publishers' files, which then count more than a folder.
+    `benchmark` is the one that the set belongs to, if any: it decides which sets are prepared by default, and with which models.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Dataset:
     generate: Callable[[str], list[Example]] | None
     rewritten: bool = False
     from_files: bool = False
+    benchmark: Benchmark | None = None
 
     @property
     def is_compositional(self) -> bool:
@@ -130,15 +134,25 @@ class Dataset:
         """What `read` reads from: the preparation's fingerprint and models, or the source itself."""
         if not self.is_read_from_folder:
             return {"source": self.origin()}
-        path = self.folder / RECORD_FILE
+        path = self.folder / PREPARATION_RECORD
         record = read_json(path) if path.is_file() else {}
         if not isinstance(record, dict):
             raise UserError(f"{path} is damaged: prepare the set again")
         return {"folder": self.folder.name} | {key: record.get(key) for key in ("fingerprint", "made_from")}
 
 
+def papers_benchmark(task: Task) -> Benchmark | None:
+    """The benchmark of a set of the paper's sources: the paper's, unless the task is in another language or tone."""
+    return "paper" if task.variant in (None, *LANGUAGES, *TONES) else None
+
+
 def published_set(
-    name: str, task: Task, source: Source, locations: Locations, read_source: Callable[[Locations, str], Reading]
+    name: str,
+    task: Task,
+    source: Source,
+    locations: Locations,
+    read_source: Callable[[Locations, str], Reading],
+    benchmark: Benchmark | None = None,
 ) -> Dataset:
     """A single-task set whose targets are as published: it can be used without preparation."""
 
@@ -154,6 +168,7 @@ def published_set(
         read_source=read,
         generate=lambda split: read(split).examples,
         from_files=locations.raw is not None,
+        benchmark=benchmark,
     )
 
 
@@ -164,6 +179,7 @@ def rewritten_set(
     source: Source,
     locations: Locations,
     read_source: Callable[[Locations, str], Reading],
+    benchmark: Benchmark | None = None,
 ) -> Dataset:
     """A set whose targets a model makes from the source's: it must be prepared."""
     return Dataset(
@@ -176,7 +192,33 @@ def rewritten_set(
         generate=None,
         rewritten=True,
         from_files=locations.raw is not None,
+        benchmark=benchmark,
     )
+
+
+def compositional_sets(main: Dataset, locations: Locations) -> list[Dataset]:
+    """A main task's set, and a set for each auxiliary task with its inputs, and its targets translated or changed in tone.
+
+    Only the targets change, as in the paper's later code base. A set is named after the main set and the language or tone:
+    dialogsum_es. Where the main set is the paper's, those in the paper's languages and tones are, too.
+    """
+
+    def read_source(_: Locations, split: str) -> Reading:
+        return main.read_source(split)
+
+    return [main] + [
+        rewritten_set(
+            f"{main.name}_{task.variant}",
+            (main.main_task, task),
+            main.name,
+            main.source,
+            locations,
+            read_source,
+            papers_benchmark(task) if main.benchmark == "paper" else None,
+        )
+        for task in all_tasks()
+        if task.role == "auxiliary"
+    ]
 
 
 def all_datasets(locations: Locations) -> dict[str, Dataset]:

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from compositional.core.files import read_delimited
-from compositional.data import Dataset, Example, Locations, Reading, Source, load_hub_split, rewritten_set, source_file, text_field
+from compositional.data import (
+    Dataset,
+    Example,
+    Locations,
+    Reading,
+    Source,
+    load_hub_split,
+    papers_benchmark,
+    rewritten_set,
+    source_file,
+    text_field,
+)
 from compositional.tasks import all_tasks
 
 NAME = "content_rephrasing"
@@ -30,7 +41,10 @@ def datasets(locations: Locations) -> list[Dataset]:
     """A set per tone, to be prepared."""
     tones = [task for task in all_tasks() if task.name == "tone_adjustment"]
     names = [f"{NAME}_{task.variant}" for task in tones]
-    return [rewritten_set(name, (task,), name, SOURCE, locations, read_source) for name, task in zip(names, tones, strict=True)]
+    return [
+        rewritten_set(name, (task,), name, SOURCE, locations, read_source, papers_benchmark(task))
+        for name, task in zip(names, tones, strict=True)
+    ]
 
 
 def read_source(locations: Locations, split: str) -> Reading:

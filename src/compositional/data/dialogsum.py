@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from compositional.core.files import read_json_lines
-from compositional.data import Dataset, Example, Locations, Reading, Source, load_hub_split, published_set, source_file, text_field
+from compositional.data import (
+    Dataset,
+    Example,
+    Locations,
+    Reading,
+    Source,
+    compositional_sets,
+    load_hub_split,
+    published_set,
+    source_file,
+    text_field,
+)
 from compositional.tasks import find_task
 
 NAME = "dialogsum"
@@ -23,8 +34,8 @@ SOURCE = Source(
 
 
 def datasets(locations: Locations) -> list[Dataset]:
-    """The summarization set."""
-    return [published_set(NAME, find_task(TASK), SOURCE, locations, read_source)]
+    """The summarization set and its compositional ones."""
+    return compositional_sets(published_set(NAME, find_task(TASK), SOURCE, locations, read_source, benchmark="paper"), locations)
 
 
 def read_source(locations: Locations, split: str) -> Reading:

@@ -15,10 +15,11 @@ from compositional.tasks import Task, all_tasks
 
 NAME = "llm_toys"
 _FILE = "paraphrase_tone.json"
+TONES = ("casual", "professional", "witty", "paraphrase")
 SOURCE = Source(
     title="llm-toys",
     files=dict.fromkeys(("train", "validation", "test"), _FILE),
-    columns="original, casual, professional, witty, paraphrase",
+    columns=f"original, {', '.join(TONES)}",
     example="I will investigate the discrepancy in your policy statement and provide a resolution. → I'll look into the "
     "discrepancy in your policy statement and resolve it for you.",
     licence="Apache 2.0",
@@ -28,8 +29,8 @@ SOURCE = Source(
 
 
 def datasets(locations: Locations) -> list[Dataset]:
-    """A set per tone."""
-    tones = [task for task in all_tasks() if task.name == "tone_adjustment"]
+    """A set per tone that the file has."""
+    tones = [task for task in all_tasks() if task.name == "tone_adjustment" and task.variant in TONES]
     return [published_set(f"{NAME}_{task.variant}", task, SOURCE, locations, partial(read_source, task)) for task in tones]
 
 

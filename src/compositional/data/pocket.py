@@ -30,8 +30,10 @@ _MAIN_TASKS = {"dialogs": "summarization", "replies": "reply"}
 
 def datasets(locations: Locations) -> list[Dataset]:
     """All sets of Pocket: single tasks, two tasks, and three."""
+    from compositional.pocket.lexicon import LANGUAGES, TONES
+
     found = []
-    auxiliary_tasks = [task for task in all_tasks() if task.role == "auxiliary"]
+    auxiliary_tasks = [task for task in all_tasks() if task.role == "auxiliary" and task.variant in (*LANGUAGES, *TONES)]
     for source, name in _MAIN_TASKS.items():
         main = find_task(name)
         found.append(_dataset(locations, source, (main,), None))
@@ -59,6 +61,7 @@ def _dataset(locations: Locations, source: str, tasks: tuple[Task, ...], variant
         read_source=lambda split: Reading(_examples(source, "en" if rewritten else variant or "en", split)),
         generate=partial(_examples, source, variant or "en"),
         rewritten=rewritten,
+        benchmark="pocket",
     )
 
 

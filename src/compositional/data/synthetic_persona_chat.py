@@ -12,7 +12,18 @@ from itertools import pairwise
 from random import Random
 
 from compositional.core.files import read_delimited
-from compositional.data import Dataset, Example, Locations, Reading, Source, load_hub_split, published_set, source_file, text_field
+from compositional.data import (
+    Dataset,
+    Example,
+    Locations,
+    Reading,
+    Source,
+    compositional_sets,
+    load_hub_split,
+    published_set,
+    source_file,
+    text_field,
+)
 from compositional.tasks import find_task
 
 NAME = "synthetic_persona_chat"
@@ -38,8 +49,8 @@ _TURN = re.compile(r"^(User \d+):\s*(.*?)\s*$")
 
 
 def datasets(locations: Locations) -> list[Dataset]:
-    """The reply set."""
-    return [published_set(NAME, find_task(TASK), SOURCE, locations, read_source)]
+    """The reply set and its compositional ones."""
+    return compositional_sets(published_set(NAME, find_task(TASK), SOURCE, locations, read_source, benchmark="paper"), locations)
 
 
 def adjacent_turns(conversation: str) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,18 @@ from pathlib import Path
 
 from compositional.core.errors import UserError, first_line
 from compositional.core.files import read_delimited
-from compositional.data import Dataset, Example, Locations, Reading, Source, load_hub_split, published_set, source_file, text_field
+from compositional.data import (
+    Dataset,
+    Example,
+    Locations,
+    Reading,
+    Source,
+    load_hub_split,
+    papers_benchmark,
+    published_set,
+    source_file,
+    text_field,
+)
 from compositional.tasks import Task, all_tasks
 
 SOURCE = Source(
@@ -35,7 +46,10 @@ _MISSING = ("", "__NULL__", "_ _ NULL _ _")
 def datasets(locations: Locations) -> list[Dataset]:
     """A set per target language."""
     translations = [task for task in all_tasks() if task.name == "translation"]
-    return [published_set(f"tedtalks_{task.variant}", task, SOURCE, locations, partial(read_source, task)) for task in translations]
+    return [
+        published_set(f"tedtalks_{task.variant}", task, SOURCE, locations, partial(read_source, task), papers_benchmark(task))
+        for task in translations
+    ]
 
 
 def read_source(task: Task, locations: Locations, split: str) -> Reading:

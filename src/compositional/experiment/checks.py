@@ -207,7 +207,7 @@ def base_model(
             not _same_model(trained_on, named),
             f"adapter {name} was trained on {trained_on}, not on {named}: name adapters of one base model",
         )
-    if not named and main_set and main_set.name.startswith("pocket_"):
+    if not named and main_set and main_set.benchmark == "pocket":
         named = POCKET
     if not named:
         if not mistakes:

@@ -171,6 +171,6 @@ def _experiment(name: str, arguments: JudgeArguments, workspace: Workspace) -> J
         raise UserError(f"experiment {name} has no (whole) {arguments.stage} predictions: run it with {do}")
     settings = read_json(folder / SETTINGS_FILE)
     dataset = find_dataset(settings["secondary_task_dataset"] or settings["dataset"], Locations(workspace.root / "data", raw=None))
-    if arguments.judge_model_name_or_path == POCKET and not dataset.name.startswith("pocket_"):
+    if arguments.judge_model_name_or_path == POCKET and dataset.benchmark != "pocket":
         raise UserError(f"experiment {name}: the judge pocket knows Pocket's sets only, not {dataset.name}; name a judge model")
     return JudgedExperiment(name, dataset)

@@ -86,7 +86,6 @@ def parse_preparation_arguments(argv: list[str]) -> tuple[PreparationArguments, 
 
 
 POCKETS_LENGTH_MODELS = (POCKET,)
-_POCKETS_SETS = "pocket_*"
 
 
 @dataclass(frozen=True)
@@ -178,17 +177,17 @@ def _chosen_sets(arguments: PreparationArguments, locations: Locations, mistakes
     """The sets that --only names; without it the paper's, or Pocket's. Patterns are those of file names."""
     known = all_datasets(locations)
     if arguments.pocket:
-        known = {name: dataset for name, dataset in known.items() if fnmatchcase(name, _POCKETS_SETS)}
+        known = {name: dataset for name, dataset in known.items() if dataset.benchmark == "pocket"}
     for pattern in arguments.only:
         if not any(fnmatchcase(name, pattern) for name in known):
             mistakes.append(f"--only {pattern}: there is no such set: {nearest(pattern, known)}")
     if arguments.only:
         return [dataset for name, dataset in known.items() if any(fnmatchcase(name, pattern) for pattern in arguments.only)]
-    return [dataset for dataset in known.values() if arguments.pocket or dataset.source.hub_id]
+    return [dataset for dataset in known.values() if dataset.benchmark == ("pocket" if arguments.pocket else "paper")]
 
 
 def _set_plan(dataset: Dataset, arguments: PreparationArguments, workspace: Workspace) -> SetPlan:
-    is_pockets = fnmatchcase(dataset.name, _POCKETS_SETS)
+    is_pockets = dataset.benchmark == "pocket"
     length_models = tuple(arguments.length_models) or (POCKETS_LENGTH_MODELS if is_pockets else PAPER_MODELS)
     if not dataset.rewritten:
         return SetPlan(dataset, None, None, length_models)

@@ -14,7 +14,7 @@ from compositional.core.errors import UserError
 from compositional.core.files import hash_of_json, read_json, write_json, write_text
 from compositional.core.machine import environment
 from compositional.core.recorded import changes
-from compositional.data import RECORD_FILE, SPLITS
+from compositional.data import PREPARATION_RECORD, SPLITS
 from compositional.preparation import quality
 from compositional.preparation.card import card, encoder_of, lengths_under
 from compositional.preparation.plan import PreparationPlan, SetPlan
@@ -145,7 +145,7 @@ def _check_folders(sets: list[SetToMake], overwrite: bool) -> None:
         folder = one.folder
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             mistakes.append(f"{folder} is not a folder: move it")
-        elif folder.exists() and not (folder / RECORD_FILE).is_file() and not overwrite:
+        elif folder.exists() and not (folder / PREPARATION_RECORD).is_file() and not overwrite:
             mistakes.append(f"{folder} exists and was not made by the preparation: move it, or --overwrite it")
     if mistakes:
         raise UserError(*mistakes)

@@ -10,7 +10,7 @@ from typing import Any
 
 from compositional.core.errors import UserError, first_line
 from compositional.core.files import folder_in_the_making, hash_of_json, read_json, write_json
-from compositional.data import RECORD_FILE, SPLITS, Dataset, Example, Reading, is_saved
+from compositional.data import PREPARATION_RECORD, SPLITS, Dataset, Example, Reading, is_saved
 from compositional.preparation.quality import PreparedExample
 
 
@@ -93,7 +93,7 @@ def save_set(folder: Path, splits: dict[str, list[PreparedExample]], record: dic
     }
     with folder_in_the_making(folder) as unfinished:
         DatasetDict(saved).save_to_disk(str(unfinished))
-        write_json(unfinished / RECORD_FILE, record)
+        write_json(unfinished / PREPARATION_RECORD, record)
 
 
 def read_back(folder: Path) -> dict[str, list[PreparedExample]]:
@@ -112,7 +112,7 @@ def read_back(folder: Path) -> dict[str, list[PreparedExample]]:
 
 def record_of(folder: Path) -> dict[str, Any] | None:
     """The record of a whole set that the preparation saved; None otherwise, also for a damaged record."""
-    path = folder / RECORD_FILE
+    path = folder / PREPARATION_RECORD
     is_whole = is_saved(folder) and all((folder / split / "state.json").is_file() for split in SPLITS)
     if not (is_whole and path.is_file()):
         return None

@@ -9,12 +9,11 @@ from pathlib import Path
 from compositional.core.errors import Mistakes, nearest
 from compositional.judge.plan import parse_judge_arguments
 from compositional.merging import strategies
-from compositional.paper import LABELS
+from compositional.paper import LABELS, LANGUAGES, TONES
 from compositional.sweep.ablations import Ablation, ablations
 from compositional.sweep.arguments import MAIN, Selection
 from compositional.sweep.benchmarks import PAPER, PAPER_MODELS, POCKET, Profile, SubTask, all_sub_tasks
 from compositional.sweep.methods import OWN_METHODS, PAPER_METHODS, SHARED, Method, Naming, shared_name, shared_names, strategy_row
-from compositional.tasks import all_tasks
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,7 @@ def _models(arguments: Selection, mistakes: Mistakes) -> tuple[Profile, dict[str
 
 
 def _sub_tasks(arguments: Selection, profile: Profile, mistakes: Mistakes) -> list[SubTask]:
-    for flag, kind in (("languages", "translation"), ("tones", "tone_adjustment")):
-        known = [task.variant for task in all_tasks() if task.name == kind]
+    for flag, known in (("languages", LANGUAGES), ("tones", TONES)):
         mistakes += [f"--{flag} {name}: {nearest(name, known)}" for name in getattr(arguments, flag) if name not in known]
     known = {one.name: one for one in all_sub_tasks(profile.benchmark)}
     if arguments.sub_tasks:

@@ -62,7 +62,7 @@ def test_code_that_makes_texts_or_findings_is_that_of_its_revision():
 
 
 def test_what_pockets_grammar_writes_and_judges_is_that_of_its_revision():
-    sets = [one for name, one in all_datasets(Locations(Path("nowhere"), None)).items() if name.startswith("pocket_")]
+    sets = [one for one in all_datasets(Locations(Path("nowhere"), None)).values() if one.benchmark == "pocket"]
     written = [[e.id, e.input, e.reference] for one in sets for e in one.read("test")]
     verdicts = []
     for source in ("dialogs", "replies", "sentences"):
