@@ -11,6 +11,7 @@ import pytest
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, write_json
 from compositional.core.recorded import NO_FLAG, changes, read_recorded, refusal
+from compositional.judge.plan import judge_flag_if_left_out
 from helpers.judging import right, store_predictions
 from helpers.tiny_runs import COMPOSED, TINY_RUN
 
@@ -96,3 +97,10 @@ def test_verdicts_of_a_version_without_a_flag_are_those_of_its_default(workspace
     write_json(path, settings | {"revision": "another"})
     with pytest.raises(UserError, match="was judged by judge under other settings \\(revision was another"):
         judge(asked)
+
+
+def test_a_flag_of_the_judge_that_older_verdicts_lack_counts_as_left_out():
+    recorded = {"judge": "vllm", "model": "judge", "revision": "a"}
+    now = recorded | {"dtype": "float32", "max_model_len": 64}
+    assert changes(recorded, now, judge_flag_if_left_out) == {"dtype": ("auto", "float32")}
+    assert changes(recorded, now | {"dtype": "auto"}, judge_flag_if_left_out) == {}
