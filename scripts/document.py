@@ -95,11 +95,11 @@ def written_parts(page: Path) -> dict[str, str]:
         return {"flags": flags_table(JudgeArguments), "prompt": judge_prompt_example()}
     if page.name == "data.md":
         return {"sources": sources_table(), "findings": findings_table(), "flags": flags_table(PreparationArguments)}
-    if page == README:
-        return {"means": means_table(RESULTS / "pocket" / "main.csv")}
     if page.parent == RESULTS:
-        tables = [MAIN] if page.name == "pocket_main_table.md" else [name for name in TABLES if name != MAIN]
-        return {name: (RESULTS / "pocket" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables}
+        is_main = page.name == "pocket_main_table.md"
+        means = {"means": means_table(RESULTS / "pocket" / "main.csv")} if is_main else {}
+        tables = [MAIN] if is_main else [name for name in TABLES if name != MAIN]
+        return means | {name: (RESULTS / "pocket" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables}
     if page.name == "sweeps.md":
         return {"flags": flags_table(SweepArguments), "table_flags": flags_table(TableArguments)}
     return {"flags": flags_table(Arguments)}
@@ -116,7 +116,6 @@ def page_with_parts(page: Path) -> str:
 
 
 PAGES = (
-    README,
     *(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps")),
     *(RESULTS / f"pocket_{name}.md" for name in ("main_table", "ablations")),
 )
