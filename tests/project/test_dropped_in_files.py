@@ -1,4 +1,4 @@
-"""Extending is one new file: each kind is dropped into a copy, where the tests of what is found run over it, and it works."""
+"""Extending is one new file: those of the recipes are dropped into a copy, where the tests of what is found run over them."""
 
 from __future__ import annotations
 
@@ -13,117 +13,8 @@ import pytest
 
 from compositional.core.workspace import Workspace
 from compositional.data import read_saved
-from helpers.checkout import copy_checkout
+from helpers.checkout import PROJECT, copy_checkout
 
-DATA = '''
-"""Notes and their titles: a data set of one's own, on the hub and in files."""
-
-from __future__ import annotations
-
-from compositional.core.files import read_json_lines
-from compositional.data import (
-    Dataset, Example, Locations, Reading, Source, compositional_sets, load_hub_split, published_set, source_file, text_field
-)
-from compositional.tasks import find_task
-
-SOURCE = Source(
-    title="Notes",
-    hub_id="somebody/notes",
-    revision="main",
-    files={split: f"notes.{split}.jsonl" for split in ("train", "validation", "test")},
-    columns="note, title",
-    example="We meet at noon and then we eat. → A lunch.",
-    licence="CC0",
-    split_rule="the publishers'",
-    rows={"train": 3, "validation": 2, "test": 2},
-)
-
-
-def datasets(locations: Locations) -> list[Dataset]:
-    return compositional_sets(published_set("notes", find_task("summarization"), SOURCE, locations, read_source), locations)
-
-
-def read_source(locations: Locations, split: str) -> Reading:
-    if locations.raw:
-        rows = [row for _, row in read_json_lines(source_file(SOURCE, locations, split))]
-    else:
-        rows = load_hub_split(SOURCE, split)
-    texts = [[text_field(row, column, f"{split}, row {n}") for column in ("note", "title")] for n, row in enumerate(rows)]
-    return Reading([Example(f"{split}_{n}", *pair) for n, pair in enumerate(texts)])
-'''
-TASKS = '''
-"""A formal tone, and Italian."""
-
-from __future__ import annotations
-
-from compositional.tasks import Task
-
-
-def tasks() -> list[Task]:
-    return [
-        Task(
-            "tone_adjustment",
-            "auxiliary",
-            "Rewrite the following text in a formal tone",
-            "Its tone is formal.",
-            variant="formal",
-            continuation="then rewrite it in a formal tone",
-            headline_metric="rougeL",
-        ),
-        Task(
-            "translation",
-            "auxiliary",
-            "Translate the following text to Italian",
-            "It is written in Italian.",
-            variant="it",
-            continuation="then translate it to Italian",
-            language="it",
-            headline_metric="rougeL",
-        ),
-    ]
-'''
-TEXT_MODEL = '''
-"""A text model that says what it was asked for before the text."""
-
-from __future__ import annotations
-
-from typing import Any
-
-from compositional.preparation.text_models import TextModelSettings
-from compositional.tasks import Task
-
-TASKS = ("translation", "tone_adjustment")
-REVISION = "1"
-
-
-def text_model(task: Task, settings: TextModelSettings) -> Announcer:
-    return Announcer(task.variant)
-
-
-class Announcer:
-    batch_size = 10
-
-    def __init__(self, variant: str) -> None:
-        self.variant = variant
-
-    def identity(self) -> dict[str, Any]:
-        return {"model": "announcer", "variant": self.variant}
-
-    def check(self) -> None:
-        pass
-
-    def start(self) -> None:
-        pass
-
-    def loaded(self) -> dict[str, Any]:
-        return {}
-
-    def stop(self) -> None:
-        pass
-
-    def rewrite(self, texts: list[str]) -> list[str]:
-        return [f"{self.variant}: {text}" for text in texts]
-'''
 # Tests that run over whatever strategies, sets, tasks and text models there are; by file, and some by name.
 CONTRACTS = {
     "test_contracts": (),
@@ -150,6 +41,12 @@ CONTRACTS = {
 }
 
 
+def files_of_recipes() -> dict[str, str]:
+    """The files of CONTRIBUTING.md's recipes, by their paths in the project."""
+    page = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^`(src/\S+\.py)`:\n\n```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE))
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Path:
     """A copy of the checkout with a new file of each kind."""
@@ -157,13 +54,11 @@ def copy(tmp_path_factory) -> Path:
     package = copy / "src" / "compositional"
     page = (copy / "docs" / "adding_a_method.md").read_text(encoding="utf-8")
     (strategy,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    for name, content in {
-        "merging/balanced.py": strategy,
-        "data/notes.py": DATA,
-        "tasks/formal_and_italian.py": TASKS,
-        "preparation/text_models/announcer.py": TEXT_MODEL,
-    }.items():
-        (package / name).write_text(content.lstrip(), encoding="utf-8")
+    (package / "merging" / "balanced.py").write_text(strategy, encoding="utf-8")
+    recipes = files_of_recipes()
+    assert {Path(name).parent.name for name in recipes} == {"data", "tasks", "text_models"}
+    for name, content in recipes.items():
+        (copy / name).write_text(content, encoding="utf-8")
     return copy
 
 
