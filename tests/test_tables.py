@@ -14,9 +14,8 @@ from compositional.paper import LABELS, MAIN_BLOCK, paper_scores
 from compositional.report.collect import Outcome
 from compositional.report.formats import to_csv, to_latex, to_markdown
 from compositional.report.plots import storage_plot
-from compositional.report.statistics import Resampler, statistic
 from compositional.report.table import make_table
-from compositional.scoring.bootstrap import bootstrap_interval
+from compositional.scoring.bootstrap import Resampler, bootstrap_interval, statistic
 from compositional.sweep.arguments import Selection
 from compositional.sweep.selection import Cell, cells, choose
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compositional.core.flags import build_parser, flag, parse
+from compositional.sweep.benchmarks import LANGUAGES, TONES
 
 MAIN = "main"
 TABLES = (
@@ -33,8 +34,8 @@ class Selection:
         "rows, such as linear_merge; of the main table also paper (its 18, the default), own (merges beyond the paper), a merge "
         "strategy, or a file with one; an ablation has all of its own by default",
     )
-    languages: list[str] = flag(("es", "fr", "de"), "what", "languages of the translations")
-    tones: list[str] = flag(("professional", "casual", "witty", "paraphrase"), "what", "tones of the tone adjustment")
+    languages: list[str] = flag(LANGUAGES, "what", "languages of the translations")
+    tones: list[str] = flag(TONES, "what", "tones of the tone adjustment")
     sub_tasks: list[str] = flag(
         (), "what", "exactly these, such as sum_tr_es reply_tone_casual, in place of --tasks, --languages and --tones"
     )
