@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 from compositional.core.processes import exit_code_of
 from compositional.sweep.arguments import parse_sweep_arguments
 from compositional.sweep.plan import make_sweep_plan
+from compositional.sweep.project import CHECKOUT
 from compositional.sweep.scripts import Resources, numbered, shell_script, slurm_script
-from compositional.sweep.selection import PROJECT
+from compositional.sweep.steps import Kind
 
 
 def run(argv: list[str]) -> bool:
@@ -29,13 +30,13 @@ def run(argv: list[str]) -> bool:
     if arguments.dry_run:
         print(numbered([*plan.steps, plan.table()]))
         return True
-    if arguments.print_commands:
-        resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
-        folder = None if Path.cwd() == PROJECT else PROJECT
-        if arguments.print_commands == "shell":
-            print(shell_script([*plan.steps, plan.table()], folder), end="")
-        else:
-            print(slurm_script(plan.steps, plan.table(), resources, plan.folder, folder), end="")
+    resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
+    folder = None if Path.cwd() == CHECKOUT else CHECKOUT
+    if arguments.print_commands == "shell":
+        print(shell_script([*plan.steps, plan.table()], folder), end="")
+        return True
+    if arguments.print_commands == "slurm":
+        print(slurm_script(plan.steps, plan.table(), resources, plan.folder, folder), end="")
         return True
 
     from compositional.core.workspace import Workspace
@@ -43,16 +44,15 @@ def run(argv: list[str]) -> bool:
     from compositional.sweep.view import View, summary
 
     progress = Progress(plan.steps, plan.folder)
-    resources = Resources(arguments.gpus_per_task, arguments.gpus_per_judge, arguments.cpus_per_task)
     with Workspace(Path(arguments.workspace)).locked(sweep="of this workspace"), View(progress) as view:
         run_steps(progress, resources, arguments.address, view)
     print(summary(progress))
     done = [step for step in plan.steps if progress.is_done(step)]
-    if any("--do_predict" in step.command for step in done):
+    if any(step.predicts for step in done):
         import make_tables
 
-        judged = any("llm_judge_eval.py" in step.command for step in done)
-        print(make_tables.run(list(plan.table(judged).command[2:])))
+        judged = any(step.kind is Kind.JUDGE for step in done)
+        print(make_tables.run(list(plan.table(judged).words)))
     return len(done) == len(plan.steps)
 
 

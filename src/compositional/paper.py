@@ -1,4 +1,4 @@
-"""The paper's languages, tones and main table (EMNLP 2025, arXiv 2507.16083): means over models, languages or tones, in %."""
+"""The paper (EMNLP 2025, arXiv 2507.16083): models, languages, tones, main table, and what its Table 2 says methods cost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,31 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class PaperModel:
+    """A model: its name in tables, the end of its experiments' names, its hub id, and sizes from its public configuration."""
+
+    name: str
+    suffix: str
+    hub_id: str
+    layers: int
+    hidden_size: int
+    key_value_size: int
+    feed_forward_size: int
+
+
+PAPER_MODELS = (
+    PaperModel("Llama 3.2 1B", "llama", "meta-llama/Llama-3.2-1B-Instruct", 16, 2048, 512, 8192),
+    PaperModel("Qwen2.5 1.5B", "qwen", "Qwen/Qwen2.5-1.5B-Instruct", 28, 1536, 256, 8960),
+    PaperModel("StableLM 2 1.6B", "slm_v1", "stabilityai/stablelm-2-1_6b-chat", 24, 2048, 2048, 5632),
+)
+
+
+@dataclass(frozen=True)
 class PaperScores:
-    """The headline metric (ROUGE-L of summaries, weighted ROUGE of replies) and the LLM judge's share of good outputs."""
+    """The headline metric (ROUGE-L of summaries, weighted ROUGE of replies) and the LLM judge's share of good outputs.
+
+    Both in percent, means over the paper's models and languages or tones.
+    """
 
     quality: float
     judged_good: float
@@ -54,3 +77,19 @@ def paper_scores(label: str, main_task: str, auxiliary_task: str) -> PaperScores
         return None
     column = 2 * COMPOSITIONS.index((main_task, auxiliary_task))
     return PaperScores(*_ROWS[label][column : column + 2])
+
+
+@dataclass(frozen=True)
+class PaperCost:
+    """Mean extra parameters and storage over the paper's models, as Table 2 prints them."""
+
+    parameters: str
+    storage: str
+
+
+PAPER_COSTS = {
+    "Multi-step LoRA usage": PaperCost("0", "0.00 MB"),
+    "Joint-expert LoRA": PaperCost("30M", "57.10 MB"),
+    "Learnable Calibration": PaperCost("23K", "0.05 MB"),
+    "Learnable Calibration++": PaperCost("166K", "0.32 MB"),
+}

@@ -13,9 +13,10 @@ from compositional.adapters.peft_folder import read_adapter
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
 from compositional.sweep.arguments import parse_sweep_arguments
-from compositional.sweep.methods import strategy_row
 from compositional.sweep.plan import make_sweep_plan
+from compositional.sweep.rows import strategy_row
 from compositional.sweep.selection import cells
+from compositional.sweep.steps import Kind
 from helpers.planning import COMPOSED, mistakes_in, plan_of, store
 from helpers.tiny_runs import COMPOSED as COMPOSED_FLAGS
 from helpers.tiny_runs import MODULES, TINY_RUN, train_single_tasks
@@ -56,13 +57,13 @@ def test_a_method_of_ones_own_is_a_row_of_the_main_table(strategy, workspace, mo
     monkeypatch.chdir(strategy.parent)
     flags = "--sub_tasks sum_tr_es --methods linear_merge balanced.py peft_svd --no_judge"
     plan = make_sweep_plan(*parse_sweep_arguments(flags.split()))
-    merges = {step.name: step for step in plan.steps if "--lora_merge_strategy" in step.command}
+    merges = {step.name: step for step in plan.steps if step.kind in (Kind.MERGE, Kind.LEARN)}
     names = ["linear_merge", "merge_by_balanced", "merge_by_peft_svd"]
     assert list(merges) == [f"pocket_sum_tr_es_{name}" for name in names]
-    asked = plan_of(shlex.join(merges["pocket_sum_tr_es_merge_by_balanced"].command[3:-2]), workspace)
+    asked = plan_of(shlex.join(merges["pocket_sum_tr_es_merge_by_balanced"].flags[1:-2]), workspace)
     assert asked.arguments.lora_merge_strategy == str(strategy)
     assert [cell.label for cell in cells(plan.choice)] == ["Linear merge", "balanced", "peft_svd"]
-    assert str(strategy) in plan.table().command
+    assert str(strategy) in plan.table().words
 
 
 @pytest.mark.parametrize(("strategy_name", "learns"), [("dam", True), ("lorahub", False), ("slerp", False)])

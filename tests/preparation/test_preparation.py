@@ -15,7 +15,7 @@ from compositional.models.chat import ChatEncoder, instruction
 from compositional.models.model import Model
 from compositional.preparation import card as lengths
 from compositional.preparation.card import Lengths, lengths_under
-from compositional.preparation.plan import PAPER_MODELS
+from compositional.preparation.plan import PAPERS_LENGTH_MODELS
 from compositional.preparation.quality import FINDINGS, PreparedExample
 from compositional.preparation.sets import read_back
 from compositional.preparation.text_models.pocket import PocketGrammar
@@ -230,8 +230,10 @@ def test_lengths_are_measured_under_the_papers_models_by_default(tmp_path, works
     for split in ("train", "dev", "test"):
         (tmp_path / f"dialogsum.{split}.jsonl").write_text('{"fname": "a", "dialogue": "d", "summary": "s"}\n')
     lines = said_by(workspace, caplog, "--only", "dialogsum", "--raw_data_dir", str(tmp_path))
-    assert [model for model in PAPER_MODELS if any(f"under {model} won't" in line for line in lines)] == list(PAPER_MODELS)
-    assert set(read_json(workspace.prepared_data("dialogsum") / "lengths.json")) == set(PAPER_MODELS)
+    assert [model for model in PAPERS_LENGTH_MODELS if any(f"under {model} won't" in line for line in lines)] == list(
+        PAPERS_LENGTH_MODELS
+    )
+    assert set(read_json(workspace.prepared_data("dialogsum") / "lengths.json")) == set(PAPERS_LENGTH_MODELS)
 
 
 def test_an_experiment_records_what_data_it_read(run, workspace):

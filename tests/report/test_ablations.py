@@ -14,10 +14,9 @@ import run_sweep
 from compositional.core.errors import Mistakes, UserError
 from compositional.core.files import read_json
 from compositional.experiment.arguments import CALIBRATION, parse_arguments
-from compositional.report.plots import percent, setting_plot, training_losses, training_plot
-from compositional.report.statistics import Resampler
+from compositional.report.plots import mean_and_reach, setting_plot, training_losses, training_plot
 from compositional.report.table import make_table
-from compositional.scoring.bootstrap import Interval
+from compositional.scoring.bootstrap import Interval, Resampler
 from compositional.sweep.ablations import ablations
 from compositional.sweep.arguments import MAIN, TABLES, Selection
 from compositional.sweep.benchmarks import PAPER, POCKET
@@ -32,7 +31,7 @@ ABLATIONS = [name for name in TABLES if name != MAIN]
 def experiments_of(flags: str) -> dict[str, str]:
     """The commands of a sweep's experiments by name, the training of single-task adapters left out."""
     steps = steps_of(f"{ONE_SUB_TASK}{flags} --no_judge")
-    return {step.name: shlex.join(step.command[2:-2]) for step in steps if "--do_predict" in step.command}
+    return {step.name: shlex.join(step.flags[:-2]) for step in steps if step.predicts}
 
 
 def value_of(command: str, flag: str) -> str:
@@ -45,10 +44,10 @@ def test_every_ablation_has_a_flag_rows_of_their_own_and_one_that_the_others_are
     found = ablations(profile)
     assert list(found) == ABLATIONS
     for ablation in found.values():
-        labels = [method.label for method in ablation.methods]
-        assert len(set(labels)) == len(labels) == len({method.name for method in ablation.methods})
+        labels = [row.label for row in ablation.rows]
+        assert len(set(labels)) == len(labels) == len({row.name for row in ablation.rows})
         assert ablation.reference in labels
-        assert bool(ablation.axis) == any(method.value for method in ablation.methods)
+        assert bool(ablation.axis) == any(row.value for row in ablation.rows)
 
 
 @pytest.mark.parametrize("table", ABLATIONS)
@@ -70,7 +69,7 @@ def test_fewer_examples_make_as_many_updates_and_more_are_seen_once(profile, mod
     for step in steps_of(f"{ONE_SUB_TASK}--table calibration_examples --models {models} --no_judge"):
         if "learnable_calibration" not in step.name:
             continue
-        arguments, mistakes = parse_arguments([word for word in step.command[2:] if not word.startswith("@")])
+        arguments, mistakes = parse_arguments([word for word in step.words if not word.startswith("@")])
         assert not mistakes
         counts.append(arguments.num_examples_merge)
         assert arguments.calibration_epochs == 1
@@ -86,7 +85,7 @@ def test_fewer_examples_make_as_many_updates_and_more_are_seen_once(profile, mod
 def test_a_users_budget_is_everyones_and_does_not_change_what_an_ablation_varies():
     commands = experiments_of("--table calibration_rank --learned_flags ' --num_examples_merge 7'")
     assert {value_of(command, "--num_examples_merge") for command in commands.values()} == {"7"}
-    rate = POCKET.by_method["learnable_calibration_pp_merge"].split()[1]
+    rate = POCKET.by_row["learnable_calibration_pp_merge"].split()[1]
     assert {value_of(command, "--calibration_learning_rate") for command in commands.values()} == {rate}
     for name, flag in [("learned_flags", "--calibration_rank"), ("experiment_flags", "--calibration_rank")]:
         assert mistakes_in(f"--table calibration_rank --{name} ' {flag} 3'") == [
@@ -94,7 +93,7 @@ def test_a_users_budget_is_everyones_and_does_not_change_what_an_ablation_varies
         ]
     for table in ABLATIONS:
         varied = ablations(POCKET)[table].varies
-        settings = " ".join(f"{method.setting} {method.flags}" for method in ablations(POCKET)[table].methods if method.like)
+        settings = " ".join(f"{row.setting} {row.flags}" for row in ablations(POCKET)[table].rows if row.like)
         assert any(flag in settings for flag in varied)
 
 
@@ -141,7 +140,7 @@ def test_quality_is_drawn_at_the_value_of_each_row_and_missing_rows_are_left_out
     flags = {"table": "calibration_rank", "sub_tasks": ["sum_tr_es"]}
     quality = {"LC++, rank 1": 0.2, "LC++, rank 4": 0.4, "LC++, rank 16": 0.8}
     table, _ = table_of(flags, quality)
-    svg = setting_plot("rank", table, choose(Selection(**flags), Mistakes()).methods, "rank")
+    svg = setting_plot("rank", table, choose(Selection(**flags), Mistakes()).rows, "rank")
     markers = [(x, y) for x, y in points_of(svg)]
     assert len(markers) >= 3
     (x1, y1), (x4, y4), (x16, y16) = markers[:3]
@@ -165,16 +164,16 @@ def test_losses_are_a_mean_over_the_updates_that_all_experiments_have():
 
 
 def test_a_mean_outside_its_interval_by_rounding_is_drawn():
-    assert percent(Interval(0.1, 0.1 + 1e-17, 0.1 - 1e-17)) == (10.0, (0.0, 0.0))
-    assert percent(Interval(0.5, 0.4, 0.7)) == (50.0, (pytest.approx(10.0), pytest.approx(20.0)))
+    assert mean_and_reach(Interval(0.1, 0.1 + 1e-17, 0.1 - 1e-17)) == (10.0, (0.0, 0.0))
+    assert mean_and_reach(Interval(0.5, 0.4, 0.7)) == (50.0, (pytest.approx(10.0), pytest.approx(20.0)))
 
 
 def test_a_line_without_a_calibration_is_drawn_where_there_is_such_a_row():
     flags = {"table": "calibration_examples", "sub_tasks": ["sum_tr_es"]}
-    methods = choose(Selection(**flags), Mistakes()).methods
+    rows = choose(Selection(**flags), Mistakes()).rows
     with_line, _ = table_of(flags, {"LC, 10 examples": 0.5, "the mean, not calibrated": 0.3})
     without, _ = table_of(flags, {"LC, 10 examples": 0.5})
-    drawn = [">the mean, not calibrated<" in setting_plot("quality", table, methods, "x") for table in (with_line, without)]
+    drawn = [">the mean, not calibrated<" in setting_plot("quality", table, rows, "x") for table in (with_line, without)]
     assert drawn == [True, False]
 
 

@@ -13,10 +13,10 @@ import make_tables
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, read_json_lines, write_json
 from compositional.prediction.predict import read_predictions
-from compositional.report.collect import collect, unlike_settings
+from compositional.report.collect import collect, differing_settings
 from compositional.scoring.score import scores_per_example
 from compositional.sweep.ablations import Ablation
-from compositional.sweep.methods import Method
+from compositional.sweep.rows import TableRow
 from helpers.judging import store_predictions
 from helpers.tables import asked
 
@@ -100,12 +100,12 @@ def test_experiments_of_a_row_that_were_made_with_other_settings_are_told_apart(
         write_json(finished.results(experiment), results | {"arguments": {"max_new_tokens": most}})
     chosen = asked({"sub_tasks": ["sum_tr_es"], "methods": ["zero_shot", "main_lora"]})
     outcomes = collect(chosen, finished, "test", "pocket")
-    assert unlike_settings(outcomes, None) == []
+    assert differing_settings(outcomes, None) == []
     alike = [replace(one, cell=replace(one.cell, label="one row")) for one in outcomes]
-    assert unlike_settings(alike, None) == ["one row: --max_new_tokens 8, 9"]
-    rows = [Method(one.cell.label, "", "", series="LC") for one in outcomes]
-    assert unlike_settings(outcomes, Ablation("", rows, "", ())) == ["LC: --max_new_tokens 8, 9"]
-    assert unlike_settings(outcomes, Ablation("", rows, "", ("--max_new_tokens",))) == []
+    assert differing_settings(alike, None) == ["one row: --max_new_tokens 8, 9"]
+    rows = [TableRow(one.cell.label, "", "", series="LC") for one in outcomes]
+    assert differing_settings(outcomes, Ablation("", rows, "", ())) == ["LC: --max_new_tokens 8, 9"]
+    assert differing_settings(outcomes, Ablation("", rows, "", ("--max_new_tokens",))) == []
 
 
 def test_a_judge_that_has_judged_nothing_is_a_mistake(finished):

@@ -12,9 +12,8 @@ import pytest
 from compositional.paper import LABELS, MAIN_BLOCK, paper_scores
 from compositional.report.formats import to_csv, to_latex, to_markdown
 from compositional.report.plots import storage_plot
-from compositional.report.statistics import Resampler, statistic
 from compositional.report.table import make_table
-from compositional.scoring.bootstrap import bootstrap_interval
+from compositional.scoring.bootstrap import Resampler, bootstrap_interval, statistic
 from helpers.tables import asked, outcomes_at
 
 # ---- statistics

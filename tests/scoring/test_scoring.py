@@ -12,8 +12,8 @@ from sacrebleu.metrics import CHRF
 from compositional.core.files import read_json_lines
 from compositional.prediction import Prediction
 from compositional.scoring.bootstrap import bootstrap_interval
-from compositional.scoring.metrics.rouge_per_example import UnicodeTokenizer
-from compositional.scoring.score import METRICS_FOLDER, ROUGE_NAMES, choose_tokenizer, score, scores_per_example
+from compositional.scoring.score import METRIC_FILE, ROUGE_NAMES, choose_tokenizer, score, scores_per_example
+from compositional.scoring.text_overlap import UnicodeTokenizer
 
 TEXTS = {
     "en": "Anna will buy a red bike at the market.",
@@ -36,13 +36,9 @@ PAIRS = [
 ]
 
 
-def metric(name: str):
-    return evaluate.load(str(METRICS_FOLDER / f"{name}.py"), keep_in_memory=True)
-
-
 def rouge(output: str, reference: str, tokenizer: str) -> dict[str, float]:
-    scores = metric("rouge_per_example").compute(predictions=[output], references=[reference], tokenizer=tokenizer)
-    return {name: values[0] for name, values in scores.items()}
+    scores = scores_per_example([output], [reference])
+    return {name: scores[f"{name}_{tokenizer}"][0] for name in ROUGE_NAMES}
 
 
 def predictions(pairs: list[tuple[str, str]]) -> list[Prediction]:
@@ -113,14 +109,12 @@ def test_rouge_l_by_hand_for_unequal_lengths():
 
 @pytest.mark.parametrize(("output", "reference"), [*PAIRS, (TEXTS["zh"], TEXTS["ja"])])
 def test_chrf_is_sacrebleus(output, reference):
-    ours = metric("chrf_per_example").compute(predictions=[output], references=[reference])
-    assert ours == {"chrf": [CHRF().sentence_score(output, [reference]).score / 100]}
+    assert scores_per_example([output], [reference])["chrf"] == [CHRF().sentence_score(output, [reference]).score / 100]
 
 
 def test_exact_match_ignores_white_space_only():
     outputs = [" Anna  left.\n", "anna left.", "Anna left", "left. Anna", ""]
-    ours = metric("exact_match_per_example").compute(predictions=outputs, references=["Anna left."] * 5)
-    assert ours == {"exact_match": [1.0, 0.0, 0.0, 0.0, 0.0]}
+    assert scores_per_example(outputs, ["Anna left."] * 5)["exact_match"] == [1.0, 0.0, 0.0, 0.0, 0.0]
 
 
 def test_metrics_give_a_value_per_example_in_their_order():
@@ -131,13 +125,25 @@ def test_metrics_give_a_value_per_example_in_their_order():
         assert {name: values[position] for name, values in scores.items()} == {name: values[0] for name, values in alone.items()}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in METRICS_FOLDER.glob("*.py")))
-def test_each_metric_is_loaded_by_its_path_without_a_network_from_any_folder(name, tmp_path, monkeypatch):
+def test_the_metric_is_loaded_by_its_path_without_a_network_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    loaded = evaluate.load(str(METRICS_FOLDER / f"{name}.py"), keep_in_memory=True)
-    for values in loaded.compute(predictions=["same text", "other"], references=["same text", "words"]).values():
-        assert values[0] > values[1]
+    loaded = evaluate.load(str(METRIC_FILE), keep_in_memory=True)
+    scores = loaded.compute(predictions=["same text", "other"], references=["same text", "words"])
+    assert set(scores) == {f"{name}_{kind}" for name in ROUGE_NAMES for kind in ("paper", "unicode")} | {"chrf", "exact_match"}
+    bigrams = {"rouge2_paper", "rouge2_unicode"}
+    assert all(values[0] > values[1] for name, values in scores.items() if name not in bigrams)
+
+
+def test_the_metric_is_loaded_once(monkeypatch):
+    from compositional.scoring import score as module
+
+    module._text_overlap.cache_clear()
+    loads, load = [], evaluate.load
+    monkeypatch.setattr(evaluate, "load", lambda *words, **options: loads.append(words) or load(*words, **options))
+    for _ in range(3):
+        scores_per_example(["a"], ["b"])
+    assert len(loads) == 1
 
 
 def test_the_tokenizer_follows_the_language_unless_it_is_asked_for():

@@ -14,12 +14,12 @@ import run_sweep
 from compositional.sweep.arguments import parse_sweep_arguments
 from compositional.sweep.plan import make_sweep_plan
 from compositional.sweep.scripts import Resources, shell_script, slurm_script, waves
-from compositional.sweep.steps import Step
+from compositional.sweep.steps import Artefact, Contents, Kind, Step, required_steps
 from helpers import PROJECT
 from helpers.planning import heavy_imports_of, plan_of
 from helpers.sweeps import ONE_SUB_TASK, mistakes_in, steps_of
 
-TABLE = Step("table", ("python", "make_tables.py"), (), "table")
+TABLE = Step(Kind.TABLE, "", (), "table")
 RESOURCES = Resources(gpus=2, judge_gpus=4, cpus=None)
 
 
@@ -31,19 +31,20 @@ def test_every_step_comes_after_those_that_it_needs_and_has_a_name_of_its_own(fl
     steps = steps_of(flags)
     names = [step.name for step in steps]
     assert len(set(names)) == len(names)
+    required = required_steps(steps)
     for number, step in enumerate(steps):
-        assert set(step.needs) <= set(names[:number])
+        assert set(required[step.name]) <= set(names[:number])
 
 
 def test_the_whole_table_has_14_sub_tasks_of_18_methods_and_a_judgement_for_each():
     steps = steps_of("")
-    judged = [step for step in steps if step.command[1] == "llm_judge_eval.py"]
-    trained = [step for step in steps if "--do_train" in step.command]
+    judged = [step for step in steps if step.kind is Kind.JUDGE]
+    trained = [step for step in steps if step.kind is Kind.TRAIN]
     assert (len(judged), len(trained), len(steps)) == (14 * 18, 9 + 14, 2 * 14 * 18 + 9)
 
 
 def test_an_experiment_needs_only_the_adapters_that_it_names():
-    needs = {step.name: step.needs for step in steps_of(f"{ONE_SUB_TASK}--methods paper")}
+    needs = required_steps(steps_of(f"{ONE_SUB_TASK}--methods paper"))
     assert needs["pocket_sum_tr_es_main_lora"] == ("pocket_dialogs_lora",)
     assert needs["pocket_sum_tr_es_auxiliary_lora"] == ("pocket_sentences_es_lora",)
     assert needs["pocket_sum_tr_es_linear_merge"] == ("pocket_dialogs_lora", "pocket_sentences_es_lora")
@@ -56,9 +57,7 @@ def test_seeds_repeat_what_is_trained_on_composed_examples_and_nothing_else():
     repeated = {name.removesuffix("_seed1") for name in names if name.endswith("_seed1")}
     learned = ("dam_merge", "joint_expert_lora", "learnable_calibration_merge", "learnable_calibration_pp_merge")
     assert repeated == {f"pocket_sum_tr_es_{name}" for name in learned}
-    (command,) = [
-        step.command for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge --seeds 1") if "--do_predict" in step.command
-    ]
+    (command,) = [step.flags for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge --seeds 1") if step.predicts]
     assert command[command.index("--seed") + 1] == "1"
     assert "pocket_dialogs_lora" in command  # single-task adapters have no seed
 
@@ -67,21 +66,23 @@ def test_the_papers_models_get_the_papers_names_data_and_budgets(workspace):
     steps = {
         step.name: step for step in steps_of("--models slm_v1 --sub_tasks sum_tr_es reply_tone_witty --data_flags=' --dry_run'")
     }
-    assert steps["data"].command[:2] == ("bash", "prepare_compositional_task_data.sh")
-    assert "--dry_run" in steps["data"].command
-    assert set(steps["data"].command[steps["data"].command.index("--only") + 1 :]) == {
+    assert steps["data"].kind is Kind.PREPARE
+    assert str(steps["data"]).startswith("bash prepare_compositional_task_data.sh --workspace ")
+    assert "--dry_run" in steps["data"].flags
+    assert set(steps["data"].flags[steps["data"].flags.index("--only") + 1 :]) == {
         *("dialogsum", "tedtalks_es", "dialogsum_es", "synthetic_persona_chat", "content_rephrasing_witty"),
         "synthetic_persona_chat_witty",
     }
     trained = steps["dialogsum_lora_slm_v1"]
-    assert "stabilityai/stablelm-2-1_6b-chat" in trained.command
-    assert trained.needs == ("data",)
-    assert "--gradient_accumulation_steps" not in trained.command
-    tone = steps["content_rephrasing_witty_lora_slm_v1"].command
+    assert "stabilityai/stablelm-2-1_6b-chat" in trained.flags
+    assert trained.needs == (Artefact(Contents.DATA_SET, "dialogsum"),)
+    assert required_steps(list(steps.values()))[trained.name] == ("data",)
+    assert "--gradient_accumulation_steps" not in trained.flags
+    tone = steps["content_rephrasing_witty_lora_slm_v1"].flags
     assert tone[tone.index("--gradient_accumulation_steps") + 1] == "4"
-    learned = steps["sum_tr_es_learnable_calibration_pp_merge_slm_v1"].command
+    learned = steps["sum_tr_es_learnable_calibration_pp_merge_slm_v1"].flags
     assert learned[learned.index("--num_examples_merge") + 1] == "10000"
-    plan = plan_of(shlex.join(trained.command[2:-2]), workspace)
+    plan = plan_of(shlex.join(trained.flags[:-2]), workspace)
     assert plan.written_adapter == "dialogsum_lora_slm_v1"
 
 
@@ -127,7 +128,7 @@ def test_mistakes_are_lines(flags, expected):
 def test_flags_of_ones_own_count_more_than_the_benchmarks():
     def last_of(name: str, flag: str, flags: str) -> str:
         (step,) = [step for step in steps_of(f"--sub_tasks sum_tone_witty {flags}") if step.name == f"pocket_{name}"]
-        return step.command[len(step.command) - step.command[::-1].index(flag)]
+        return step.flags[len(step.flags) - step.flags[::-1].index(flag)]
 
     calibration, rate = "sum_tone_witty_learnable_calibration_pp_merge", "--calibration_learning_rate"
     assert last_of(calibration, rate, "") == "1e-2"
@@ -137,9 +138,9 @@ def test_flags_of_ones_own_count_more_than_the_benchmarks():
     assert last_of(adapter, count, f"--single_task_flags ' {count} 7'") == "7"
     assert last_of(adapter, count, f"--experiment_flags ' {count} 9'") == "9"
     steps = steps_of("--models slm_v1 --sub_tasks sum_tone_witty --single_task_flags ' --gradient_accumulation_steps 2'")
-    assert not [step for step in steps if step.command.count("--gradient_accumulation_steps") > 1]
+    assert not [step for step in steps if step.flags.count("--gradient_accumulation_steps") > 1]
     options = "--no_judge --learned_flags ' --lora_merge_options cosine=0.1'"
-    (dam,) = [step.command for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge {options}") if "dam" in step.name]
+    (dam,) = [step.flags for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge {options}") if "dam" in step.name]
     assert [word for word in dam if word.startswith(("learning_rate=", "cosine="))] == ["learning_rate=5e-2", "cosine=0.1"]
 
 
@@ -201,14 +202,15 @@ def test_answers_that_run_nothing_import_nothing_heavy(words):
 
 def test_printed_scripts_are_bash_and_keep_the_order(tmp_path):
     steps = steps_of(f"{ONE_SUB_TASK}--methods paper")
-    experiments = [step for step in steps if step.command[1] == "run_experiment.py"]
+    experiments = [step for step in steps if step.kind is not Kind.JUDGE]
     for script in (shell_script(steps), slurm_script(steps, TABLE, RESOURCES, tmp_path)):
         (tmp_path / "script.sh").write_text(script)
         subprocess.run(["bash", "-n", str(tmp_path / "script.sh")], check=True)
         assert all(str(step) in script for step in experiments)
     assert shell_script(steps).splitlines()[1:-1] == [f"{step} || failed=1" for step in steps]
+    required = required_steps(steps)
     depth = {step.name: number for number, wave in enumerate(waves(steps)) for step in wave}
-    assert all(depth[need] < depth[step.name] for step in steps for need in step.needs)
+    assert all(depth[need] < depth[step.name] for step in steps for need in required[step.name])
 
 
 def test_a_script_that_is_printed_elsewhere_runs_in_the_projects_folder(tmp_path, monkeypatch, capsys):

@@ -12,13 +12,14 @@ from compositional.data import Locations, find_dataset
 from compositional.experiment.arguments import AUXILIARY_LORA, CALIBRATION, JOINT_EXPERT, LORA, MERGE, MULTI_STEP, ZERO_SHOT
 from compositional.paper import COMPOSITIONS, MAIN_BLOCK, PaperScores, paper_scores
 from compositional.sweep.benchmarks import SubTask, all_sub_tasks
-from compositional.sweep.methods import OWN_METHODS, PAPER_METHODS, SHARED, Naming, method_flags, shared_flags
+from compositional.sweep.rows import OWN_ROWS, PAPER_ROWS, SHARED, Naming, row_flags, shared_flags
+from compositional.sweep.steps import Kind
 from helpers import SHARED_DATA
 from helpers.planning import plan_of, store
 
 NAMING = Naming(prefix="pocket_")
 SUB_TASKS = all_sub_tasks("pocket")
-KINDS = {
+METHODS = {
     "Zero-shot": ZERO_SHOT,
     "Main-task LoRA": LORA,
     "Auxiliary-task LoRA": AUXILIARY_LORA,
@@ -38,18 +39,18 @@ def store_adapters(workspace, sub_task: SubTask) -> None:
 @pytest.mark.parametrize("sub_task", SUB_TASKS, ids=lambda one: one.name)
 def test_every_methods_command_holds_together_on_every_sub_task(sub_task, workspace):
     store_adapters(workspace, sub_task)
-    for method in (*PAPER_METHODS, *OWN_METHODS):
-        plan = plan_of(f"{method_flags(method, sub_task, NAMING)} --do_predict", workspace)
-        assert plan.method == KINDS.get(method.label, MERGE), method.label
+    for row in (*PAPER_ROWS, *OWN_ROWS):
+        plan = plan_of(f"{row_flags(row, sub_task, NAMING)} --do_predict", workspace)
+        assert plan.method == METHODS.get(row.label, MERGE), row.label
         assert plan.task_set.tasks == (sub_task.main, sub_task.auxiliary)
-        assert plan.learns == ("--merge_datasets" in method.flags)
-        assert plan.arguments.experiment_name == f"pocket_{sub_task.name}_{method.name}"
+        assert plan.learns == (row.kind is Kind.LEARN)
+        assert plan.arguments.experiment_name == f"pocket_{sub_task.name}_{row.name}"
 
 
 def test_the_rows_are_the_papers_in_its_order():
-    assert tuple(method.label for method in PAPER_METHODS) == MAIN_BLOCK
+    assert tuple(row.label for row in PAPER_ROWS) == MAIN_BLOCK
     assert len(MAIN_BLOCK) + len(SHARED) == 18
-    names = [method.name for method in (*PAPER_METHODS, *OWN_METHODS)]
+    names = [row.name for row in (*PAPER_ROWS, *OWN_ROWS)]
     assert len(set(names)) == len(names)
 
 

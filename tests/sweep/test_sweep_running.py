@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from random import uniform
 
@@ -18,8 +19,8 @@ import run_sweep
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
 from compositional.sweep.execution import Progress, run_group
-from compositional.sweep.steps import Step
-from compositional.sweep.worker import DONE, FAILED, SKIPPED, read_events
+from compositional.sweep.steps import Artefact, Contents, Kind, Step
+from compositional.sweep.worker import DONE, FAILED, SKIPPED, Job, read_events
 from helpers import PROJECT
 from helpers.planning import with_ctrl_c
 from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, steps_of
@@ -27,33 +28,45 @@ from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, steps_of
 TINY = f"{TINY_WITHOUT_JOINT_EXPERT}--joint_expert_flags=' --max_train_examples 8' "
 
 
-def shell_step(name: str, script: str, needs: tuple[str, ...] = ()) -> dict:
-    return {"name": name, "command": ["bash", "-c", script], "needs": list(needs)}
+# In place of the project's run_experiment.py: runs a shell command.
+SHELL = """import subprocess
+
+from compositional.core.errors import UserError
+
+
+def run(words, engines):
+    if subprocess.run(["bash", "-c", *words]).returncode:
+        raise UserError("it failed")
+"""
+
+
+def shell_job(name: str, script: str, needs: tuple[str, ...] = ()) -> dict:
+    return asdict(Job(name, Kind.PREDICT.value, [script], list(needs), script))
 
 
 def test_a_step_that_fails_or_crashes_stops_only_what_needs_it(tmp_path):
-    steps = [
-        shell_step("fails", "echo no; exit 3"),
-        shell_step("needs it", "true", ("fails",)),
-        shell_step("kills its process", "kill -9 $PPID; sleep 5"),
-        shell_step("needs that", "true", ("kills its process",)),
-        shell_step("goes on", f"echo here > {tmp_path}/here", ()),
+    (tmp_path / "run_experiment.py").write_text(SHELL)  # found first, in the folder that the worker runs in
+    jobs = [
+        shell_job("fails", "echo no; exit 3"),
+        shell_job("needs it", "true", ("fails",)),
+        shell_job("kills its process", "kill -9 $PPID; sleep 5"),
+        shell_job("needs that", "true", ("kills its process",)),
+        shell_job("goes on", f"echo here > {tmp_path}/here", ()),
     ]
     status = tmp_path / "status.jsonl"
-    run_group(steps, str(tmp_path / "log"), str(status), 1)
+    run_group(jobs, str(tmp_path / "log"), str(status), str(tmp_path), 1)
     ended = {event.name: event.state for event in read_events(status)}
     expected = [FAILED, SKIPPED, FAILED, SKIPPED, DONE]
-    assert ended == {step["name"]: state for step, state in zip(steps, expected, strict=True)}
+    assert ended == {job["name"]: state for job, state in zip(jobs, expected, strict=True)}
     assert (tmp_path / "here").is_file()
 
 
 def test_what_is_lost_with_another_group_is_skipped_and_the_rest_can_run():
-    steps = [
-        Step("a", ("true",), (), "a"),
-        Step("b", ("true",), ("a",), "both"),
-        Step("c", ("true",), (), "both"),
-        Step("d", ("true",), ("b",), "both"),
-    ]
+    def step(name: str, group: str, *needs: str) -> Step:
+        made, *read = (Artefact(Contents.ADAPTER, one) for one in (name, *needs))
+        return Step(Kind.TRAIN, name, (), group, tuple(read), (made,))
+
+    steps = [step("a", "a"), step("b", "both", "a"), step("c", "both"), step("d", "both", "b")]
     progress = Progress(steps, Path("nowhere"))
     assert not progress.is_ready(progress.groups["both"])
     progress.states["a"] = type(progress.states["a"])("a", FAILED)
@@ -98,7 +111,7 @@ def test_a_training_in_a_process_that_others_share_is_the_same_as_in_one_of_its_
     name = f"pocket_sum_tr_es_{method}"
     (step,) = [step for step in steps_of(f"{TABLE}{workspace.root}") if step.name == name]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *step.command[1:]], cwd=PROJECT, env=environment, check=True)
+    subprocess.run([sys.executable, "run_experiment.py", *step.words], cwd=PROJECT, env=environment, check=True)
     files = sorted(path.name for path in shared.stored_model(name).glob("*.safetensors"))
     assert files
     for file in files:

@@ -7,35 +7,39 @@ import json
 import pytest
 
 from compositional.sweep.execution import Progress
-from compositional.sweep.steps import Step
+from compositional.sweep.steps import Artefact, Contents, Kind, Step
 from compositional.sweep.view import duration, seconds_to_go, summary
 from compositional.sweep.worker import FAILED, Event
 
 
 def test_the_summary_shows_the_last_lines_of_what_failed(tmp_path):
-    steps = [Step("one", ("python", "x", "--experiment_name", "one"), (), "group")]
+    steps = [Step(Kind.PREDICT, "one", ("--experiment_name", "one"), "group")]
     progress = Progress(steps, tmp_path)
     status = progress.status_of("group")
     status.write_text(json.dumps({"name": "one", "state": "failed", "seconds": 2.0}) + "\n")
     bar = "".join(f"\rtrain: {percent} %" for percent in range(100))
-    after = "$ python x --experiment_name other\nerror: another one\n"
-    progress.log_of("group").write_text(f"\n$ python x --experiment_name one\n{bar}\nerror: it is broken\n{after}")
+    after = "$ python run_experiment.py --experiment_name other\nerror: another one\n"
+    progress.log_of("group").write_text(f"\n$ python run_experiment.py --experiment_name one\n{bar}\nerror: it is broken\n{after}")
     assert [event.state for event in progress.update()] == [FAILED]
     assert progress.update() == []
     shown = summary(progress).splitlines()
     assert shown[0] == "0 done, 1 failed, 0 skipped"
-    assert [line.strip() for line in shown[-3:]] == ["$ python x --experiment_name one", "train: 99 %", "error: it is broken"]
+    assert [line.strip() for line in shown[-3:]] == [
+        "$ python run_experiment.py --experiment_name one",
+        "train: 99 %",
+        "error: it is broken",
+    ]
 
 
 def test_what_is_left_takes_as_long_as_its_kind_did_side_by_side_as_so_far():
-    def step(name: str, *words: str) -> Step:
-        return Step(name, ("python", "run_experiment.py", *words), (), name)
+    def step(name: str, kind: Kind) -> Step:
+        return Step(kind, name, (), name, makes=(Artefact(Contents.PREDICTIONS, name),))
 
     trained, predicted = (
-        [step(f"t{number}", "--do_train") for number in range(3)],
-        [step(f"p{number}", "--do_predict") for number in range(4)],
+        [step(f"t{number}", Kind.TRAIN) for number in range(3)],
+        [step(f"p{number}", Kind.PREDICT) for number in range(4)],
     )
-    judged = Step("judge", ("python", "llm_judge_eval.py"), (), "judge")
+    judged = Step(Kind.JUDGE, "p0", (), "judge")
     steps = [*trained, *predicted, judged]
     states = {one.name: Event(one.name, "waiting") for one in steps}
     assert seconds_to_go(steps, states, 50.0) is None

@@ -14,11 +14,10 @@ from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_val
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, all_datasets
 from compositional.models.model import POCKET, Model
+from compositional.paper import PAPER_MODELS
 from compositional.preparation.quality import FINDINGS
 from compositional.preparation.text_models import TextModel, TextModelSettings, find_text_model, text_model_names
 from compositional.tasks import Task
-
-PAPER_MODELS = ("meta-llama/Llama-3.2-1B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct", "stabilityai/stablelm-2-1_6b-chat")
 
 
 @dataclass
@@ -86,6 +85,7 @@ def parse_preparation_arguments(argv: list[str]) -> tuple[PreparationArguments, 
 
 
 POCKETS_LENGTH_MODELS = (POCKET,)
+PAPERS_LENGTH_MODELS = tuple(model.hub_id for model in PAPER_MODELS)
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _chosen_sets(arguments: PreparationArguments, locations: Locations, mistakes
 
 def _set_plan(dataset: Dataset, arguments: PreparationArguments, workspace: Workspace) -> SetPlan:
     is_pockets = dataset.benchmark == "pocket"
-    length_models = tuple(arguments.length_models) or (POCKETS_LENGTH_MODELS if is_pockets else PAPER_MODELS)
+    length_models = tuple(arguments.length_models) or (POCKETS_LENGTH_MODELS if is_pockets else PAPERS_LENGTH_MODELS)
     if not dataset.rewritten:
         return SetPlan(dataset, None, None, length_models)
     name, text_model = _text_model(dataset.tasks[-1], POCKET if is_pockets else None, arguments, workspace)

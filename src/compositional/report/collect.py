@@ -12,6 +12,7 @@ import numpy as np
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, read_json_lines
 from compositional.core.workspace import Workspace
+from compositional.report.plan import TablePlan
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.selection import Cell
 
@@ -33,9 +34,22 @@ class Outcome:
         return f"{self.cell.sub_task.name} {self.cell.model}".strip()
 
 
+def collect_outcomes(plan: TablePlan) -> list[Outcome]:
+    """The results that a table is made of; raises UserError when there are none, or none that the judge of `--judge` has judged."""
+    stage, judge = plan.arguments.stage, plan.judge
+    outcomes = collect(plan.cells, plan.workspace, stage, judge)
+    if not outcomes:
+        raise UserError(f"{plan.workspace.root / 'output'} has no {stage} results of these experiments: run_sweep.py makes them")
+    if not any(outcome.judged is not None for outcome in outcomes):
+        if plan.arguments.judge:
+            raise UserError(f"--judge {judge}: it has judged none of these experiments; llm_judge_eval.py does")
+        logger.info("no verdicts of %s: --judge names another one", judge)
+    return outcomes
+
+
 def collect(cells: list[Cell], workspace: Workspace, stage: str, judge: str) -> list[Outcome]:
     """The outcomes of those cells that there are; raises UserError for files that don't belong together."""
-    found = [outcome for cell in cells if (outcome := _outcome(cell, workspace, stage, judge))]
+    found = [outcome for cell in cells if (outcome := _read_outcome(cell, workspace, stage, judge))]
     ids: dict[str, tuple[str, list[str]]] = {}
     for outcome in found:
         name, expected = ids.setdefault(outcome.stratum, (outcome.cell.experiment, outcome.ids))
@@ -44,7 +58,7 @@ def collect(cells: list[Cell], workspace: Workspace, stage: str, judge: str) -> 
     return found
 
 
-def _outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> Outcome | None:
+def _read_outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> Outcome | None:
     results_path = workspace.results(cell.experiment)
     results = read_json(results_path) if results_path.is_file() else {"stages": {}}
     if stage not in results["stages"]:
@@ -90,9 +104,9 @@ _BUDGET = (
 )
 
 
-def unlike_settings(outcomes: list[Outcome], ablation: Ablation | None) -> list[str]:
+def differing_settings(outcomes: list[Outcome], ablation: Ablation | None) -> list[str]:
     """A line per setting that differs in a row, or in an ablation's series, though the table does not vary it."""
-    series = {method.label: method.series for method in ablation.methods} if ablation else {}
+    series = {row.label: row.series for row in ablation.rows} if ablation else {}
     varied = ablation.varies if ablation else ()
     found: dict[tuple[str, str], dict[str, None]] = {}
     for one in outcomes:
@@ -104,3 +118,20 @@ def unlike_settings(outcomes: list[Outcome], ablation: Ablation | None) -> list[
                 group = series.get(one.cell.label) or one.cell.label
                 found.setdefault((group, name), {})[json.dumps(arguments[name])] = None
     return [f"{group}: --{name} {', '.join(values)}" for (group, name), values in found.items() if len(values) > 1]
+
+
+def describe(plan: TablePlan, outcomes: list[Outcome]) -> str:
+    """The split, sub-tasks, models, seeds and judge of a table, in a sentence, and what its experiments don't have in common."""
+    choice = plan.choice
+    counts = sorted({len(one.ids) for one in outcomes})
+    examples = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    sub_tasks = ", ".join(one.name for one in choice.sub_tasks)
+    parts = [
+        f"{plan.arguments.stage.capitalize()} split, {examples} examples of each of {sub_tasks}",
+        f"models: {', '.join(choice.models)}" if any(choice.models) else "base model: Pocket's",
+        f"seeds of what is trained on composed examples: {', '.join(map(str, choice.seeds))}",
+    ]
+    if any(one.judged is not None for one in outcomes):
+        parts.append(f"judge: {plan.judge}")
+    differing = differing_settings(outcomes, choice.ablation)
+    return "; ".join(parts) + "." + (f" NOT MADE ALIKE: {'; '.join(differing)}." if differing else "")

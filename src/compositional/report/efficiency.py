@@ -22,18 +22,11 @@ from compositional.core.flags import build_parser, flag, parse
 from compositional.core.hub import use_cache_without_network
 from compositional.core.processes import exit_code_of
 from compositional.core.tables import aligned
+from compositional.paper import PAPER_COSTS, PAPER_MODELS, PaperModel
 
 MEBIBYTE = 2**20
-# (layers, hidden size, size of keys and values, feed-forward size), from the models' public configurations.
-PAPER_MODELS = {
-    "Llama 3.2 1B": (16, 2048, 512, 8192),
-    "Qwen2.5 1.5B": (28, 1536, 256, 8960),
-    "StableLM 2 1.6B": (24, 2048, 2048, 5632),
-}
-JOINT_EXPERT = "Joint-expert LoRA"
-LABELS = {LC: "Learnable Calibration", LC_PLUS_PLUS: "Learnable Calibration++"}
-# Mean parameters and storage in the paper's Table 2.
-PAPER = {JOINT_EXPERT: ("30M", "57.10 MB"), LABELS[LC]: ("23K", "0.05 MB"), LABELS[LC_PLUS_PLUS]: ("166K", "0.32 MB")}
+JOINT_EXPERT_LABEL, MULTI_STEP_LABEL = "Joint-expert LoRA", "Multi-step LoRA usage"
+CALIBRATION_LABELS = {LC: "Learnable Calibration", LC_PLUS_PLUS: "Learnable Calibration++"}
 
 Shapes = dict[str, tuple[int, int]]
 
@@ -62,8 +55,9 @@ class Measured:
         return cls(count_parameters(path), path.stat().st_size)
 
 
-def paper_shapes(layers: int, hidden: int, key_value: int, feed_forward: int) -> Shapes:
+def shapes_of(model: PaperModel) -> Shapes:
     """(d_out, d_in) of the seven linear modules of each layer."""
+    hidden, key_value, feed_forward = model.hidden_size, model.key_value_size, model.feed_forward_size
     attention = {
         "q_proj": (hidden, hidden),
         "k_proj": (key_value, hidden),
@@ -72,7 +66,7 @@ def paper_shapes(layers: int, hidden: int, key_value: int, feed_forward: int) ->
     }
     ffn = {"gate_proj": (feed_forward, hidden), "up_proj": (feed_forward, hidden), "down_proj": (hidden, feed_forward)}
     of_layer = {f"self_attn.{name}": s for name, s in attention.items()} | {f"mlp.{name}": s for name, s in ffn.items()}
-    return {f"model.layers.{layer}.{name}": shape for layer in range(layers) for name, shape in of_layer.items()}
+    return {f"model.layers.{layer}.{name}": shape for layer in range(model.layers) for name, shape in of_layer.items()}
 
 
 def measure(shapes: Shapes, lora_rank: int, calibration_rank: int) -> dict[str, Measured]:
@@ -88,10 +82,10 @@ def measure(shapes: Shapes, lora_rank: int, calibration_rank: int) -> dict[str, 
         for path, (d_out, d_in) in shapes.items()
     }
     with tempfile.TemporaryDirectory() as folder:
-        write_adapter(Path(folder), LoraAdapter(JOINT_EXPERT, "base", factors), "float16")
-        found = {JOINT_EXPERT: Measured.of(Path(folder) / WEIGHTS_FILE)}
-        for method, label in LABELS.items():
-            spec = CalibrationSpec(method, for_each_component=True, rank=calibration_rank)
+        write_adapter(Path(folder), LoraAdapter(JOINT_EXPERT_LABEL, "base", factors), "float16")
+        found = {JOINT_EXPERT_LABEL: Measured.of(Path(folder) / WEIGHTS_FILE)}
+        for calibration, label in CALIBRATION_LABELS.items():
+            spec = CalibrationSpec(calibration, for_each_component=True, rank=calibration_rank)
             found[label] = Measured.of(Calibration(spec, shapes).write(Path(folder), "float16"))
     return found
 
@@ -102,21 +96,25 @@ def table_of_models(models: dict[str, Shapes], lora_rank: int, calibration_rank:
     mean = ["mean"] if len(models) > 1 else []
     header = ("method", "inferences", *models, *mean, "storage", *(["paper", "paper's storage"] if with_paper else []))
     multi_step = (
-        "Multi-step LoRA usage",
+        MULTI_STEP_LABEL,
         "2×",
         *["0"] * (len(models) + len(mean)),
         "0.00 MiB",
-        *(["0", "0.00 MB"] if with_paper else []),
+        *(_paper_cost(MULTI_STEP_LABEL) if with_paper else ()),
     )
     lines = [header, multi_step]
-    for label in (JOINT_EXPERT, *LABELS.values()):
+    for label in (JOINT_EXPERT_LABEL, *CALIBRATION_LABELS.values()):
         measured = [by_label[label] for by_label in found.values()]
         parameters = [one.parameters for one in measured]
         averages = [f"{sum(parameters) / len(parameters):,.0f}"] if mean else []
         storage = sum(one.bytes for one in measured) / len(measured) / MEBIBYTE
-        paper = PAPER[label] if with_paper else ()
+        paper = _paper_cost(label) if with_paper else ()
         lines.append((label, "1×", *(f"{count:,}" for count in parameters), *averages, f"{storage:.3f} MiB", *paper))
     return aligned(lines)
+
+
+def _paper_cost(label: str) -> tuple[str, str]:
+    return PAPER_COSTS[label].parameters, PAPER_COSTS[label].storage
 
 
 def table_of_adapters(folders: list[Path]) -> str:
@@ -147,7 +145,7 @@ def run(argv: list[str]) -> str:
     if arguments.adapter:
         return table_of_adapters([Path(name) for name in arguments.adapter])
     if not arguments.model_name_or_path:
-        models = {name: paper_shapes(*sizes) for name, sizes in PAPER_MODELS.items()}
+        models = {model.name: shapes_of(model) for model in PAPER_MODELS}
         return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=True)
     bases = {name: Model(name) for name in arguments.model_name_or_path}
     if not all(base.is_local for base in bases.values()):

@@ -11,7 +11,8 @@ import numpy as np
 from compositional.report.collect import Outcome
 from compositional.report.table import Column, Table, belongs
 from compositional.scoring.bootstrap import Interval
-from compositional.sweep.methods import Method
+from compositional.sweep.ablations import Ablation
+from compositional.sweep.rows import TableRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ def draw_panels(name: str, columns: list[Column], draw: Callable[[Axes, Column],
     return out.getvalue()
 
 
-def percent(interval: Interval) -> tuple[float, tuple[float, float]]:
+def mean_and_reach(interval: Interval) -> tuple[float, tuple[float, float]]:
     """A mean in percent, and how far its interval reaches below and above; by rounding, equal scores' mean may lie outside."""
     return 100 * interval.mean, (100 * max(0.0, interval.mean - interval.low), 100 * max(0.0, interval.high - interval.mean))
 
@@ -61,7 +62,7 @@ def storage_plot(table: Table, outcomes: list[Outcome]) -> str:
         axes.set_xlim(-0.03, 2 * axes.get_xlim()[1])
         axes.set_xlabel("extra storage on the device (KiB)")
 
-    return _plot("storage", table, _mean_cost(outcomes, "extra_bytes", 1 / 1024), storage)
+    return _cost_plot("storage", table, _mean_cost(outcomes, "extra_bytes", 1 / 1024), storage)
 
 
 def inferences_plot(table: Table, outcomes: list[Outcome]) -> str:
@@ -72,7 +73,7 @@ def inferences_plot(table: Table, outcomes: list[Outcome]) -> str:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("inferences per example")
 
-    return _plot("inferences", table, _mean_cost(outcomes, "inferences_per_example"), inferences)
+    return _cost_plot("inferences", table, _mean_cost(outcomes, "inferences_per_example"), inferences)
 
 
 def _mean_cost(outcomes: list[Outcome], name: str, unit: float = 1.0) -> dict[str, float]:
@@ -83,7 +84,7 @@ def _mean_cost(outcomes: list[Outcome], name: str, unit: float = 1.0) -> dict[st
     return {label: float(np.mean(values)) for label, values in found.items()}
 
 
-def _plot(name: str, table: Table, costs: dict[str, float], finish: Callable[[Axes], None]) -> str:
+def _cost_plot(name: str, table: Table, costs: dict[str, float], finish: Callable[[Axes], None]) -> str:
     """A panel per column of the headline metric, a point with its interval per method; the best over all columns have names."""
     named = _best(table)
 
@@ -92,7 +93,7 @@ def _plot(name: str, table: Table, costs: dict[str, float], finish: Callable[[Ax
             if not (interval := table.rows[label][column].interval):
                 continue
             number = named.index(label) if label in named else None
-            mean, (below, above) = percent(interval)
+            mean, (below, above) = mean_and_reach(interval)
             axes.errorbar(
                 costs[label],
                 mean,
@@ -121,24 +122,34 @@ def _best(table: Table) -> list[str]:
     return sorted(means, key=lambda label: -means[label])[: len(_MARKERS)]
 
 
+def all_plots(table: Table, outcomes: list[Outcome], ablation: Ablation | None, rows: list[TableRow]) -> dict[str, str]:
+    """The plots of the main table, or of an ablation whose `rows` are shown, as SVG by name."""
+    if ablation is None:
+        plots = {"storage": storage_plot(table, outcomes), "inferences": inferences_plot(table, outcomes)}
+    else:
+        plots = {"quality": setting_plot("quality", table, rows, ablation.axis)} if ablation.axis else {}
+    training = training_plot("training", table, outcomes)
+    return plots | ({"training": training} if training else {})
+
+
 Curve = tuple[np.ndarray, np.ndarray]
 
 
-def setting_plot(name: str, table: Table, methods: list[Method], axis: str) -> str:
+def setting_plot(name: str, table: Table, rows: list[TableRow], axis: str) -> str:
     """Quality with its intervals against the rows' values on a logarithmic axis, a line per series; as SVG."""
 
     def draw(axes: Axes, column: Column) -> None:
-        for method in methods:
-            entry = table.rows[method.label][column]
-            if not method.series and entry.interval:
-                axes.axhline(percent(entry.interval)[0], color=FAINT, linestyle="--", linewidth=1, label=method.label)
-        for one in dict.fromkeys(method.series for method in methods if method.series):
-            rows = [method for method in methods if method.series == one and table.rows[method.label][column].interval]
-            points = [percent(table.rows[method.label][column].interval) for method in rows]
+        for row in rows:
+            entry = table.rows[row.label][column]
+            if not row.series and entry.interval:
+                axes.axhline(mean_and_reach(entry.interval)[0], color=FAINT, linestyle="--", linewidth=1, label=row.label)
+        for one in dict.fromkeys(row.series for row in rows if row.series):
+            members = [row for row in rows if row.series == one and table.rows[row.label][column].interval]
+            points = [mean_and_reach(table.rows[row.label][column].interval) for row in members]
             means, spread = [mean for mean, _ in points], np.array([reach for _, reach in points]).reshape(-1, 2).T
-            values = [method.value for method in rows]
+            values = [row.value for row in members]
             axes.errorbar(values, means, yerr=spread, marker="o", markersize=4, linewidth=1.2, elinewidth=0.8, label=one)
-        ticks = sorted({method.value for method in methods if method.value})
+        ticks = sorted({row.value for row in rows if row.value})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{value:,}" for value in ticks])
         axes.minorticks_off()

@@ -8,8 +8,7 @@ import numpy as np
 
 from compositional.paper import COMPOSITIONS, MAIN_BLOCK, paper_scores
 from compositional.report.collect import Outcome
-from compositional.report.statistics import Resampler, Strata, statistic
-from compositional.scoring.bootstrap import Interval
+from compositional.scoring.bootstrap import Interval, Resampler, Strata, statistic
 from compositional.scoring.score import METRIC_LABELS
 from compositional.sweep.selection import Cell
 from compositional.tasks import find_task

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from compositional.core.files import write_text
 from compositional.core.resumable import line_of
 from compositional.prediction import Prediction
-from compositional.scoring.bootstrap import Interval, bootstrap_interval
+from compositional.scoring.bootstrap import Interval, Resampler
 
-METRICS_FOLDER = Path(__file__).parent / "metrics"
-TOKENIZERS = ("paper", "unicode")
+METRIC_FILE = Path(__file__).with_name("text_overlap.py")
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "weighted_rouge")
 
 
@@ -42,7 +42,8 @@ def score(
     """Mean scores with 95 % intervals over the examples. Each example's own go into the file `path`, a line of JSON per example."""
     per_example = scores_per_example([p.output for p in predictions], [p.reference for p in predictions])
     per_example |= {name: per_example[f"{name}_{rouge_tokenizer}"] for name in ROUGE_NAMES}
-    metrics = {name: bootstrap_interval(values, resamples, seed) for name, values in sorted(per_example.items())}
+    resampler = Resampler(resamples, seed)
+    metrics = {name: resampler.interval_over_examples(values) for name, values in sorted(per_example.items())}
     if path:
         names = (*ROUGE_NAMES, "chrf", "exact_match")
         rows = [
@@ -53,20 +54,15 @@ def score(
 
 
 def scores_per_example(outputs: list[str], references: list[str]) -> dict[str, list[float]]:
-    """Each metric's value for each example."""
-    scores = {}
-    for tokenizer in TOKENIZERS:
-        rouge = _metric("rouge_per_example").compute(predictions=outputs, references=references, tokenizer=tokenizer)
-        scores |= {f"{name}_{tokenizer}": values for name, values in rouge.items()}
-    for name in ("chrf_per_example", "exact_match_per_example"):
-        scores |= _metric(name).compute(predictions=outputs, references=references)
-    return scores
+    """Each metric's value for each example, of ROUGE as <name>_paper and <name>_unicode."""
+    return _text_overlap().compute(predictions=outputs, references=references)
 
 
-def _metric(name: str):
+@cache
+def _text_overlap():
     import evaluate
 
-    return evaluate.load(str(METRICS_FOLDER / f"{name}.py"), keep_in_memory=True)
+    return evaluate.load(str(METRIC_FILE), keep_in_memory=True)
 
 
 METRIC_LABELS = {"rougeL": "ROUGE-L", "weighted_rouge": "weighted ROUGE"}

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from compositional.calibration import LC, LC_PLUS_PLUS
 from compositional.sweep.benchmarks import Profile
-from compositional.sweep.methods import OWN_METHODS, PAPER_METHODS, Method
+from compositional.sweep.rows import OWN_ROWS, PAPER_ROWS, TableRow
+from compositional.sweep.steps import Kind
 
-_BY_NAME = {method.name: method for method in (*PAPER_METHODS, *OWN_METHODS)}
+_BY_NAME = {row.name: row for row in (*PAPER_ROWS, *OWN_ROWS)}
 _NAMES = {"LC": LC, "LC++": LC_PLUS_PLUS}
 _PAPERS_RANK = 4
 _RANKS = (1, 2, _PAPERS_RANK, 8, 16, 32)
@@ -37,7 +38,7 @@ class Ablation:
     """
 
     title: str
-    methods: list[Method]
+    rows: list[TableRow]
     reference: str
     varies: tuple[str, ...]
     axis: str = ""
@@ -62,21 +63,21 @@ def ablations(profile: Profile) -> dict[str, Ablation]:
     }
 
 
-def _merge(name: str, label: str) -> Method:
+def _merge(name: str, label: str) -> TableRow:
     return replace(_BY_NAME[f"{name}_merge"], label=label)
 
 
-def _calibrated(label: str, short: str, part: str, setting: str = "", merge: str = _MEAN, value: int = 0) -> Method:
+def _calibrated(label: str, short: str, part: str, setting: str = "", merge: str = _MEAN, value: int = 0) -> TableRow:
     """A row of `short` (LC or LC++), a `part` of whose name tells it apart; without one, it is the main table's experiment."""
     usual = _BY_NAME[f"{_NAMES[short]}_merge"]
     if not part:
         return replace(usual, label=label, series=short, value=value)
     flags = f"{_merge(merge, label).flags} --calibrate {_NAMES[short]} --for_each_component --merge_datasets {{composed}}"
     name = f"{_NAMES[short]}_{part}_merge"
-    return Method(label, name, flags, learns=True, like=usual.name, setting=setting, series=short, value=value)
+    return TableRow(label, name, flags, kind=Kind.LEARN, learns=True, like=usual.name, setting=setting, series=short, value=value)
 
 
-def _examples(profile: Profile) -> list[Method]:
+def _examples(profile: Profile) -> list[TableRow]:
     """Fewer examples than the main table's are seen again and again, in as many updates; more are seen once each."""
     usual, rows = profile.usual_calibration_examples, [_merge(_MEAN, "the mean, not calibrated")]
     for short in _NAMES:
@@ -87,14 +88,14 @@ def _examples(profile: Profile) -> list[Method]:
     return rows
 
 
-def _ranks() -> list[Method]:
+def _ranks() -> list[TableRow]:
     parts = {rank: "" if rank == _PAPERS_RANK else f"rank_{rank}" for rank in _RANKS}
     return [
         _calibrated(f"LC++, rank {rank}", "LC++", part, f"--calibration_rank {rank}", value=rank) for rank, part in parts.items()
     ]
 
 
-def _layers() -> list[Method]:
+def _layers() -> list[TableRow]:
     parts = {1: "", 0: "each_layer"}
     return [
         _calibrated(f"{short}, {label}", short, parts.get(groups, f"{groups}_groups"), f"--calibration_layer_groups {groups}")
@@ -103,7 +104,7 @@ def _layers() -> list[Method]:
     ]
 
 
-def _merges() -> list[Method]:
+def _merges() -> list[TableRow]:
     rows = []
     for name, label in _MERGES.items():
         rows.append(_merge(name, label))
@@ -112,7 +113,7 @@ def _merges() -> list[Method]:
     return rows
 
 
-def _without_loras() -> list[Method]:
+def _without_loras() -> list[TableRow]:
     rows = [replace(_BY_NAME["zero_shot"], label="the base model"), _merge(_MEAN, "the mean")]
     for short in _NAMES:
         rows.append(_calibrated(f"{short}, with LoRAs", short, ""))

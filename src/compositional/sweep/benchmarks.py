@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from compositional.paper import LANGUAGES, TONES
-from compositional.tasks import Task, all_tasks, find_task
+from compositional.tasks import Task, find_task
 
 MAIN_SETS = {
     "paper": {"summarization": "dialogsum", "reply": "synthetic_persona_chat"},
@@ -15,6 +15,8 @@ AUXILIARY_SETS = {
     "paper": {"translation": "tedtalks", "tone_adjustment": "content_rephrasing"},
     "pocket": {"translation": "pocket_sentences", "tone_adjustment": "pocket_sentences"},
 }
+# A language or tone that the tasks know beyond these is none of the benchmark's.
+VARIANTS = {"translation": LANGUAGES, "tone_adjustment": TONES}
 _SHORT_NAMES = {"summarization": "sum", "reply": "reply", "translation": "tr", "tone_adjustment": "tone"}
 
 
@@ -60,13 +62,11 @@ class SubTask:
 
 def all_sub_tasks(benchmark: str) -> list[SubTask]:
     """The 14 sub-tasks, in the order of the paper's columns, whatever other languages and tones there are tasks for."""
-    kinds = dict.fromkeys(task.name for task in all_tasks() if task.role == "auxiliary")
     return [
-        SubTask(benchmark, find_task(main), task)
+        SubTask(benchmark, find_task(main), find_task(auxiliary, variant))
         for main in MAIN_SETS[benchmark]
-        for kind in sorted(kinds, reverse=True)
-        for task in all_tasks()
-        if task.name == kind and task.variant in (*LANGUAGES, *TONES)
+        for auxiliary, variants in VARIANTS.items()
+        for variant in variants
     ]
 
 
@@ -74,7 +74,7 @@ def all_sub_tasks(benchmark: str) -> list[SubTask]:
 class Profile:
     """Flags of preparing data, every experiment, single-task training, joint experts, what learns from composed examples, judging.
 
-    `by_method` adds to a method's flags, by its name. `own` are the user's, by the field that they add to. `last` are every
+    `by_row` adds to a row's flags, by its name. `own` are the user's, by the field that they add to. `last` are every
     experiment's, too, and count more than all others. `one_process` is whether all that is done on a sub-task shares a process and
     its engine, trainings included: where starting an engine takes as long as they do. `calibration_examples` are the numbers of an
     ablation; `usual_calibration_examples` is how many `learned` says, and `usual_updates` how many updates they make.
@@ -89,7 +89,7 @@ class Profile:
     learned: str = ""
     judge: str = ""
     last: str = ""
-    by_method: dict[str, str] = field(default_factory=dict)
+    by_row: dict[str, str] = field(default_factory=dict)
     own: dict[str, str] = field(default_factory=dict)
     one_process: bool = False
     calibration_examples: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000, 10000)
@@ -97,7 +97,7 @@ class Profile:
     usual_updates: int = 53
 
     def flags(self, kind: str, specific: str = "") -> str:
-        """The flags of a field, then those of one method or data set, then the user's own, as later ones count more."""
+        """The flags of a field, then those of one row or data set, then the user's own, as later ones count more."""
         return f"{getattr(self, kind)} {specific} {self.own.get(kind, '')}"
 
 
@@ -114,7 +114,7 @@ POCKET = Profile(
     calibration_examples=(10, 30, 100, 300, 1280, 3000, 8000),
     usual_calibration_examples=1280,
     usual_updates=160,
-    by_method={
+    by_row={
         "dam_merge": "--lora_merge_options learning_rate=5e-2",
         "learnable_calibration_merge": "--calibration_learning_rate 5e-2",
         "learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2",
@@ -122,9 +122,3 @@ POCKET = Profile(
         "shared_learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2 --num_examples_merge 400",
     },
 )
-# The paper's models, by the ends of their experiments' names.
-PAPER_MODELS = {
-    "llama": "meta-llama/Llama-3.2-1B-Instruct",
-    "qwen": "Qwen/Qwen2.5-1.5B-Instruct",
-    "slm_v1": "stabilityai/stablelm-2-1_6b-chat",
-}

@@ -9,15 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from compositional.core.errors import UserError, first_line
+from compositional.sweep.project import python_path, working_folder
 from compositional.sweep.scripts import Resources
-from compositional.sweep.selection import PROJECT
-from compositional.sweep.steps import Step
-from compositional.sweep.worker import DONE, FAILED, SETTLED, SKIPPED, WAITING, Event, read_events
+from compositional.sweep.steps import Kind, Step, required_steps
+from compositional.sweep.worker import DONE, FAILED, SETTLED, SKIPPED, WAITING, Event, Job, read_events
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -32,6 +32,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         self.states = {step.name: Event(step.name, WAITING) for step in self.steps}
+        self._required = required_steps(self.steps)
 
     @property
     def groups(self) -> dict[str, list[Step]]:
@@ -72,14 +73,18 @@ class Progress:
     def is_ready(self, group: list[Step]) -> bool:
         """Whether all that a group needs from other groups has ended, well or not."""
         own = {step.name for step in group}
-        return all(self.states[name].state in SETTLED for step in group for name in step.needs if name not in own)
+        return all(self.states[name].state in SETTLED for step in group for name in self._required[step.name] if name not in own)
+
+    def jobs(self, group: list[Step]) -> list[Job]:
+        """What a worker is told of the steps of a group."""
+        return [Job(step.name, step.kind.value, list(step.words), list(self._required[step.name]), str(step)) for step in group]
 
     def without_lost(self, group: list[Step]) -> tuple[list[Step], list[Step]]:
         """The steps of a group that can be run, and those that can't because what they need has failed."""
         lost = {name for name, event in self.states.items() if event.state in (FAILED, SKIPPED)}
         possible, skipped = [], []
         for step in group:
-            if lost.intersection(step.needs):
+            if lost.intersection(self._required[step.name]):
                 lost.add(step.name)
                 skipped.append(step)
             else:
@@ -95,7 +100,7 @@ def run_steps(progress: Progress, resources: Resources, address: str | None, loo
     for group in progress.groups:
         progress.status_of(group).unlink(missing_ok=True)
         progress.log_of(group).unlink(missing_ok=True)
-    with _ray(address):
+    with _started_ray(address):
         options = _options(resources)
         remote = ray.remote(max_retries=0)(run_group)
         waiting, running = dict(progress.groups), {}
@@ -106,9 +111,10 @@ def run_steps(progress: Progress, resources: Resources, address: str | None, loo
                 progress.states |= {event.name: event for event in new}
                 look(new)
                 if possible:
-                    paths = (str(progress.log_of(group).resolve()), str(progress.status_of(group).resolve()))
-                    taken = options["judge" if group.startswith("judge") else "experiment"]
-                    running[remote.options(**taken).remote(_as_data(possible), *paths, taken["num_cpus"])] = group
+                    paths = [str(path.resolve()) for path in (progress.log_of(group), progress.status_of(group), working_folder())]
+                    taken = options["judge" if possible[0].kind is Kind.JUDGE else "experiment"]
+                    jobs = [asdict(job) for job in progress.jobs(possible)]
+                    running[remote.options(**taken).remote(jobs, *paths, taken["num_cpus"])] = group
             ended, _ = ray.wait(list(running), timeout=_SECONDS_BETWEEN_LOOKS) if running else ([], [])
             for reference in ended:
                 group = running.pop(reference)
@@ -123,22 +129,20 @@ def run_steps(progress: Progress, resources: Resources, address: str | None, loo
             look(progress.update())
 
 
-def run_group(steps: list[dict[str, Any]], log: str, status: str, threads: int) -> None:
+def run_group(jobs: list[dict[str, Any]], log: str, status: str, folder: str, threads: int) -> None:
     """Run a group's steps in a process of their own. When it crashes, its step has failed, and another goes on with the rest."""
-    # The package and the commands are found in a checkout, too, whose environment does not have them installed.
-    places = os.pathsep.join(filter(None, [str(PROJECT), str(PROJECT / "src"), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    environment |= {"PYTHONPATH": places}
-    left = steps
+    environment |= {"PYTHONPATH": python_path()}
+    left = jobs
     while left:
         with open(log, "ab") as file:
             worker = [sys.executable, "-m", "compositional.sweep.worker", status]
             process = subprocess.Popen(
-                worker, cwd=PROJECT, env=environment, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
+                worker, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
             )
             process.communicate(json.dumps(left).encode())
         settled = {event.name for event in read_events(Path(status)) if event.state in SETTLED}
-        left = [step for step in steps if step["name"] not in settled]
+        left = [job for job in jobs if job["name"] not in settled]
         if left:
             with open(status, "a", encoding="utf-8") as file:
                 file.write(Event(left[0]["name"], FAILED).line())
@@ -165,12 +169,8 @@ def _options(resources: Resources) -> dict[str, dict[str, int]]:
     }
 
 
-def _as_data(steps: list[Step]) -> list[dict[str, Any]]:
-    return [{"name": step.name, "command": list(step.command), "needs": list(step.needs)} for step in steps]
-
-
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
+def _started_ray(address: str | None) -> Iterator[None]:
     """A Ray of our own, or a cluster's; raises UserError when that can't be reached."""
     import logging
 
@@ -178,7 +178,10 @@ def _ray(address: str | None) -> Iterator[None]:
 
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     try:
-        ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # Ray's own workers import this module.
+        environment = {"env_vars": {"PYTHONPATH": python_path()}}
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        ray.init(address=address or "local", runtime_env=environment, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"--address {address}: {first_line(error)}") from error
     try:

@@ -15,8 +15,9 @@ from compositional.judge.plan import parse_judge_arguments
 from compositional.preparation.plan import parse_preparation_arguments
 from compositional.sweep.arguments import Selection, SweepArguments
 from compositional.sweep.benchmarks import Profile
+from compositional.sweep.graph import make_steps
 from compositional.sweep.selection import Choice, choose
-from compositional.sweep.steps import Step, make_steps
+from compositional.sweep.steps import Kind, Step
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class SweepPlan:
 
     def table(self, judged: bool = True) -> Step:
         """`make_tables.py` with the sweep's selection, of whatever is done; without a judge of one's own if nothing is `judged`."""
-        words = ["python", "make_tables.py"]
+        words: list[str] = []
         for field in fields(Selection):
             value = getattr(self.arguments, field.name)
             if field.name != "workspace" and value != default_of(field):
                 values = map(str, value if isinstance(value, list) else [value])
                 words += [f"--{field.name}", *(str(Path(one).resolve()) if one.endswith(".py") else one for one in values)]
         judge = ["--judge", self.choice.judge_name] if self.arguments.judge_flags and self.choice.judged and judged else []
-        return Step("table", (*words, *judge, "--workspace", self.choice.workspace), (), "table")
+        return Step(Kind.TABLE, "", (*words, *judge, "--workspace", self.choice.workspace), "table")
 
 
 def make_sweep_plan(arguments: SweepArguments, found_while_parsing: list[str]) -> SweepPlan:

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from compositional.sweep.steps import Step
+from compositional.sweep.steps import Kind, Step, judge_command, required_steps
 
 
 def shell_script(steps: list[Step], folder: Path | None = None) -> str:
@@ -42,11 +42,14 @@ def slurm_script(steps: list[Step], table: Step, resources: Resources, logs: Pat
         f"mkdir -p {shlex.quote(str(logs))}",
         "previous=",
     ]
-    judged = [step for step in steps if step.command[1] == "llm_judge_eval.py"]
-    jobs = [[str(step) for step in wave] for wave in waves([step for step in steps if step not in judged])]
-    kinds = [(commands, resources.gpus) for commands in jobs] + [([_one_judge(judged)], resources.judge_gpus)] * bool(judged)
-    for number, (commands, gpus) in enumerate([*kinds, ([str(table)], 0)], start=1):
-        gpus = 0 if commands[0].startswith("bash ") else gpus
+    judging = [step for step in steps if step.kind is Kind.JUDGE]
+    jobs = [
+        ([str(step) for step in wave], 0 if wave[0].kind is Kind.PREPARE else resources.gpus)
+        for wave in waves([step for step in steps if step.kind is not Kind.JUDGE])
+    ]
+    if judging:
+        jobs.append(([judge_command(judging)], resources.judge_gpus))
+    for number, (commands, gpus) in enumerate([*jobs, ([str(table)], 0)], start=1):
         script = "\n".join(f"{index}) {command} ;;" for index, command in enumerate(commands))
         lines += [
             f"previous=$(sbatch --parsable --array=0-{len(commands) - 1} --gpus={gpus} --job-name=sweep_{number} "
@@ -58,18 +61,12 @@ def slurm_script(steps: list[Step], table: Step, resources: Resources, logs: Pat
     return "\n".join(lines) + "\n"
 
 
-def _one_judge(judged: list[Step]) -> str:
-    """One command in place of several that differ in the experiment only."""
-    words = list(judged[0].command)
-    place = words.index("--experiment_name") + 1
-    return shlex.join([*words[:place], *(step.command[place] for step in judged), *words[place + 1 :]])
-
-
 def waves(steps: list[Step]) -> list[list[Step]]:
     """The steps by how long a chain of others they need."""
     depth: dict[str, int] = {}
+    required = required_steps(steps)
     for step in steps:
-        depth[step.name] = 1 + max((depth[name] for name in step.needs), default=-1)
+        depth[step.name] = 1 + max((depth[name] for name in required[step.name]), default=-1)
     found: list[list[Step]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
     for step in steps:
         found[depth[step.name]].append(step)

@@ -9,11 +9,12 @@ from pathlib import Path
 from compositional.core.errors import Mistakes, nearest
 from compositional.judge.plan import parse_judge_arguments
 from compositional.merging import strategies
-from compositional.paper import LABELS, LANGUAGES, TONES
+from compositional.paper import LABELS, LANGUAGES, PAPER_MODELS, TONES
 from compositional.sweep.ablations import Ablation, ablations
 from compositional.sweep.arguments import MAIN, Selection
-from compositional.sweep.benchmarks import PAPER, PAPER_MODELS, POCKET, Profile, SubTask, all_sub_tasks
-from compositional.sweep.methods import OWN_METHODS, PAPER_METHODS, SHARED, Method, Naming, shared_name, shared_names, strategy_row
+from compositional.sweep.benchmarks import PAPER, POCKET, Profile, SubTask, all_sub_tasks
+from compositional.sweep.project import CHECKOUT
+from compositional.sweep.rows import OWN_ROWS, PAPER_ROWS, SHARED, Naming, TableRow, shared_name, shared_names, strategy_row
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Choice:
     profile: Profile
     models: dict[str, str | None]
     sub_tasks: list[SubTask]
-    methods: list[Method]
+    rows: list[TableRow]
     shared: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
     judged: bool = True
@@ -60,14 +61,14 @@ class Cell:
     experiment: str
 
 
-def seeds_of(method: Method, choice: Choice) -> list[int]:
+def seeds_of(row: TableRow, choice: Choice) -> list[int]:
     """What is trained on composed examples is repeated with every seed, the rest is the same with each."""
-    return choice.seeds if method.learns or method.trains else [0]
+    return choice.seeds if row.learns or row.trains else [0]
 
 
 def cells(choice: Choice) -> list[Cell]:
     """Every experiment that predicts, row by row: the paper's rows in its order, then the others."""
-    rows = [(method.label, method.name, seeds_of(method, choice)) for method in choice.methods]
+    rows = [(row.label, row.name, seeds_of(row, choice)) for row in choice.rows]
     shared = {label: calibration for label, calibration in SHARED.items() if calibration in choice.shared}
     rows += [(label, shared_name(calibration, choice.sub_tasks), choice.seeds) for label, calibration in shared.items()]
     rows.sort(key=lambda row: LABELS.index(row[0]) if row[0] in LABELS else len(LABELS))
@@ -80,33 +81,29 @@ def cells(choice: Choice) -> list[Cell]:
     ]
 
 
-# The commands are run from the project's folder, whose configs/ they name.
-PROJECT = Path(__file__).parents[3]
-
-
 def choose(selection: Selection, mistakes: Mistakes) -> Choice:
     """The experiments that are selected; what is wrong with the selection is added to the mistakes."""
     profile, models = _models(selection, mistakes)
     sub_tasks = _sub_tasks(selection, profile, mistakes)
     ablation = ablations(profile).get(selection.table)
-    methods = {method.name: method for method in (ablation.methods if ablation else (*PAPER_METHODS, *OWN_METHODS))}
-    methods |= _strategy_rows(selection, mistakes)
-    asked = _rows(selection, sub_tasks, list(methods), mistakes)
+    rows = {row.name: row for row in (ablation.rows if ablation else (*PAPER_ROWS, *OWN_ROWS))}
+    rows |= _strategy_rows(selection, mistakes)
+    asked = _names_of_rows(selection, sub_tasks, list(rows), mistakes)
     mistakes.when(any(not 0 <= seed < 2**32 - 42 for seed in selection.seeds), "--seeds: must be at least 0 and below 2^32 - 42")
     mistakes.when(len(set(selection.seeds)) < len(selection.seeds), "--seeds: a seed stands there twice")
     return Choice(
         profile,
         models,
         sub_tasks,
-        [method for name, method in methods.items() if name in asked],
+        [row for name, row in rows.items() if name in asked],
         [calibration for name, calibration in shared_names().items() if name in asked],
         selection.seeds,
         ablation=ablation,
-        workspace=selection.workspace if Path.cwd() == PROJECT else str(Path(selection.workspace).resolve()),
+        workspace=selection.workspace if Path.cwd() == CHECKOUT else str(Path(selection.workspace).resolve()),
     )
 
 
-def _strategy_rows(selection: Selection, mistakes: Mistakes) -> dict[str, Method]:
+def _strategy_rows(selection: Selection, mistakes: Mistakes) -> dict[str, TableRow]:
     """The rows of merge strategies that are asked for by their names or files, by these words."""
     asked = [word for word in selection.methods if word.endswith(".py") or word in strategies()]
     rows = {word: mistakes.attempt(strategy_row, word) for word in asked if selection.table == MAIN}
@@ -116,19 +113,19 @@ def _strategy_rows(selection: Selection, mistakes: Mistakes) -> dict[str, Method
     return found
 
 
-def _rows(selection: Selection, sub_tasks: list[SubTask], methods: list[str], mistakes: Mistakes) -> list[str]:
-    """The names of the rows that are asked for, of an ablation's methods or the main table's."""
+def _names_of_rows(selection: Selection, sub_tasks: list[SubTask], known_rows: list[str], mistakes: Mistakes) -> list[str]:
+    """The names of the rows that are asked for, of an ablation's or the main table's."""
     if selection.table != MAIN:
-        mistakes += [f"--methods {name}: {nearest(name, methods)}" for name in selection.methods if name not in methods]
-        return selection.methods or methods
+        mistakes += [f"--methods {name}: {nearest(name, known_rows)}" for name in selection.methods if name not in known_rows]
+        return selection.methods or known_rows
     shared = list(shared_names())
-    groups = {"paper": [*(method.name for method in PAPER_METHODS), *shared], "own": [method.name for method in OWN_METHODS]}
+    groups = {"paper": [*(row.name for row in PAPER_ROWS), *shared], "own": [row.name for row in OWN_ROWS]}
     if len(sub_tasks) < 2:
         groups["paper"] = [name for name in groups["paper"] if name not in shared]
         alone = [name for name in selection.methods if name in shared]
         mistakes += [f"--methods {name}: there is one sub-task, and nothing to share a calibration with" for name in alone]
     asked = [name for word in selection.methods or ["paper"] for name in groups.get(word, [word])]
-    known = [*groups, *methods, *shared]
+    known = [*groups, *known_rows, *shared]
     unknown = [name for name in asked if name not in known and not name.endswith(".py")]
     mistakes += [f"--methods {name}: {nearest(name, known)}" for name in unknown]
     return asked
@@ -139,7 +136,8 @@ def _models(arguments: Selection, mistakes: Mistakes) -> tuple[Profile, dict[str
     if arguments.models == ["pocket"]:
         return POCKET, {"": None}
     mistakes.when("pocket" in arguments.models, "--models: pocket has data of its own, and stands alone")
-    found = {name if name in PAPER_MODELS else Path(name).name: PAPER_MODELS.get(name, name) for name in arguments.models}
+    hub_ids = {model.suffix: model.hub_id for model in PAPER_MODELS}
+    found = {name if name in hub_ids else Path(name).name: hub_ids.get(name, name) for name in arguments.models}
     found = {name: str(Path(model).resolve()) if Path(model).is_dir() else model for name, model in found.items()}
     mistakes.when(len(found) < len(arguments.models), "--models: two of them end with the same name")
     return PAPER, found

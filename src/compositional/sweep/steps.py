@@ -1,122 +1,106 @@
-"""The graph behind a table: its commands, what each needs, and which of them run in one process."""
+"""A step of a sweep: what it does, what it needs and what it makes; and its text, for the command line."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
-from compositional.experiment.arguments import Arguments
-from compositional.sweep.benchmarks import Profile
-from compositional.sweep.methods import Method, Naming, method_flags, shared_flags
-from compositional.sweep.selection import Choice, seeds_of
+from compositional.sweep.project import CHECKOUT
 
-_ADD_UP = {f"--{field.name}" for field in fields(Arguments) if field.metadata["repeatable"]}
+
+class Kind(Enum):
+    """What a step does. Steps of one kind take about as long as each other."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"  # a LoRA adapter
+    LEARN = "learn"  # a merge or a calibration that learns from composed examples
+    MERGE = "merge"  # without learning
+    PREDICT = "predict"  # with what is stored already
+    IN_CONTEXT = "in context"  # predict with examples in the prompt
+    MULTI_STEP = "multi-step"  # predict in two passes
+    JUDGE = "judge"
+    TABLE = "table"
+
+    @property
+    def stores_adapter(self) -> bool:
+        return self in (Kind.TRAIN, Kind.LEARN, Kind.MERGE)
+
+
+class Contents(Enum):
+    """What kinds of files steps leave to one another."""
+
+    DATA_SET = "data set"
+    ADAPTER = "adapter"
+    PREDICTIONS = "predictions"
+    VERDICTS = "verdicts"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A data set or a stored adapter by its name; predictions, or verdicts on them, by their experiment's."""
+
+    contents: Contents
+    name: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command. `needs` are steps whose artefacts it reads; steps of a `group` run in one process and share its engine."""
+    """One command. Steps of a `group` run in one process, one after the other, and share its engine.
 
-    name: str
-    command: tuple[str, ...]
-    needs: tuple[str, ...]
+    `experiment` is empty for preparing data and for the table. `flags` are the words after the program; those of judging come
+    after the name of what is judged.
+    """
+
+    kind: Kind
+    experiment: str
+    flags: tuple[str, ...]
     group: str
+    needs: tuple[Artefact, ...] = ()
+    makes: tuple[Artefact, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Unique within a sweep."""
+        if self.kind is Kind.JUDGE:
+            return f"judge {self.experiment}"
+        return self.experiment or {Kind.PREPARE: "data"}.get(self.kind, self.kind.value)
+
+    @property
+    def predicts(self) -> bool:
+        return any(one.contents is Contents.PREDICTIONS for one in self.makes)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words after the program."""
+        return ("--experiment_name", self.experiment, *self.flags) if self.kind is Kind.JUDGE else self.flags
 
     def __str__(self) -> str:
-        return shlex.join(self.command)
+        return _command(self.kind, self.words)
 
 
-def make_steps(choice: Choice) -> list[Step]:
-    """All steps, each after those that it needs."""
-    steps = _data_steps(choice)
-    for suffix, model in choice.models.items():
-        steps += _model_steps(choice, suffix, model, tuple(step.name for step in steps if step.group == "data"))
-    return steps
+# Each program as a checkout runs it, and as the console command of an installed package.
+_EXPERIMENT = ("python run_experiment.py", "run_experiment")
+_PROGRAMS = {
+    Kind.PREPARE: ("bash prepare_compositional_task_data.sh", "prepare_compositional_task_data"),
+    Kind.JUDGE: ("python llm_judge_eval.py", "llm_judge_eval"),
+    Kind.TABLE: ("python make_tables.py", "make_tables"),
+}
 
 
-def _data_steps(choice: Choice) -> list[Step]:
-    """Preparing the paper's sets; Pocket's are made as they are read."""
-    if choice.profile.benchmark == "pocket":
-        return []
-    sets = dict.fromkeys(name for one in choice.sub_tasks for name in (one.main_set, one.auxiliary_set, one.composed_set))
-    words = ("bash", "prepare_compositional_task_data.sh", "--workspace", choice.workspace)
-    words = (*words, *shlex.split(choice.profile.flags("data")))
-    words = (*words, "--only", *sets)
-    return [Step("data", words, (), "data")]
+def _command(kind: Kind, words: Iterable[str], in_checkout: bool | None = None) -> str:
+    in_checkout = CHECKOUT is not None if in_checkout is None else in_checkout
+    script, installed = _PROGRAMS.get(kind, _EXPERIMENT)
+    return f"{script if in_checkout else installed} {shlex.join(words)}"
 
 
-def _model_steps(choice: Choice, suffix: str, model: str | None, data: tuple[str, ...]) -> list[Step]:
-    """The single-task adapters, the methods, the shared calibrations and the judge, with one base model."""
-    profile, plain = choice.profile, choice.naming(suffix)
-    steps: dict[str, Step] = {}
-
-    def experiment(flags: str, group: str | None = None) -> str:
-        """A step that needs the earlier ones that its command names."""
-        named = f"--model_name_or_path {shlex.quote(model)}" if model and "--do_train" in flags else ""
-        words = _without_overruled(shlex.split(f"{profile.common} {named} {flags} {profile.last}"))
-        name = words[words.index("--experiment_name") + 1]
-        needs = tuple(word for word in dict.fromkeys(words) if word in steps)
-        command = ("python", "run_experiment.py", *words, "--workspace", choice.workspace)
-        steps[name] = Step(name, command, needs or data, group or name)
-        return name
-
-    for flags in _single_task_flags(choice, plain):
-        experiment(flags)
-    for one in choice.sub_tasks:
-        for method in choice.methods:
-            for seed in seeds_of(method, choice):
-                naming = choice.naming(suffix, seed)
-                shared = profile.one_process or not (method.trains or method.learns)
-                flags = f"{method_flags(method, one, naming, plain)} {_budget(profile, method)} {_seed_flags(seed)}"
-                experiment(f"{flags} --do_predict", f"{one.name}{naming.suffix}" if shared else None)
-    for calibration in choice.shared:
-        budget = profile.flags("learned", profile.by_method.get(f"shared_{calibration}_merge", ""))
-        for seed in choice.seeds:
-            learned, *taken = shared_flags(calibration, choice.sub_tasks, choice.naming(suffix, seed), plain)
-            first = experiment(f"{learned} {budget} {_seed_flags(seed)} --do_predict")
-            for flags in taken:
-                experiment(f"{flags} --do_predict", first)
-    judged = [step for step in steps.values() if choice.judged and "--do_predict" in step.command]
-    return [*steps.values(), *(_judge_step(choice, step, f"judge{plain.suffix}") for step in judged)]
+def judge_command(steps: Sequence[Step]) -> str:
+    """One command in place of several steps that judge with the same flags: one engine for all of them."""
+    return _command(Kind.JUDGE, ("--experiment_name", *(step.experiment for step in steps), *steps[0].flags))
 
 
-def _single_task_flags(choice: Choice, naming: Naming) -> list[str]:
-    """Training of each single-task adapter that a sub-task needs."""
-    profile = choice.profile
-    sets = dict.fromkeys(name for one in choice.sub_tasks for name in (one.main_set, one.auxiliary_set))
-    tones = {one.auxiliary_set for one in choice.sub_tasks if one.auxiliary.name == "tone_adjustment"}
-    return [
-        f"--experiment_name {naming.adapter(name)} --dataset {name} --stored_model_name {naming.adapter(name)} --do_train "
-        + profile.flags("single_task", profile.tone_adapter if name in tones else "")
-        for name in sets
-    ]
-
-
-def _without_overruled(words: list[str]) -> list[str]:
-    """A command without the flags that stand there again later, which count more; those that add up stay."""
-    flags: list[list[str]] = []
-    for word in words:
-        if word.startswith(("--", "@")):
-            flags.append([])
-        flags[-1].append(word)
-    names = [one[0].split("=")[0] for one in flags]
-    kept = [one for number, one in enumerate(flags) if names[number] in _ADD_UP or names[number] not in names[number + 1 :]]
-    return [word for one in kept for word in one]
-
-
-def _seed_flags(seed: int) -> str:
-    """A calibration starts from zeros: what a seed changes is the examples and their order."""
-    return f"--seed {seed} --data_seed {42 + seed}" if seed else ""
-
-
-def _budget(profile: Profile, method: Method) -> str:
-    specific = profile.by_method.get(method.like or method.name, "")
-    if method.trains or method.learns:
-        return f"{profile.flags('joint_expert' if method.trains else 'learned', specific)} {method.setting}"
-    return specific
-
-
-def _judge_step(choice: Choice, step: Step, group: str) -> Step:
-    words = shlex.split(f"--experiment_name {step.name} {choice.profile.flags('judge')}")
-    command = ("python", "llm_judge_eval.py", *words, "--workspace", choice.workspace)
-    return Step(f"judge {step.name}", command, (step.name,), group)
+def required_steps(steps: Sequence[Step]) -> dict[str, tuple[str, ...]]:
+    """By each step's name, the names of the steps that make what it needs. Raises KeyError for what none of them makes."""
+    makers = {artefact: step.name for step in steps for artefact in step.makes}
+    return {step.name: tuple(dict.fromkeys(makers[artefact] for artefact in step.needs)) for step in steps}

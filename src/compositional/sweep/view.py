@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from compositional.sweep.execution import Progress
-from compositional.sweep.steps import Step
+from compositional.sweep.steps import Kind, Step
 from compositional.sweep.worker import DONE, FAILED, RUNNING, SETTLED, SKIPPED, Event, last_line, last_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_JUDGING = ("llm_judge_eval.py",)
+_Duration = tuple[Kind, bool]  # training alone takes less than training and predicting
 _SHORTEST = 2.0  # seconds; what takes less was done already, or does not count
 
 
@@ -25,26 +25,20 @@ def seconds_to_go(steps: list[Step], states: dict[str, Event], elapsed: float) -
 
     None while nothing has ended that says so. A kind of which none has ended counts like the mean of all, the judge's not at all.
     """
-    taken: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    left: list[tuple[str, ...]] = []
+    taken: dict[_Duration, list[float]] = defaultdict(list)
+    left: list[_Duration] = []
     for step in steps:
         event = states[step.name]
         if event.state in (DONE, FAILED) and event.seconds >= _SHORTEST:
-            taken[_kind(step)].append(event.seconds)
+            taken[step.kind, step.predicts].append(event.seconds)
         elif event.state not in SETTLED:
-            left.append(_kind(step))
+            left.append((step.kind, step.predicts))
     if not taken:
         return None
     means = {kind: sum(seconds) / len(seconds) for kind, seconds in taken.items()}
     busy = sum(map(sum, taken.values()))
     usual = busy / sum(map(len, taken.values()))
-    return sum(means.get(kind, 0.0 if kind == _JUDGING else usual) for kind in left) * elapsed / busy
-
-
-def _kind(step: Step) -> tuple[str, ...]:
-    """Steps that take about as long: judging, training, learning from composed examples, and by what is predicted with."""
-    kinds = (*_JUDGING, "--do_train", "--merge_datasets", "--in_context_examples", "--multi_step_prompts", "--do_predict")
-    return tuple(word for word in kinds if word in step.command)
+    return sum(means.get(one, 0.0 if one[0] is Kind.JUDGE else usual) for one in left) * elapsed / busy
 
 
 _LINES_OF_A_FAILURE = 15
@@ -117,7 +111,7 @@ def _part_of(log: Path, step: Step) -> list[str]:
     """The last lines that a failed step wrote into its group's log."""
     lines = last_lines(log, 10**6, size=10**6)
     starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
-    own = [number for number in starts if lines[number] == f"$ {' '.join(step.command)}"]
+    own = [number for number in starts if lines[number] == f"$ {step}"]
     if not own:
         return lines[-_LINES_OF_A_FAILURE:]
     end = next((number for number in starts if number > own[-1]), len(lines))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from compositional.core.logs import log_to_screen
 from compositional.core.processes import end_with_parent, exit_code_of
 from compositional.prediction.vllm_backend import Engines
+from compositional.sweep.steps import Kind
 
 WAITING, RUNNING, DONE, FAILED, SKIPPED = "waiting", "running", "done", "failed", "skipped"
 SETTLED = (DONE, FAILED, SKIPPED)
@@ -27,6 +28,17 @@ class Event:
 
     def line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step as a worker is told of it: the value of its Kind, its words, the steps that it needs, and its whole command."""
+
+    name: str
+    kind: str
+    words: list[str]
+    needs: list[str]
+    command: str
 
 
 def read_events(path: Path) -> list[Event]:
@@ -69,32 +81,37 @@ def main(status_file: Path) -> None:
             status.write(Event(name, state, round(seconds, 1)).line())
             status.flush()
 
-        for step in json.load(sys.stdin):
-            name, start = step["name"], time.monotonic()
-            if lost.intersection(step["needs"]):
-                lost.add(name)
-                say(name, SKIPPED)
+        for job in (Job(**data) for data in json.load(sys.stdin)):
+            start = time.monotonic()
+            if lost.intersection(job.needs):
+                lost.add(job.name)
+                say(job.name, SKIPPED)
                 continue
-            say(name, RUNNING)
-            print(f"\n$ {' '.join(step['command'])}", flush=True)
-            code = _run(step["command"], engines)
+            say(job.name, RUNNING)
+            print(f"\n$ {job.command}", flush=True)
+            code = exit_code_of(partial(_run, job, engines))
             if code == 130:
                 sys.exit(code)
             if code:
-                lost.add(name)
-            say(name, FAILED if code else DONE, time.monotonic() - start)
+                lost.add(job.name)
+            say(job.name, FAILED if code else DONE, time.monotonic() - start)
 
 
-def _run(command: list[str], engines: Engines) -> int:
-    """A command's exit code. Our own Python commands run in this process, with its engines."""
-    import llm_judge_eval
-    import run_experiment
+def _run(job: Job, engines: Engines) -> None:
+    """Run a step in this process, with its engines; raises UserError for what its command reports as mistakes."""
+    kind = Kind(job.kind)
+    if kind is Kind.PREPARE:
+        from compositional.preparation.__main__ import run
 
-    ours = {"run_experiment.py": run_experiment.run, "llm_judge_eval.py": llm_judge_eval.run}
-    program, script, *words = command
-    if program == "python" and script in ours:
-        return exit_code_of(lambda: ours[script](words, engines))
-    return subprocess.run(command, check=False).returncode
+        run(job.words)
+    elif kind is Kind.JUDGE:
+        import llm_judge_eval
+
+        llm_judge_eval.run(job.words, engines)
+    else:
+        import run_experiment
+
+        run_experiment.run(job.words, engines)
 
 
 if __name__ == "__main__":

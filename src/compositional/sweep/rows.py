@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 
 from compositional.calibration import DEFAULT_NUM_EXAMPLES
 from compositional.sweep.benchmarks import SubTask, all_sub_tasks
+from compositional.sweep.steps import Kind
 
 
 @dataclass(frozen=True)
@@ -21,22 +23,24 @@ class Naming:
     def adapter(self, dataset: str) -> str:
         return f"{dataset}_lora{self.suffix}"
 
-    def experiment(self, sub_task: SubTask, method: str) -> str:
-        return f"{self.prefix}{sub_task.name}_{method}{self.suffix}"
+    def experiment(self, sub_task: SubTask, row: str) -> str:
+        return f"{self.prefix}{sub_task.name}_{row}{self.suffix}"
 
 
 @dataclass(frozen=True)
-class Method:
+class TableRow:
     """A row: its label in the table, its part of an experiment's name, and the flags that ask for it.
 
     In the flags, {main} and {auxiliary} stand for the single-task adapters, {composed} for the compositional set, {experiment} for
-    the experiment's name. `learns` is whether it learns from examples of the compositional set. A row of an ablation has the budget
-    of the method that it is `like`, its own `setting`, and belongs to a `series` of rows at a `value`.
+    the experiment's name. `kind` is what its experiments do. `learns` is whether they learn from as many composed examples as the
+    benchmark's budget says, and are repeated with each seed. A row of an ablation has the budget of the row that it is `like`, its
+    own `setting`, and belongs to a `series` of rows at a `value`.
     """
 
     label: str
     name: str
     flags: str
+    kind: Kind = Kind.MERGE
     learns: bool = False
     like: str = ""
     setting: str = ""
@@ -46,60 +50,76 @@ class Method:
     @property
     def trains(self) -> bool:
         """Whether it trains an adapter on the compositional set."""
-        return "--do_train" in self.flags
+        return self.kind is Kind.TRAIN
+
+    def adapters(self, sub_task: SubTask, naming: Naming) -> list[str]:
+        """The single-task adapters that its flags name."""
+        names = {"main": naming.adapter(sub_task.main_set), "auxiliary": naming.adapter(sub_task.auxiliary_set)}
+        named = {field for _, field, _, _ in Formatter().parse(self.flags)}
+        return [name for role, name in names.items() if role in named]
 
 
 _MERGED = "--lora_merge_modules {main} {auxiliary}"
 _LEARNED = f"{_MERGED} --merge_datasets {{composed}}"
 
 
-def _merge(label: str, strategy: str, name: str = "") -> Method:
-    return Method(label, f"{name or strategy}_merge", f"--lora_merge_strategy {strategy} {_MERGED}")
+def _merge(label: str, strategy: str, name: str = "") -> TableRow:
+    return TableRow(label, f"{name or strategy}_merge", f"--lora_merge_strategy {strategy} {_MERGED}")
 
 
-PAPER_METHODS = (
-    Method("Zero-shot", "zero_shot", "--zero_shot --stored_model_name {main}"),
-    Method("Main-task LoRA", "main_lora", "--stored_model_name {main}"),
-    Method("Auxiliary-task LoRA", "auxiliary_lora", "--auxiliary_lora --secondary_stored_model_name {auxiliary}"),
-    Method("In-context learning", "in_context", "--zero_shot --stored_model_name {main} --in_context_examples 3"),
+PAPER_ROWS = (
+    TableRow("Zero-shot", "zero_shot", "--zero_shot --stored_model_name {main}", Kind.PREDICT),
+    TableRow("Main-task LoRA", "main_lora", "--stored_model_name {main}", Kind.PREDICT),
+    TableRow("Auxiliary-task LoRA", "auxiliary_lora", "--auxiliary_lora --secondary_stored_model_name {auxiliary}", Kind.PREDICT),
+    TableRow(
+        "In-context learning", "in_context", "--zero_shot --stored_model_name {main} --in_context_examples 3", Kind.IN_CONTEXT
+    ),
     _merge("Linear merge", "peft_linear", "linear"),
     _merge("Concat merge", "peft_cat", "concat"),
     _merge("TIES merge", "peft_ties", "ties"),
     _merge("DARE merge", "peft_dare_linear", "dare"),
     _merge("Slerp merge", "slerp"),
-    Method("LoraHub merge", "lorahub_merge", f"--lora_merge_strategy lorahub {_LEARNED}"),
-    Method("LM-Cocktail merge", "lm_cocktail_merge", f"--lora_merge_strategy lm_cocktail {_LEARNED}"),
-    Method("DAM/ZipLoRA merge", "dam_merge", f"--lora_merge_strategy dam {_LEARNED}", learns=True),
-    Method(
+    TableRow("LoraHub merge", "lorahub_merge", f"--lora_merge_strategy lorahub {_LEARNED}", Kind.LEARN),
+    TableRow("LM-Cocktail merge", "lm_cocktail_merge", f"--lora_merge_strategy lm_cocktail {_LEARNED}", Kind.LEARN),
+    TableRow("DAM/ZipLoRA merge", "dam_merge", f"--lora_merge_strategy dam {_LEARNED}", Kind.LEARN, learns=True),
+    TableRow(
         "Multi-step LoRA usage",
         "multi_step",
         "--stored_model_name {main} --secondary_stored_model_name {auxiliary} --multi_step_prompts --prompt_style empty",
+        Kind.MULTI_STEP,
     ),
-    Method("Joint-expert LoRA", "joint_expert_lora", "--stored_model_name {experiment} --multi_task_train_targets --do_train"),
-    Method(
+    TableRow(
+        "Joint-expert LoRA",
+        "joint_expert_lora",
+        "--stored_model_name {experiment} --multi_task_train_targets --do_train",
+        Kind.TRAIN,
+    ),
+    TableRow(
         "Learnable Calibration",
         "learnable_calibration_merge",
         f"--for_each_component --lora_merge_strategy learnable_calibration {_LEARNED}",
+        Kind.LEARN,
         learns=True,
     ),
-    Method(
+    TableRow(
         "Learnable Calibration++",
         "learnable_calibration_pp_merge",
         f"--for_each_component --lora_merge_strategy learnable_calibration_pp {_LEARNED}",
+        Kind.LEARN,
         learns=True,
     ),
 )
-OWN_METHODS = (
+OWN_ROWS = (
     _merge("exact mean", "linear", "exact_linear"),
-    Method("exact sum", "exact_sum_merge", f"--lora_merge_strategy linear {_MERGED} --lora_merge_weights 1 1"),
+    TableRow("exact sum", "exact_sum_merge", f"--lora_merge_strategy linear {_MERGED} --lora_merge_weights 1 1"),
     _merge("exact TIES", "ties", "exact_ties"),
     _merge("exact DARE", "dare", "exact_dare"),
     _merge("KnOTS", "knots"),
-    Method("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {_MERGED} --lora_merge_weights 1 1"),
+    TableRow("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {_MERGED} --lora_merge_weights 1 1"),
 )
 
 
-def strategy_row(strategy: str) -> Method:
+def strategy_row(strategy: str) -> TableRow:
     """The row of a merge strategy of `merging/`, or of a file with one. Raises UserError when it is none.
 
     It has the budget and the seeds of what learns from composed examples if it doesn't say how many it wants.
@@ -110,7 +130,13 @@ def strategy_row(strategy: str) -> Method:
     stem = Path(strategy).stem
     asked = str(Path(strategy).resolve()) if strategy.endswith(".py") else strategy
     flags = f"--lora_merge_strategy {shlex.quote(asked)} {_LEARNED if found.learns else _MERGED}"
-    return Method(stem, f"merge_by_{stem}", flags, learns=found.num_examples == DEFAULT_NUM_EXAMPLES)
+    return TableRow(
+        stem,
+        f"merge_by_{stem}",
+        flags,
+        Kind.LEARN if found.learns else Kind.MERGE,
+        learns=found.num_examples == DEFAULT_NUM_EXAMPLES,
+    )
 
 
 SHARED = {
@@ -119,11 +145,11 @@ SHARED = {
 }
 
 
-def method_flags(method: Method, sub_task: SubTask, naming: Naming, adapters: Naming | None = None) -> str:
+def row_flags(row: TableRow, sub_task: SubTask, naming: Naming, adapters: Naming | None = None) -> str:
     """The flags of one experiment, but for budgets and what is to be predicted; `adapters` as in `shared_flags`."""
-    experiment = naming.experiment(sub_task, method.name)
+    experiment = naming.experiment(sub_task, row.name)
     stored_as = adapters or naming
-    asked = method.flags.format(
+    asked = row.flags.format(
         main=stored_as.adapter(sub_task.main_set),
         auxiliary=stored_as.adapter(sub_task.auxiliary_set),
         composed=sub_task.composed_set,
@@ -161,5 +187,5 @@ def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming,
 
 
 def shared_names() -> dict[str, str]:
-    """The shared calibrations' method by the name of their row."""
+    """The kinds of shared calibrations by the names of their rows."""
     return {f"shared_{calibration}_merge": calibration for calibration in SHARED.values()}

@@ -1,0 +1,146 @@
+"""The graph behind a table: its steps, what each needs, and which of them run in one process."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from compositional.experiment.arguments import Arguments
+from compositional.sweep.benchmarks import Profile, SubTask
+from compositional.sweep.rows import Naming, TableRow, row_flags, shared_flags, shared_name
+from compositional.sweep.selection import Choice, seeds_of
+from compositional.sweep.steps import Artefact, Contents, Kind, Step
+
+_ADD_UP = {f"--{field.name}" for field in fields(Arguments) if field.metadata["repeatable"]}
+
+
+def make_steps(choice: Choice) -> list[Step]:
+    """All steps, each after those that it needs."""
+    steps = [] if choice.profile.benchmark == "pocket" else [_preparation(choice)]
+    for suffix, model in choice.models.items():
+        graph = _ModelGraph(choice, suffix, model)
+        experiments = [*graph.single_task_trainings(), *graph.table_rows(), *graph.shared_calibrations()]
+        judged = [step for step in experiments if choice.judged and step.predicts]
+        steps += [*experiments, *(_judging(choice, step, f"judge{graph.plain.suffix}") for step in judged)]
+    return steps
+
+
+def _preparation(choice: Choice) -> Step:
+    """Preparing the paper's sets; Pocket's are made as they are read."""
+    sets = list(dict.fromkeys(name for one in choice.sub_tasks for name in _sets(one)))
+    words = ("--workspace", choice.workspace, *shlex.split(choice.profile.flags("data")), "--only", *sets)
+    return Step(Kind.PREPARE, "", words, "data", makes=tuple(Artefact(Contents.DATA_SET, name) for name in sets))
+
+
+def _sets(sub_task: SubTask) -> tuple[str, ...]:
+    return (sub_task.main_set, sub_task.auxiliary_set, sub_task.composed_set)
+
+
+def _judging(choice: Choice, step: Step, group: str) -> Step:
+    flags = (*shlex.split(choice.profile.flags("judge")), "--workspace", choice.workspace)
+    needs, makes = Artefact(Contents.PREDICTIONS, step.experiment), Artefact(Contents.VERDICTS, step.experiment)
+    return Step(Kind.JUDGE, step.experiment, flags, group, (needs,), (makes,))
+
+
+@dataclass(frozen=True)
+class _ModelGraph:
+    """The experiments with one base model, whose names end with `suffix`."""
+
+    choice: Choice
+    suffix: str
+    model: str | None
+
+    @property
+    def plain(self) -> Naming:
+        """Names without a seed: those of single-task adapters."""
+        return self.choice.naming(self.suffix)
+
+    def single_task_trainings(self) -> list[Step]:
+        """Training of each single-task adapter that a sub-task needs."""
+        profile, steps = self.choice.profile, []
+        sets = dict.fromkeys(name for one in self.choice.sub_tasks for name in (one.main_set, one.auxiliary_set))
+        tones = {one.auxiliary_set for one in self.choice.sub_tasks if one.auxiliary.name == "tone_adjustment"}
+        for name in sets:
+            adapter = self.plain.adapter(name)
+            budget = profile.flags("single_task", profile.tone_adapter if name in tones else "")
+            flags = f"--experiment_name {adapter} --dataset {name} --stored_model_name {adapter} --do_train {budget}"
+            steps.append(self._experiment(Kind.TRAIN, adapter, flags, [name], predicts=False))
+        return steps
+
+    def table_rows(self) -> list[Step]:
+        """Every row of one sub-task after the other."""
+        steps = []
+        for one in self.choice.sub_tasks:
+            for row in self.choice.rows:
+                for seed in seeds_of(row, self.choice):
+                    naming = self.choice.naming(self.suffix, seed)
+                    flags = f"{row_flags(row, one, naming, self.plain)} {_budget(self.choice.profile, row)} {_seed_flags(seed)}"
+                    in_one_process = self.choice.profile.one_process or not (row.trains or row.learns)
+                    name, adapters = naming.experiment(one, row.name), row.adapters(one, self.plain)
+                    group = f"{one.name}{naming.suffix}" if in_one_process else name
+                    steps.append(self._experiment(row.kind, name, flags, _sets(one), adapters, group))
+        return steps
+
+    def shared_calibrations(self) -> list[Step]:
+        """For each shared calibration and seed, the experiment that learns it, and those that take it over, in its process."""
+        profile, steps = self.choice.profile, []
+        sub_tasks = self.choice.sub_tasks
+        for calibration in self.choice.shared:
+            budget = profile.flags("learned", profile.by_row.get(f"shared_{calibration}_merge", ""))
+            for seed in self.choice.seeds:
+                naming = self.choice.naming(self.suffix, seed)
+                learned, *taken = shared_flags(calibration, sub_tasks, naming, self.plain)
+                first, *others = (naming.experiment(one, shared_name(calibration, sub_tasks)) for one in sub_tasks)
+                pairs = [[self.plain.adapter(one.main_set), self.plain.adapter(one.auxiliary_set)] for one in sub_tasks]
+                sets = [name for one in sub_tasks for name in _sets(one)]
+                adapters = [adapter for pair in pairs for adapter in pair]
+                steps.append(self._experiment(Kind.LEARN, first, f"{learned} {budget} {_seed_flags(seed)}", sets, adapters))
+                for one, name, flags, pair in zip(sub_tasks[1:], others, taken, pairs[1:], strict=True):
+                    steps.append(self._experiment(Kind.MERGE, name, flags, _sets(one), [*pair, first], first))
+        return steps
+
+    def _experiment(
+        self,
+        kind: Kind,
+        name: str,
+        flags: str,
+        sets: Iterable[str],
+        adapters: Iterable[str] = (),
+        group: str = "",
+        predicts: bool = True,
+    ) -> Step:
+        """An experiment that reads `sets` and stored `adapters`."""
+        profile = self.choice.profile
+        model = f"--model_name_or_path {shlex.quote(self.model)}" if self.model and kind is Kind.TRAIN else ""
+        asked = f"{profile.common} {model} {flags} {'--do_predict' if predicts else ''} {profile.last}"
+        words = (*_without_overruled(shlex.split(asked)), "--workspace", self.choice.workspace)
+        prepared = [] if profile.benchmark == "pocket" else list(dict.fromkeys(sets))
+        needs = [Artefact(Contents.DATA_SET, one) for one in prepared]
+        needs += [Artefact(Contents.ADAPTER, one) for one in dict.fromkeys(adapters)]
+        contents = [Contents.ADAPTER] * kind.stores_adapter + [Contents.PREDICTIONS] * predicts
+        return Step(kind, name, words, group or name, tuple(needs), tuple(Artefact(one, name) for one in contents))
+
+
+def _without_overruled(words: list[str]) -> list[str]:
+    """A command without the flags that stand there again later, which count more; those that add up stay."""
+    flags: list[list[str]] = []
+    for word in words:
+        if word.startswith(("--", "@")):
+            flags.append([])
+        flags[-1].append(word)
+    names = [one[0].split("=")[0] for one in flags]
+    kept = [one for number, one in enumerate(flags) if names[number] in _ADD_UP or names[number] not in names[number + 1 :]]
+    return [word for one in kept for word in one]
+
+
+def _seed_flags(seed: int) -> str:
+    """A calibration starts from zeros: what a seed changes is the examples and their order."""
+    return f"--seed {seed} --data_seed {42 + seed}" if seed else ""
+
+
+def _budget(profile: Profile, row: TableRow) -> str:
+    specific = profile.by_row.get(row.like or row.name, "")
+    if row.trains or row.learns:
+        return f"{profile.flags('joint_expert' if row.trains else 'learned', specific)} {row.setting}"
+    return specific
