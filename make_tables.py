@@ -14,8 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 from compositional.core.files import write_text
 from compositional.core.logs import log_to_screen
 from compositional.core.processes import exit_code_of
-from compositional.report.arguments import parse_table_arguments
-from compositional.report.plan import make_table_plan
+from compositional.report.plan import make_table_plan, parse_table_arguments
 
 logger = logging.getLogger(__name__)
 

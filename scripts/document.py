@@ -15,8 +15,8 @@ from compositional.judge.question import judge_prompt
 from compositional.merging import strategies
 from compositional.preparation.plan import PreparationArguments
 from compositional.preparation.quality import FINDINGS
-from compositional.report.arguments import TableArguments
 from compositional.report.formats import MISSING
+from compositional.report.plan import TableArguments
 from compositional.sweep.arguments import MAIN, TABLES, SweepArguments
 from compositional.tasks import find_task
 

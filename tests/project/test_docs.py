@@ -12,7 +12,7 @@ from compositional.core.errors import Mistakes
 from compositional.experiment.arguments import parse_arguments
 from compositional.judge.plan import parse_judge_arguments
 from compositional.preparation.plan import make_preparation_plan, parse_preparation_arguments
-from compositional.report.arguments import parse_table_arguments
+from compositional.report.plan import parse_table_arguments
 from compositional.sweep.arguments import parse_sweep_arguments
 from compositional.sweep.selection import choose
 from scripts.document import DOCS, PAGES, README, RESULTS, page_with_parts
@@ -48,7 +48,9 @@ def test_every_command_of_the_preparation_can_be_planned(page):
 
 @pytest.mark.parametrize("page", [README, DOCS / "judge.md"], ids=lambda page: page.name)
 def test_every_command_of_the_judge_has_known_flags_only(page):
-    commands = re.findall(r"^(?:CUDA_VISIBLE_DEVICES=\d )?python llm_judge_eval\.py (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
+    commands = re.findall(
+        r"^(?:CUDA_VISIBLE_DEVICES=\d )?python llm_judge_eval\.py (.+)$", page.read_text(encoding="utf-8"), flags=re.M
+    )
     assert commands
     for command in commands:
         arguments, mistakes = parse_judge_arguments(shlex.split(command))

@@ -12,6 +12,7 @@ import numpy as np
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, read_json_lines
 from compositional.core.workspace import Workspace
+from compositional.experiment.arguments import budget_flags
 from compositional.report.plan import TablePlan
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.selection import Cell
@@ -97,13 +98,6 @@ def _verdicts(cell: Cell, workspace: Workspace, stage: str, judge: str, ids: lis
     return values if np.isfinite(values).any() else None
 
 
-_BUDGET = (
-    *("num_examples_merge", "calibration_epochs", "calibration_learning_rate", "calibration_rank", "calibration_layer_groups"),
-    *("max_train_examples", "num_train_epochs", "learning_rate", "batch_size", "gradient_accumulation_steps", "trainer"),
-    *("lora_rank", "lora_alpha", "lora_merge_options", "max_new_tokens", "prediction_dtype"),
-)
-
-
 def differing_settings(outcomes: list[Outcome], ablation: Ablation | None) -> list[str]:
     """A line per setting that differs in a row, or in an ablation's series, though the table does not vary it."""
     series = {row.label: row.series for row in ablation.rows} if ablation else {}
@@ -113,7 +107,7 @@ def differing_settings(outcomes: list[Outcome], ablation: Ablation | None) -> li
         arguments = one.results.get("arguments", {})
         if arguments.get("stored_calibration"):
             continue  # what it took over was learned with another experiment's settings
-        for name in _BUDGET:
+        for name in budget_flags():
             if name in arguments and f"--{name}" not in varied:
                 group = series.get(one.cell.label) or one.cell.label
                 found.setdefault((group, name), {})[json.dumps(arguments[name])] = None

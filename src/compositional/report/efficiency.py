@@ -18,7 +18,7 @@ from pathlib import Path
 from compositional.adapters.peft_folder import CALIBRATION_FILE
 from compositional.calibration import LC, LC_PLUS_PLUS, CalibrationSpec
 from compositional.core.errors import UserError
-from compositional.core.flags import build_parser, flag, parse
+from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
 from compositional.core.hub import use_cache_without_network
 from compositional.core.processes import exit_code_of
 from compositional.core.tables import aligned
@@ -37,8 +37,8 @@ class EfficiencyArguments:
 
     model_name_or_path: list[str] = flag((), "what", "models: hub ids, folders or 'pocket'; default: the paper's three, by shape")
     adapter: list[str] = flag((), "what", "folders of stored adapters and calibrations, measured as they are")
-    lora_rank: int = flag(32, "what", "rank of the joint-expert LoRA", "arith")
-    calibration_rank: int = flag(4, "what", "rank of LC++", "arith")
+    lora_rank: int = flag(32, "what", "rank of the joint-expert LoRA", "arith", range=COUNT)
+    calibration_rank: int = flag(4, "what", "rank of LC++", "arith", range=COUNT)
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,7 @@ def run(argv: list[str]) -> str:
         EfficiencyArguments, "python -m compositional.report.efficiency", "Parameters and storage of each method, from files."
     )
     arguments, mistakes = parse(parser, EfficiencyArguments, argv)
-    ranks = {"lora_rank": arguments.lora_rank, "calibration_rank": arguments.calibration_rank}
-    mistakes += [f"--{name} {rank}: must be at least 1" for name, rank in ranks.items() if rank < 1]
+    mistakes += wrong_values(arguments)
     if mistakes:
         raise UserError(*mistakes)
     if arguments.adapter:

@@ -1,4 +1,4 @@
-"""What one table will be made of: every check that needs no results, all mistakes reported together."""
+"""The flags of `make_tables.py`, and what one table will be made of, checked before any result is read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compositional.core.errors import Mistakes, UserError, nearest
+from compositional.core.flags import COUNT, NOT_NEGATIVE, build_parser, flag, parse, wrong_values
 from compositional.core.workspace import Workspace
-from compositional.report.arguments import TableArguments
+from compositional.sweep.arguments import Selection
 from compositional.sweep.selection import Cell, Choice, cells, choose
+
+
+@dataclass
+class TableArguments(Selection):
+    """Which experiments' results are put together, and where the table goes."""
+
+    stage: str = flag("test", "table", "split whose results are shown", choices=("valid", "test"))
+    judge: str | None = flag(None, "table", "the judge's name in judge_<name>.json; default: pocket, or the default judge's")
+    reference: str | None = flag(
+        None,
+        "table",
+        "row that the others are compared with by the paired bootstrap; default: LC++, in an ablation with its usual setting",
+    )
+    bootstrap_resamples: int = flag(1000, "table", "bootstrap resamples behind intervals and comparisons", range=COUNT)
+    bootstrap_seed: int = flag(0, "table", "seed of the resampling", range=NOT_NEGATIVE)
+    examples: int = flag(50, "table", "examples of each sub-task on the HTML page", range=COUNT)
+    folder: str | None = flag(None, "table", "where the table is written; default: output/tables in the workspace")
+
+
+def parse_table_arguments(argv: list[str]) -> tuple[TableArguments, list[str]]:
+    """Parse a command line of `make_tables.py`; see `flags.parse`."""
+    description = "Put the results of a sweep's experiments together: Markdown, LaTeX, CSV and an HTML page."
+    return parse(build_parser(TableArguments, "make_tables.py", description), TableArguments, argv)
 
 
 @dataclass(frozen=True)
@@ -23,10 +47,12 @@ class TablePlan:
 
     @property
     def workspace(self) -> Workspace:
+        """The folder that holds the experiments' results."""
         return Workspace(Path(self.arguments.workspace))
 
     @property
     def title(self) -> str:
+        """What it is a table of."""
         return self.choice.ablation.title if self.choice.ablation else "Compositional tasks, all methods"
 
     @property
@@ -36,6 +62,7 @@ class TablePlan:
 
     @property
     def judge(self) -> str:
+        """The name of the judge whose verdicts it shows."""
         return self.arguments.judge or self.choice.judge_name
 
     @property
@@ -48,9 +75,7 @@ def make_table_plan(arguments: TableArguments, found_while_parsing: Sequence[str
     """Check a command; raises UserError with one line per mistake."""
     mistakes = Mistakes(found_while_parsing)
     choice = choose(arguments, mistakes)
-    for name in ("bootstrap_resamples", "examples"):
-        mistakes.when(getattr(arguments, name) < 1, f"--{name} {getattr(arguments, name)}: must be at least 1")
-    mistakes.when(arguments.bootstrap_seed < 0, f"--bootstrap_seed {arguments.bootstrap_seed}: must be at least 0")
+    mistakes += wrong_values(arguments)
     folder = Path(arguments.folder) if arguments.folder else Path(arguments.workspace) / "output" / "tables"
     mistakes.when(folder.exists() and not folder.is_dir(), f"--folder {folder}: not a folder")
     if mistakes:

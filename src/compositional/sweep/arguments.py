@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compositional.core.flags import build_parser, flag, parse
+from compositional.core.flags import COUNT, build_parser, flag, parse
 from compositional.paper import LANGUAGES, TONES
 
 MAIN = "main"
@@ -63,10 +63,10 @@ class SweepArguments(Selection):
     )
     address: str | None = flag(None, "running", "a Ray cluster's address; default: this machine. Its machines share the workspace")
     cpus_per_task: int | None = flag(
-        None, "running", "processor cores of each task where there is no GPU; default: all of a machine's"
+        None, "running", "processor cores of each task where there is no GPU; default: all of a machine's", range=COUNT
     )
-    gpus_per_task: int = flag(1, "running", "GPUs of each task, where there are any")
-    gpus_per_judge: int = flag(1, "running", "GPUs of the judge, where there are any")
+    gpus_per_task: int = flag(1, "running", "GPUs of each task, where there are any", range=COUNT)
+    gpus_per_judge: int = flag(1, "running", "GPUs of the judge, where there are any", range=COUNT)
 
 
 def parse_sweep_arguments(argv: list[str]) -> tuple[SweepArguments, list[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compositional.core.errors import Mistakes, UserError
-from compositional.core.flags import default_of
+from compositional.core.flags import default_of, wrong_values
 from compositional.experiment.arguments import parse_arguments
 from compositional.judge.plan import parse_judge_arguments
 from compositional.preparation.plan import parse_preparation_arguments
@@ -49,9 +49,7 @@ def make_sweep_plan(arguments: SweepArguments, found_while_parsing: list[str]) -
     """Check a command; raises UserError with one line per mistake."""
     mistakes = Mistakes(found_while_parsing)
     choice = choose(arguments, mistakes)
-    for name in ("gpus_per_task", "gpus_per_judge", "cpus_per_task"):
-        value = getattr(arguments, name)
-        mistakes.when(value is not None and value < 1, f"--{name} {value}: must be at least 1")
+    mistakes += wrong_values(arguments)
     check_quoted_flags(arguments, choice, mistakes)
     folder = Path(arguments.workspace)
     mistakes.when(folder.exists() and not folder.is_dir(), f"--workspace {folder}: not a folder")
