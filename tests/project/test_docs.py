@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from dataclasses import replace
@@ -15,9 +16,17 @@ from compositional.preparation.plan import make_preparation_plan, parse_preparat
 from compositional.report.plan import parse_table_arguments
 from compositional.sweep.arguments import parse_sweep_arguments
 from compositional.sweep.selection import choose
+from helpers.checkout import PROJECT
+from helpers.paper_commands import COMMANDS
+from helpers.recipes import files_of_recipes
 from scripts.document import DOCS, PAGES, README, RESULTS, page_with_parts
 
 PAGE = DOCS / "fidelity.md"
+GUIDES = (PROJECT / "ARCHITECTURE.md", PROJECT / "CONTRIBUTING.md")
+# Where the guides name files from.
+PLACES = (PROJECT, PROJECT / "src" / "compositional")
+# docs/results/pocket has tables alone, as make_tables.py writes them.
+WRITTEN_BY_HAND = sorted([*PROJECT.glob("*.md"), *DOCS.glob("*.md"), *RESULTS.glob("*.md")])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -26,7 +35,8 @@ def test_what_the_pages_list_of_the_code_is_up_to_date(page):
 
 
 def test_every_command_in_the_pages_has_known_flags_only():
-    text = "".join(page.read_text(encoding="utf-8").replace("\\\n", " ") for page in (README, DOCS / "adding_a_method.md"))
+    pages = (README, DOCS / "adding_a_method.md")
+    text = "".join(page.read_text(encoding="utf-8").replace("\\\n", " ") for page in pages)
     commands = re.findall(r"^(?:CUDA_VISIBLE_DEVICES=\d )?python run_experiment\.py (.+)$", text, flags=re.M)
     assert len(commands) >= 6
     for command in commands:
@@ -91,3 +101,46 @@ def test_calibration_learning_rates_in_the_docs_are_the_defaults():
 
     assert DEFAULT_LEARNING_RATES == {LC: 1e-2, LC_PLUS_PLUS: 1e-3}
     assert "learning rates 1e-2 (LC) and 1e-3 (LC++)" in PAGE.read_text(encoding="utf-8")
+
+
+# ---- what pages look like, and what they name
+
+
+def test_the_readme_is_short_and_has_the_papers_commands_letter_by_letter():
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if line in COMMANDS] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=lambda page: page.name)
+def test_lines_of_prose_are_at_most_120_characters(page):
+    text = re.sub(r"<!-- (\w+): written by `make docs` -->.*?<!-- end of \1 -->", "", page.read_text("utf-8"), flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
+@pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_paths_modules_and_targets_that_the_guides_name_exist(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    named = set(re.findall(r"`([^`\n]+)`", text)) - files_of_recipes().keys()
+    paths = {one for one in named if re.fullmatch(r"[\w.-]+(/[\w.-]+)*/?", one) and re.search(r"/|\.(py|md|toml|sh|yml)$", one)}
+    assert len(paths) >= 20
+    assert sorted(one for one in paths if not any((place / one).exists() for place in PLACES)) == []
+    modules = {one for one in named if re.fullmatch(r"compositional(\.\w+)+", one)}
+    assert sorted(one for one in modules if not _is_importable(one)) == []
+    targets = {one.split()[1] for one in named if re.fullmatch(r"make [\w-]+", one)}
+    assert sorted(targets - set(re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))) == []
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return False
+    return True

@@ -13,7 +13,8 @@ import pytest
 
 from compositional.core.workspace import Workspace
 from compositional.data import read_saved
-from helpers.checkout import PROJECT, copy_checkout
+from helpers.checkout import copy_checkout
+from helpers.recipes import files_of_recipes
 
 # Tests that run over whatever strategies, sets, tasks and text models there are; by file, and some by name.
 CONTRACTS = {
@@ -39,12 +40,6 @@ CONTRACTS = {
     ),
     "test_text_models": ("test_a_text_model_is_found_by_its_name_for_the_tasks_it_does",),
 }
-
-
-def files_of_recipes() -> dict[str, str]:
-    """The files of CONTRIBUTING.md's recipes, by their paths in the project."""
-    page = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    return dict(re.findall(r"^`(src/\S+\.py)`:\n\n```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
