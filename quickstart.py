@@ -24,7 +24,7 @@ from compositional.core.logs import log_to_screen
 from compositional.core.processes import exit_code_of
 from compositional.core.workspace import Workspace
 from compositional.prediction.vllm_backend import Engines
-from compositional.report.formats import Row, markdown_table
+from compositional.report.formats import ComparedExperiment, markdown_table
 from compositional.sweep.benchmarks import POCKET, all_sub_tasks
 from compositional.sweep.graph import make_steps
 from compositional.sweep.rows import PAPER_ROWS
@@ -68,7 +68,7 @@ def run(argv: list[str]) -> None:
     print(f"\npython llm_judge_eval.py {judge}", flush=True)
     judgements = llm_judge_eval.run(shlex.split(judge))
     workspace = Workspace(Path("."))
-    rows = [Row(label, read_json(workspace.results(name)), judgements[name]) for label, name in experiments.items()]
+    rows = [ComparedExperiment(label, read_json(workspace.results(name)), judgements[name]) for label, name in experiments.items()]
     table = markdown_table(rows)
     path = workspace.root / "output" / "quickstart.md"
     write_text(path, table)

@@ -13,7 +13,7 @@ import pytest
 from compositional.core.files import hash_of_files, read_json
 from compositional.data import Locations, all_datasets
 from compositional.pocket.sentences import render_all
-from compositional.report.formats import Row, markdown_table
+from compositional.report.formats import ComparedExperiment, markdown_table
 from compositional.scoring.bootstrap import bootstrap_interval
 from helpers.judging import (
     NOT_POCKETS,
@@ -246,16 +246,16 @@ def judgement(yes: dict[str, float] | None, kind: str = "rule") -> dict[str, Any
 
 def test_a_table_has_the_judges_column_and_a_dash_where_there_is_no_verdict():
     rows = [
-        Row("asked", results(0.5), judgement({"mean": 0.6, "low": 0.2, "high": 1.0})),
-        Row("never", results(0.75), judgement({"mean": 0.0, "low": 0.0, "high": 0.0})),
-        Row("silent", results(0.5), judgement(None)),
-        Row("other", results(0.5)),
+        ComparedExperiment("asked", results(0.5), judgement({"mean": 0.6, "low": 0.2, "high": 1.0})),
+        ComparedExperiment("never", results(0.75), judgement({"mean": 0.0, "low": 0.0, "high": 0.0})),
+        ComparedExperiment("silent", results(0.5), judgement(None)),
+        ComparedExperiment("other", results(0.5)),
     ]
     assert markdown_table(rows) == TABLE
 
 
 def test_a_table_without_judgements_has_no_judges_column():
-    lines = markdown_table([Row("One", results(0.5)), Row("Two", results(0.5), None)]).splitlines()
+    lines = markdown_table([ComparedExperiment("One", results(0.5)), ComparedExperiment("Two", results(0.5), None)]).splitlines()
     assert "LLM-J" not in lines[0]
     assert {line.count("|") for line in lines} == {8}
     assert "—" not in "".join(lines)
@@ -263,7 +263,10 @@ def test_a_table_without_judgements_has_no_judges_column():
 
 def test_a_table_names_all_kinds_of_judges():
     share = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    rows = [Row("a", results(0.5), judgement(share, "vllm")), Row("b", results(0.5), judgement(share, "rule"))]
+    rows = [
+        ComparedExperiment("a", results(0.5), judgement(share, "vllm")),
+        ComparedExperiment("b", results(0.5), judgement(share, "rule")),
+    ]
     assert "| LLM-J (rule, vllm) % [95 %] |" in markdown_table(rows)
 
 
@@ -271,7 +274,7 @@ def test_a_table_shows_the_record_of_the_real_command(workspace, judge):
     store_predictions(workspace, "e", SIX)
     store_predictions(workspace, "none", [("a", "b")])
     records = judge(f"{RULE}--experiment_name e none")
-    lines = markdown_table([Row(name, results(0.5), record) for name, record in records.items()]).splitlines()
+    lines = markdown_table([ComparedExperiment(name, results(0.5), record) for name, record in records.items()]).splitlines()
     assert [line.split("|")[3].strip() for line in lines] == [
         "LLM-J (rule) % [95 %]",
         lines[1].split("|")[3],

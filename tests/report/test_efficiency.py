@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from compositional.core.errors import UserError
+from compositional.core.errors import Mistakes, UserError
+from compositional.paper import PAPER_MODELS
+from compositional.preparation.plan import PAPERS_LENGTH_MODELS
 from compositional.report.efficiency import run
+from compositional.sweep.arguments import Selection
+from compositional.sweep.selection import choose
 from helpers.planning import store
 
 
@@ -59,3 +63,9 @@ def test_a_mistake_is_one_line(tmp_path):
             run(words)
         assert len(caught.value.mistakes) == 1
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_the_papers_models_are_the_same_in_tables_sweeps_and_preparation():
+    names = [model.suffix for model in PAPER_MODELS]
+    assert choose(Selection(models=names), Mistakes()).models == {model.suffix: model.hub_id for model in PAPER_MODELS}
+    assert tuple(model.hub_id for model in PAPER_MODELS) == PAPERS_LENGTH_MODELS

@@ -24,6 +24,22 @@ def random_strata(seed: int, shift: float = 0.0, seeds: int = 1) -> dict[str, np
     return {name: generator.random((seeds, size)) + shift for name, size in (("a", 40), ("b", 160))}
 
 
+def test_the_bootstrap_by_value():
+    """Tables that were made earlier stay the same, to the digit."""
+    strata = {"a": np.array([[0.1, 0.9, 0.4, 0.2]]), "b": np.array([[1.0, 0.0, np.nan], [0.5, 0.25, 1.0]])}
+    resampler = Resampler(200, 3)
+    interval = resampler.interval(strata)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx(
+        (0.4708333333333333, 0.1853125, 0.7619791666666663), rel=1e-12
+    )
+    assert resampler.p_value(strata, {name: 0.5 * values for name, values in strata.items()}) == pytest.approx(14 / 201)
+
+
+def test_the_interval_over_examples_is_that_of_a_stratum_with_one_seed():
+    values = list(random_strata(0)["b"][0])
+    assert bootstrap_interval(values, 300, 7) == Resampler(300, 7).interval({"examples": np.array([values])})
+
+
 def test_a_mean_gives_each_sub_task_the_same_weight_and_each_seed_of_it():
     strata = {"a": np.array([[1.0, 0.0], [0.0, 0.0]]), "b": np.array([[1.0] * 6])}
     assert statistic(strata) == pytest.approx((0.25 + 1) / 2)

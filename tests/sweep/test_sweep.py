@@ -7,14 +7,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import quickstart
 import run_sweep
+from compositional.core.errors import UserError
+from compositional.sweep import project
 from compositional.sweep.arguments import parse_sweep_arguments
 from compositional.sweep.plan import make_sweep_plan
 from compositional.sweep.scripts import Resources, shell_script, slurm_script, waves
 from compositional.sweep.steps import Artefact, Contents, Kind, Step, required_steps
+from compositional.tasks import Task, all_tasks
 from helpers import PROJECT
 from helpers.planning import heavy_imports_of, plan_of
 from helpers.sweeps import ONE_SUB_TASK, mistakes_in, steps_of
@@ -50,6 +55,63 @@ def test_an_experiment_needs_only_the_adapters_that_it_names():
     assert needs["pocket_sum_tr_es_linear_merge"] == ("pocket_dialogs_lora", "pocket_sentences_es_lora")
     assert needs["pocket_sum_tr_es_joint_expert_lora"] == ()
     assert needs["judge pocket_sum_tr_es_main_lora"] == ("pocket_sum_tr_es_main_lora",)
+
+
+def test_a_step_needs_what_its_row_names_whatever_an_experiment_is_called():
+    """A sub-task, a model or a strategy may be called like an adapter, a flag's value or another experiment."""
+    steps = {step.name: step for step in steps_of("--models dialogsum_lora --sub_tasks sum_tr_es sum_tr_fr --methods paper")}
+    main = "dialogsum_lora_dialogsum_lora"
+    stored = {name: {one.name for one in step.needs if one.contents is Contents.ADAPTER} for name, step in steps.items()}
+    assert stored["sum_tr_es_main_lora_dialogsum_lora"] == {main}
+    assert stored["sum_tr_es_linear_merge_dialogsum_lora"] == {main, "tedtalks_es_lora_dialogsum_lora"}
+    assert stored["sum_tr_es_joint_expert_lora_dialogsum_lora"] == stored[main] == set()
+    first = "sum_tr_es_shared_by_2_learnable_calibration_merge_dialogsum_lora"
+    assert stored[first.replace("_es_", "_fr_")] == {main, "tedtalks_fr_lora_dialogsum_lora", first}
+
+
+def test_what_a_step_makes_follows_from_its_kind():
+    made = {(step.kind, frozenset(one.contents for one in step.makes)) for step in steps_of("--models slm_v1 --tasks sum_tr")}
+    adapter, predictions = Contents.ADAPTER, Contents.PREDICTIONS
+    predicting = {(kind, frozenset({predictions})) for kind in (Kind.PREDICT, Kind.IN_CONTEXT, Kind.MULTI_STEP)}
+    both = {(kind, frozenset({adapter, predictions})) for kind in (Kind.TRAIN, Kind.MERGE, Kind.LEARN)}
+    others = {
+        (Kind.PREPARE, frozenset({Contents.DATA_SET})),
+        (Kind.TRAIN, frozenset({adapter})),
+        (Kind.JUDGE, frozenset({Contents.VERDICTS})),
+    }
+    assert made == predicting | both | others
+
+
+def test_in_an_installed_package_commands_are_the_console_commands(monkeypatch, tmp_path):
+    assert project.find_checkout(tmp_path / "site-packages" / "compositional") is None
+    assert project.find_checkout(PROJECT / "src" / "compositional") == PROJECT
+    monkeypatch.setattr(project, "CHECKOUT", None)
+    assert project.working_folder() == Path.cwd()
+    monkeypatch.setenv("PYTHONPATH", "one")
+    assert project.python_path() == "one"
+    monkeypatch.setattr("compositional.sweep.steps.CHECKOUT", None)
+    steps = steps_of("--models slm_v1 --sub_tasks sum_tr_es --methods zero_shot")
+    programs = {step.kind: str(step).split()[0] for step in steps}
+    assert programs == {
+        Kind.PREPARE: "prepare_compositional_task_data",
+        Kind.TRAIN: "run_experiment",
+        Kind.PREDICT: "run_experiment",
+        Kind.JUDGE: "llm_judge_eval",
+    }
+    assert str(TABLE).split()[0] == "make_tables"
+
+
+def test_a_new_language_tone_or_task_is_no_part_of_the_benchmark(monkeypatch):
+    new = (
+        Task("translation", "auxiliary", "Translate.", "", "it", "in Italian", "it"),
+        Task("tone_adjustment", "auxiliary", "Be kind.", "", "kind", "kindly"),
+        Task("shortening", "auxiliary", "Shorten.", "", "short", "shortly"),
+        Task("naming", "main", "Name it.", "", headline_metric="rougeL"),
+    )
+    before, commands = all_tasks(), [str(step) for step in steps_of("")]
+    monkeypatch.setattr("compositional.tasks.all_tasks", lambda: (*new, *before))
+    assert [str(step) for step in steps_of("")] == commands
+    assert mistakes_in("--languages it") == ["--languages it: known: de, es, fr"]
 
 
 def test_seeds_repeat_what_is_trained_on_composed_examples_and_nothing_else():
@@ -269,3 +331,17 @@ def test_the_script_of_a_task_spreads_its_variants_over_a_list_of_gpus(broken, t
         assert gpu_of[f"pocket_sentences_{variant}_lora"] == gpu_of[f"pocket_sum_tr_{variant}_linear_merge"] == gpu
     judged = [line for line in ran if " llm_judge_eval.py " in line]
     assert len(judged) == 2 * 3
+
+
+def test_quickstart_passes_overwrite_on_to_its_commands(monkeypatch):
+    ran = []
+    monkeypatch.setattr("run_experiment.run", lambda words, engines: ran.append(words))
+    monkeypatch.setattr("llm_judge_eval.run", lambda words: sys.exit(" ".join(words)))
+    for words, given in (([], False), (["--overwrite"], True)):
+        ran.clear()
+        with pytest.raises(SystemExit) as judged:
+            quickstart.run(words)
+        assert len(ran) == 2 + 8
+        assert all(("--overwrite" in flags) == given for flags in [*ran, str(judged.value).split()])
+    with pytest.raises(UserError, match="unknown flag --overwrit"):
+        quickstart.run(["--overwrit"])

@@ -61,6 +61,20 @@ def test_a_step_that_fails_or_crashes_stops_only_what_needs_it(tmp_path):
     assert (tmp_path / "here").is_file()
 
 
+def test_a_worker_prepares_data_in_its_own_process_and_reports_mistakes(tmp_path):
+    status, folder = tmp_path / "status.jsonl", str(tmp_path)
+    words = {"made": ["--only", "pocket_replies_de", "--dry_run"], "wrong": ["--only", "nothing_like_it"]}
+    jobs = [
+        asdict(Job(name, Kind.PREPARE.value, [*some, "--workspace", folder], [], f"prepare {name}")) for name, some in words.items()
+    ]
+    run_group(jobs, str(tmp_path / "log"), str(status), folder, 1)
+    ended = {event.name: event.state for event in read_events(status)}
+    assert ended == {"made": DONE, "wrong": FAILED}
+    log = (tmp_path / "log").read_text()
+    assert "| pocket_replies_de " in log
+    assert "error: --only nothing_like_it" in log
+
+
 def test_what_is_lost_with_another_group_is_skipped_and_the_rest_can_run():
     def step(name: str, group: str, *needs: str) -> Step:
         made, *read = (Artefact(Contents.ADAPTER, one) for one in (name, *needs))

@@ -118,15 +118,15 @@ HEADER = ("inferences", "extra parameters", "extra bytes", "seconds")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A method's name in a table, its results.json, and a judge's record of it."""
+class ComparedExperiment:
+    """A line of the quickstart's table: its label, an experiment's results.json, and a judge's record of it."""
 
     label: str
     results: dict[str, Any]
     judgement: dict[str, Any] | None = None
 
 
-def markdown_table(rows: list[Row], stage: str = "test") -> str:
+def markdown_table(rows: list[ComparedExperiment], stage: str = "test") -> str:
     """Headline metric and judge in percent with their 95 % intervals, exact match, cost and seconds, a line per row.
 
     Rows of one table share a headline metric. The judge's column is there when a row has a judgement.
