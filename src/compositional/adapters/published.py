@@ -53,7 +53,7 @@ def adapter_to_load(adapter: Model, converted: Path | None) -> Model:
 
 
 def _convert(adapter: Model, folder: Path) -> None:
-    """Convert an adapter's pickled tensors to safetensors, and copy its configuration. torch's restricted reader loads tensors only."""
+    """Convert an adapter's pickled tensors to safetensors; copy its configuration. torch's restricted reader takes tensors only."""
     from pickle import UnpicklingError
 
     import torch
