@@ -61,7 +61,7 @@ def test_killed_in_training_then_killed_in_prediction(tiny_models, uninterrupted
     assert 4 <= done < 40
     assert_same_results(uninterrupted, workspace)
     assert times_begun(workspace) == 1, "the training began anew"
-    assert f"40 in all, {done} made before" in (workspace.logs("sums") / "run.log").read_text()
+    assert f"40 in all, {done} from an earlier run" in (workspace.logs("sums") / "run.log").read_text()
     assert not workspace.training("sums").exists()
 
 
@@ -73,7 +73,7 @@ def test_ctrl_c_in_training_ends_with_one_line_and_resumes(tiny_models, uninterr
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     assert "Traceback" not in log.read_text()
-    assert "goes on from here" in log.read_text()
+    assert "resumes from here" in log.read_text()
     assert start(words, log).wait() == 0, log.read_text()[-2000:]
     assert_same_results(uninterrupted, workspace)
     assert times_begun(workspace) == 1, "the training began anew"

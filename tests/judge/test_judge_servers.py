@@ -139,7 +139,7 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(workspace, judge
     time.sleep(0.2)
     interrupted.set()
     assert process.wait(timeout=60) == 130
-    assert "goes on from here" in log.read_text()
+    assert "resumes from here" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert len(partial_of(workspace.verdicts("e", "test", "judge")).read_text().splitlines()) == 2
 

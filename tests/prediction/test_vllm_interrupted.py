@@ -58,6 +58,6 @@ def test_ctrl_c_is_heard_while_vllm_starts(tiny_models, workspace, tmp_path):
     of_vllm = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    assert log.read_text().strip().endswith("interrupted; the same command (without --overwrite) goes on from here")
+    assert log.read_text().strip().endswith("interrupted; the same command (without --overwrite) resumes from here")
     assert "Traceback" not in log.read_text()
     assert_all_end(of_vllm)

@@ -164,7 +164,7 @@ def test_killed_in_one_set_and_ended_by_ctrl_c_in_the_next(making, uninterrupted
         wait_for_rows(workspace, SPANISH, 4, process, log)
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
-    assert "the same command (without --overwrite) goes on from here" in log.read_text()
+    assert "the same command (without --overwrite) resumes from here" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert progress(log, CASUAL)[0] == len(rows_of_killed)
     assert rows_file(workspace, CASUAL).read_bytes().split(b"\n")[: len(rows_of_killed)] == rows_of_killed

@@ -1,1 +1,1 @@
-"""LoRA adapters as tensors: PEFT's folders, exact arithmetic on factors, low rank and sparsity."""
+"""LoRA adapters as tensors: PEFT's folder format, exact arithmetic on factors, low-rank approximation and sparsity."""

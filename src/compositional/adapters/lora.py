@@ -44,9 +44,9 @@ class LoraFactors:
 class LoraAdapter:
     """The updates of an adapter by module path in the base model, such as `model.layers.0.self_attn.q_proj`.
 
-    `scaling_by_root_of_rank` records that the adapter was made with rsLoRA; the factors' scalings hold its effect already.
-    `report` is what a merge has to say of itself, such as the relative error of a truncation. `learned` is what it has learned from
-    examples, and what a device therefore has to store beside the adapters.
+    `scaling_by_root_of_rank` records that the adapter was made with rsLoRA; the factors' scalings already include its effect.
+    `report` holds what a merge reports, such as the relative error of a truncation. `learned` holds parameters that a merge has
+    learned from examples; a device has to store them beside the adapters.
     """
 
     name: str
@@ -63,7 +63,7 @@ def module_type(module_path: str) -> str:
 
 
 def check_mergeable(adapters: list[LoraAdapter]) -> None:
-    """Raise UserError unless the adapters are of one base model and equal in the shapes of the modules they share."""
+    """Raise UserError unless the adapters have the same base model, and equal shapes in the modules that they share."""
     first, *others = adapters
     for other in others:
         if other.base_model != first.base_model:
@@ -86,7 +86,7 @@ def merged_by_module(
     weights: list[float],
     merge_module: Callable[[list[tuple[float, LoraFactors]], str], LoraFactors],
 ) -> LoraAdapter:
-    """An adapter of merged modules. `merge_module` gets weights and factors of the adapters that update a module, and its path."""
+    """Merge module by module. `merge_module` gets the (weight, factors) of the adapters that update a module, and its path."""
     paths = dict.fromkeys(path for adapter in adapters for path in adapter.factors)
     factors = {}
     for path in paths:
@@ -96,7 +96,7 @@ def merged_by_module(
 
 
 def absent_as_zero(adapters: list[LoraAdapter]) -> list[LoraAdapter]:
-    """The adapters with an update of zero for each module that only others of them update."""
+    """The adapters, each with a zero update added for every module that only other adapters update."""
     import torch
 
     shapes = {path: (factors.d_out, factors.d_in) for adapter in adapters for path, factors in adapter.factors.items()}
@@ -107,7 +107,7 @@ def absent_as_zero(adapters: list[LoraAdapter]) -> list[LoraAdapter]:
 
 
 def stacked(parts: list[tuple[float, LoraFactors]]) -> LoraFactors:
-    """The exact weighted sum Σ w ΔW as one update: factors side by side, ranks add up, weight and scaling folded into B."""
+    """The exact sum Σ w ΔW as one update: factors are concatenated, ranks add up, and weight and scaling are folded into B."""
     import torch
 
     A = torch.cat([factors.A.float() for _, factors in parts], dim=0)
@@ -116,7 +116,7 @@ def stacked(parts: list[tuple[float, LoraFactors]]) -> LoraFactors:
 
 
 def with_learned_weights(name: str, adapters: list[LoraAdapter], weights: list[float]) -> LoraAdapter:
-    """The exact sum Σ w_i ΔW_i of a strategy that has found the weights itself."""
+    """The exact sum Σ w_i ΔW_i, for a strategy that has learned the weights."""
     import torch
 
     merged = merged_by_module(name, adapters, weights, lambda parts, path: stacked(parts))

@@ -1,4 +1,4 @@
-"""Updates as products of factors: inner products without the full matrix, and the best low-rank approximation of one."""
+"""Updates as products of factors: inner products without the full matrix, and the best low-rank approximation of a matrix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from compositional.adapters.lora import LoraAdapter, LoraFactors, absent_as_zero, merged_by_module
 from compositional.core.errors import UserError
 
-# Beyond the wanted rank, and passes over the matrix: they make the randomized decomposition as good as the exact one in practice.
+# Additional rank, and passes over the matrix: they make the randomized decomposition as good as the exact one in practice.
 _OVERSAMPLING, _PASSES = 16, 6
 
 
@@ -22,9 +22,9 @@ def inner_product(one: LoraFactors, other: LoraFactors) -> float:
 
 
 def truncated(delta: torch.Tensor, rank: int) -> tuple[LoraFactors, float]:
-    """The best approximation of ΔW (d_out × d_in) of at most `rank`, by SVD, and its relative error ‖ΔW - B A‖ / ‖ΔW‖ (Frobenius).
+    """The best approximation of ΔW (d_out × d_in) of at most `rank`, by SVD, and the relative error ‖ΔW - B A‖ / ‖ΔW‖ (Frobenius).
 
-    Large matrices are decomposed by subspace iteration from a fixed start; the error is measured, not estimated.
+    Large matrices are decomposed by subspace iteration with a fixed seed. The error is measured, not estimated.
     """
     rank = min(rank, *delta.shape)
     if min(delta.shape) <= 4 * (rank + _OVERSAMPLING):
@@ -50,9 +50,9 @@ def svd_of_product(factors: LoraFactors) -> tuple[torch.Tensor, torch.Tensor, to
 
 
 def svd_side_by_side(updates: list[LoraFactors]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """U S (d_out × R) and Vhᵢ (R × d_in) with ΔW_i = U S Vhᵢ, from the SVD of [ΔW_1 ... ΔW_N]; R is the rank of that.
+    """U S (d_out × R) and Vhᵢ (R × d_in) with ΔW_i = U S Vhᵢ, from the SVD of [ΔW_1 ... ΔW_N]; R is its rank.
 
-    Directions without any length are left out: which they are depends on how an update is factored.
+    Directions with a singular value of (nearly) zero are left out, since they depend on how an update is factored.
     """
     d_in = updates[0].d_in
     B = torch.cat([factors.scaling * factors.B.double() for factors in updates], dim=1)
@@ -71,26 +71,27 @@ def merged_deltas(
     merge_deltas: Callable[[list[tuple[float, torch.Tensor]], str], torch.Tensor],
     rank: int,
 ) -> LoraAdapter:
-    """A merge of the updates as full matrices, truncated to `rank` (0: the sum of the adapters' ranks).
+    """Merge the updates as full matrices, then truncate to `rank` (0: the sum of the adapters' ranks).
 
-    `merge_deltas` gets weights and ΔW (d_out × d_in) of a module, and its path. The report has the rank, and the relative error of
-    the truncation over the whole adapter.
+    `merge_deltas` gets the (weight, ΔW) pairs of a module, with ΔW (d_out × d_in), and its path. The report has the rank, and the
+    relative truncation error over the entire adapter.
     """
     if rank < 0:
         raise UserError(f"--lora_merge_options rank={rank}: must be at least 1, or 0 for the sum of the adapters' ranks")
-    lost, whole = 0.0, 0.0
+    squared_error, squared_norm = 0.0, 0.0
     used_rank = rank or sum(max(factors.rank for factors in adapter.factors.values()) for adapter in adapters)
 
     def merge_module(parts: list[tuple[float, LoraFactors]], path: str) -> LoraFactors:
-        nonlocal lost, whole
+        nonlocal squared_error, squared_norm
         delta = merge_deltas([(weight, factors.delta()) for weight, factors in parts], path)
         factors, error = truncated(delta, used_rank)
         norm = frobenius_norm(delta)
-        lost, whole = lost + (error * norm) ** 2, whole + norm**2
+        squared_error, squared_norm = squared_error + (error * norm) ** 2, squared_norm + norm**2
         return factors
 
     merged = merged_by_module(name, absent_as_zero(adapters), weights, merge_module)
-    return replace(merged, report={"rank": used_rank, "relative_truncation_error": math.sqrt(lost / whole) if whole else 0.0})
+    relative_error = math.sqrt(squared_error / squared_norm) if squared_norm else 0.0
+    return replace(merged, report={"rank": used_rank, "relative_truncation_error": relative_error})
 
 
 def _randomized_svd(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -22,7 +22,7 @@ _KEY = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.wei
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What adapter_config.json says of an adapter."""
+    """The settings in adapter_config.json."""
 
     base_model: str
     lora_alpha: float
@@ -30,16 +30,16 @@ class AdapterConfig:
     alpha_pattern: dict[str, float]
 
     def scaling(self, module_path: str, rank: int) -> float:
-        """alpha / rank, or alpha / √rank for rsLoRA, with the module's own alpha where a pattern gives one."""
+        """alpha / rank, or alpha / √rank for rsLoRA, with the module's own alpha if `alpha_pattern` has one."""
         alpha = next((value for key, value in self.alpha_pattern.items() if _matches(key, module_path)), self.lora_alpha)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
 @dataclass(frozen=True)
 class StoredAdapter:
-    """An adapter in a folder. What is asked of its files is read when it is first asked for, and kept.
+    """An adapter in a folder. Its properties are read from the files on first use and cached.
 
-    Whoever handles one adapter carries one object: in a command, its files are hashed once.
+    Share one object for one adapter, so that a command hashes the files only once.
     """
 
     folder: Path
@@ -66,12 +66,12 @@ class StoredAdapter:
 
     @cached_property
     def has_biases(self) -> bool:
-        """Whether it comes with a Learnable Calibration's biases."""
+        """Whether the folder also has the biases of a Learnable Calibration."""
         return has_biases(self.folder)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of its configuration, weights and calibration: another content is another adapter, whatever its name."""
+        """SHA-256 of its configuration, weights and calibration. It identifies the adapter by content, whatever its name."""
         return hash_of_adapter(self.folder)
 
     @cached_property
@@ -85,12 +85,12 @@ class StoredAdapter:
 
 
 def _matches(pattern: str, module_path: str) -> bool:
-    """PEFT's rule: a pattern is a regular expression for a path or for the end of one."""
+    """PEFT's rule: a pattern is a regular expression for a path or for its last parts."""
     return re.match(rf"(?:.*\.)?({pattern})$", module_path) is not None
 
 
 def read_config(folder: Path) -> AdapterConfig:
-    """Read adapter_config.json without any heavy import; raises UserError when it is no plain LoRA adapter."""
+    """Read adapter_config.json without heavy imports; raises UserError when it is not a plain LoRA adapter."""
     path = folder / CONFIG_FILE
     if not path.is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise UserError(f"{folder} holds no adapter: {CONFIG_FILE} and {WEIGHTS_FILE} are expected there")
@@ -109,13 +109,13 @@ def read_config(folder: Path) -> AdapterConfig:
 
 
 def check_has_no_biases(folder: Path) -> None:
-    """Raise UserError for a Learnable Calibration, whose biases no merge of LoRA factors can take along."""
+    """Raise UserError for a Learnable Calibration: a merge of LoRA factors would lose its biases."""
     if has_biases(folder):
         raise UserError(f"adapter {folder.name} is a Learnable Calibration: its biases would be lost in a merge")
 
 
 def has_biases(folder: Path) -> bool:
-    """Whether an adapter comes with a Learnable Calibration's biases."""
+    """Whether an adapter's folder also has the biases of a Learnable Calibration."""
     path = folder / CALIBRATION_FILE
     return path.is_file() and any(key.startswith("p.") for key in read_tensor_shapes(path))
 
@@ -123,7 +123,7 @@ def has_biases(folder: Path) -> bool:
 def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """(d_out, d_in) of each module that the adapter updates, from the file's header alone.
 
-    Raises UserError for a damaged file, and for tensors that belong to no plain LoRA.
+    Raises UserError for a damaged file, and for tensors that are not factors of a plain LoRA.
     """
     path = folder / WEIGHTS_FILE
     factors: dict[str, dict[str, list[int]]] = {}
@@ -144,7 +144,7 @@ def highest_rank(folder: Path) -> int:
 
 
 def read_adapter(folder: Path) -> LoraAdapter:
-    """Read an adapter's tensors; raises UserError for tensors that belong to no LoRA factor."""
+    """Read an adapter's tensors; raises UserError for tensors that are not LoRA factors."""
     from safetensors.torch import load_file
 
     config = read_config(folder)
@@ -160,10 +160,10 @@ def read_adapter(folder: Path) -> LoraAdapter:
 
 
 def write_adapter(folder: Path, adapter: LoraAdapter, dtype: str) -> None:
-    """Write an adapter that PEFT and vLLM load as it is: one rank and one alpha for all modules, no patterns.
+    """Write an adapter that PEFT and vLLM load without changes: one rank and one alpha for all modules, no patterns.
 
-    Smaller ranks are filled up with zeros. Unequal scalings are folded into B, and alpha is then the rank. What a merge has learned
-    is written beside it.
+    Smaller ranks are padded with zeros. Unequal scalings are folded into B, and alpha is then the rank. Parameters that a merge
+    has learned are written to a file of their own.
     """
     import torch
     from safetensors.torch import save_file

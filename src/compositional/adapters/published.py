@@ -1,4 +1,4 @@
-"""Adapters by their publishers' names: a hub id, a hub id@revision or a folder. Pickled tensors are converted only on request."""
+"""Published adapters: a hub id, hub_id@revision or a folder. Pickled tensors are converted only on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICKLED_WEIGHTS_FILE = "adapter_model.bin"
 
 
 def check_published_adapter(adapter: Model, may_convert: bool) -> None:
-    """Raise UserError when an adapter can't be had, or has pickled weights only that may not be converted."""
+    """Raise UserError when an adapter can't be loaded, or has only pickled weights and `may_convert` is false."""
     if adapter.name.startswith((".", "/", "~")) and not adapter.is_local:
         raise UserError(f"{adapter.flag} {adapter.name}: there is no such folder")
     if not _file(adapter, CONFIG_FILE):
@@ -30,13 +30,13 @@ def check_published_adapter(adapter: Model, may_convert: bool) -> None:
         raise UserError(f"{adapter.flag} {adapter.name}: it has no {WEIGHTS_FILE}")
     elif not may_convert:
         raise UserError(
-            f"{adapter.flag} {adapter.name}: its publishers have {PICKLED_WEIGHTS_FILE} only, a pickle, which is not read "
-            "unasked; --convert_pickled_adapter reads its tensors (nothing else in it is run) and keeps them as safetensors"
+            f"{adapter.flag} {adapter.name}: it has only {PICKLED_WEIGHTS_FILE}, a pickle; "
+            "--convert_pickled_adapter allows loading its tensors (nothing else in it is run) and stores them as safetensors"
         )
 
 
 def adapter_to_load(adapter: Model, converted: Path | None) -> Model:
-    """The adapter, or its copy below `converted` where its publishers have pickled weights only.
+    """The adapter itself, or its converted copy in the folder `converted` if it was published only as a pickle.
 
     Raises UserError as `check_published_adapter` does.
     """
@@ -46,14 +46,14 @@ def adapter_to_load(adapter: Model, converted: Path | None) -> Model:
     folder = converted / adapter.identity_without_network.replace("/", "--")
     converted.mkdir(parents=True, exist_ok=True)
     with open(converted / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be converting it: wait
+        fcntl.flock(lock, fcntl.LOCK_EX)  # wait for another run that may be converting it
         if not (folder / WEIGHTS_FILE).is_file():
             _convert(adapter, folder)
     return Model(str(folder), adapter.flag)
 
 
 def _convert(adapter: Model, folder: Path) -> None:
-    """Write an adapter's pickled tensors as safetensors, beside its configuration. torch's restricted reader takes tensors only."""
+    """Convert an adapter's pickled tensors to safetensors; copy its configuration. torch's restricted reader takes tensors only."""
     from pickle import UnpicklingError
 
     import torch
@@ -61,7 +61,7 @@ def _convert(adapter: Model, folder: Path) -> None:
 
     try:
         tensors = torch.load(_file(adapter, PICKLED_WEIGHTS_FILE), map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:  # it depends on where a file is broken
+    except (UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:  # depending on where the file is damaged
         tensors, reason = None, error
     else:
         reason = None
@@ -69,14 +69,14 @@ def _convert(adapter: Model, folder: Path) -> None:
         fault = f"{PICKLED_WEIGHTS_FILE} is damaged, or holds more than tensors: it was not read"
         raise UserError(f"{adapter.flag} {adapter.name}: {fault}") from reason
     with folder_in_the_making(folder) as unfinished:
-        # Copies, for safetensors refuses tensors that share memory.
+        # Copy the tensors: safetensors refuses tensors that share memory.
         save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, unfinished / WEIGHTS_FILE)
         shutil.copyfile(_file(adapter, CONFIG_FILE), unfinished / CONFIG_FILE)
     logger.info("%s was converted to safetensors in %s", adapter.name, folder)
 
 
 def _file(adapter: Model, name: str) -> Path | None:
-    """A file of an adapter, fetched where it is on the hub; None when there is no such file."""
+    """The path of an adapter's file, downloaded from the hub if necessary; None when there is no such file."""
     if adapter.is_local:
         path = Path(adapter.location) / name
         return path if path.is_file() else None
@@ -86,7 +86,7 @@ def _file(adapter: Model, name: str) -> Path | None:
     try:
         return Path(hf_hub_download(adapter.location, name, revision=adapter.requested_revision))
     except EntryNotFoundError as error:
-        if not isinstance(error, LocalEntryNotFoundError):  # which means that there is no network
+        if not isinstance(error, LocalEntryNotFoundError):  # a LocalEntryNotFoundError means that there is no network
             return None
         raise UserError(f"{adapter.flag} {adapter.name} could not be loaded: {first_line(error)}") from error
     except hub_errors() as error:

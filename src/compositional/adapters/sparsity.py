@@ -1,4 +1,4 @@
-"""Leaving entries out of updates, and agreeing on signs: what TIES and DARE are made of."""
+"""Sparsification of updates and election of signs: the building blocks of TIES and DARE."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from compositional.core.errors import UserError
 
 
 def check_density(density: float) -> None:
-    """Raise UserError for a share of entries to keep that is none."""
+    """Raise UserError for an invalid share of entries to keep."""
     if not 0 < density <= 1:
         raise UserError(f"--lora_merge_options density={density}: must be above 0 and at most 1")
 
@@ -23,7 +23,7 @@ def trim(tensor: torch.Tensor, density: float) -> torch.Tensor:
     kept, magnitudes = int(density * tensor.numel()), tensor.abs().flatten()
     if kept == 0:
         return torch.zeros_like(tensor)
-    # Several times faster than topk, which is left to choose, as PEFT's does, where too many entries are equal at the limit.
+    # Several times faster than topk. Only ties at the threshold are left to topk, which chooses among them as in PEFT.
     mask = magnitudes >= magnitudes.kthvalue(tensor.numel() - kept + 1).values
     if mask.sum() > kept:
         mask = torch.zeros_like(mask)
@@ -32,7 +32,7 @@ def trim(tensor: torch.Tensor, density: float) -> torch.Tensor:
 
 
 def drop_and_rescale(tensor: torch.Tensor, density: float, generator: torch.Generator) -> torch.Tensor:
-    """Each entry kept with probability `density` and divided by it, so that the mean stays (DARE, arXiv 2311.03099)."""
+    """Keep each entry with probability `density` and divide it by that: the expectation is unchanged (DARE, arXiv 2311.03099)."""
     check_density(density)
     if density == 1:
         return tensor
@@ -40,7 +40,7 @@ def drop_and_rescale(tensor: torch.Tensor, density: float, generator: torch.Gene
 
 
 def drop_all(tensors: list[torch.Tensor], density: float, generators: list[torch.Generator]) -> list[torch.Tensor]:
-    """`drop_and_rescale` of each tensor with a random stream of its own."""
+    """`drop_and_rescale` of each tensor, with its own random generator."""
     return [drop_and_rescale(tensor, density, generator) for tensor, generator in zip(tensors, generators, strict=True)]
 
 
@@ -60,6 +60,6 @@ def agreeing_mean(weights: list[float], tensors: list[torch.Tensor]) -> torch.Te
 
 
 def generator_for(*parts: object) -> torch.Generator:
-    """A random stream of its own for, say, a seed, a module and an adapter, whatever is drawn elsewhere."""
+    """A random generator seeded by `parts`, such as a seed, a module and an adapter, and independent of all others."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -14,9 +14,9 @@ from compositional.adapters.lora import LoraAdapter
 class AdapterUpdates(nn.Module):
     """Σ_i w_i s_i B_i A_i (m_i ∘ x) for each module that an adapter updates.
 
-    `weights` are w (number of adapters). With `column_scales`, m_i (d_in) are parameters that start at w_i, which then counts as 1;
-    without, m_i is 1. Once `choose` has been called, each example of a batch goes through one adapter alone. The factors are
-    buffers that no checkpoint holds.
+    `weights` are w (number of adapters). With `column_scales`, m_i (d_in) are parameters initialised to w_i, and w_i is then 1.
+    Otherwise m_i is 1. After a call of `choose`, each example of a batch is processed by a single adapter. The factors are
+    non-persistent buffers, so checkpoints do not contain them.
     """
 
     def __init__(self, adapters: list[LoraAdapter], weights: list[float], column_scales: bool = False) -> None:
@@ -39,11 +39,11 @@ class AdapterUpdates(nn.Module):
 
     @property
     def corrected_paths(self) -> list[str]:
-        """The paths of the modules that some adapter updates."""
+        """The paths of the modules that at least one adapter updates."""
         return list(self._numbers)
 
     def choose(self, index: torch.Tensor) -> None:
-        """Let each example of the next batch go through one adapter alone: `index` (batch) has their numbers."""
+        """Choose a single adapter for each example of the next batch: `index` (batch) has the adapters' numbers."""
         self._rows = [(index == number).nonzero().flatten() for number in range(len(self.weights))]
 
     def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
@@ -60,7 +60,7 @@ class AdapterUpdates(nn.Module):
         return total
 
     def _update(self, number: int, module_path: str, x: torch.Tensor) -> torch.Tensor:
-        """w s B A (m ∘ x) of one adapter."""
+        """w s B A (m ∘ x) of a single adapter."""
         scaled = x * self.scales[_key("m", number, module_path)] if self.scales else x
         A, B = getattr(self, _key("A", number, module_path)), getattr(self, _key("B", number, module_path))
         return self.weights[number] * functional.linear(functional.linear(scaled, A.to(x.dtype)), B.to(x.dtype))
@@ -76,12 +76,12 @@ class AdapterUpdates(nn.Module):
 
 
 def _key(kind: str, number: int, path: str) -> str:
-    """A name for a buffer or parameter, which may have no dots."""
+    """A name for a buffer or parameter; torch allows no dots in it."""
     return f"{kind}{number}_{path.replace('.', '/')}"
 
 
 class Correction(Protocol):
-    """What is added to the outputs of linear modules: a calibration, or the updates of adapters."""
+    """A term added to the outputs of linear modules: a calibration, or the updates of adapters."""
 
     @property
     def corrected_paths(self) -> list[str]:
@@ -89,5 +89,5 @@ class Correction(Protocol):
         ...
 
     def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
-        """What is added to a module's output (..., d_out), for its input x (..., d_in)."""
+        """The term added to a module's output (..., d_out), for its input x (..., d_in)."""
         ...

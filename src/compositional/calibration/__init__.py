@@ -29,10 +29,10 @@ DEFAULT_NUM_EXAMPLES = 10000
 
 @dataclass(frozen=True)
 class CalibrationSpec:
-    """Which calibration: `method` of METHODS; `rank` matters to LC++ only.
+    """The kind of calibration. `method` is one of METHODS; `rank` is used by LC++ only.
 
-    `layer_groups` is the number of groups of consecutive layers that have parameters of their own: 1 shares them across all
-    layers, as the paper does, and 0 gives each layer its own. `modules` are the module types that are calibrated; none: all.
+    `layer_groups` is the number of groups of consecutive layers, each with its own parameters: 1 shares them across all
+    layers, as in the paper, and 0 gives each layer its own. `modules` are the calibrated module types (empty: all).
     """
 
     method: str
@@ -43,10 +43,10 @@ class CalibrationSpec:
 
 
 def components_of_modules(spec: CalibrationSpec, shapes: dict[str, tuple[int, int]]) -> dict[str, str]:
-    """The set of parameters that each calibrated module uses, by its path.
+    """The name of the parameter set (component) of each calibrated module, by module path.
 
-    Its name is the module's type (`for_each_component`), else its shape, d_out × d_in; with several layer groups, the group
-    is added. Raises UserError when a component's modules have several shapes, and for modules or layers that there aren't.
+    The name is the module's type (`for_each_component`), or else its shape, d_out × d_in. With several layer groups, the group
+    is appended. Raises UserError when a component's modules differ in shape, and for modules or layers that do not exist.
     """
     types = {path: path.rsplit(".", 1)[-1] for path in shapes}
     if unknown := [name for name in spec.modules if name not in types.values()]:
@@ -68,10 +68,10 @@ def components_of_modules(spec: CalibrationSpec, shapes: dict[str, tuple[int, in
 
 
 def _layer_groups(count: int, paths: list[str]) -> dict[str, int]:
-    """The group of each module's layer; empty when all layers are one group. Groups differ by one layer at most."""
+    """The group of each module's layer; empty when all layers form one group. Group sizes differ by at most one layer."""
     if count == 1:
         return {}
-    layer_of = {path: int(found[1]) if (found := re.search(r"\.(\d+)\.", path)) else 0 for path in paths}
+    layer_of = {path: int(match[1]) if (match := re.search(r"\.(\d+)\.", path)) else 0 for path in paths}
     layers = sorted(set(layer_of.values()))
     if count > len(layers):
         raise UserError(f"--calibration_layer_groups {count}: the merge updates {len(layers)} layers")
@@ -79,7 +79,7 @@ def _layer_groups(count: int, paths: list[str]) -> dict[str, int]:
 
 
 def spec_of_stored(folder: Path) -> CalibrationSpec:
-    """Which calibration a stored model has; raises UserError when it has none."""
+    """The spec of a stored model's calibration; raises UserError when it has no calibration."""
     path = folder / CALIBRATION_FILE
     if not path.is_file():
         raise UserError(f"there is no calibration {folder.name}: {path} is missing")
@@ -95,13 +95,13 @@ def spec_of_stored(folder: Path) -> CalibrationSpec:
 
 
 def method_of_stored(folder: Path) -> str:
-    """The method of a stored model's calibration; raises UserError when it has none."""
+    """The method of a stored model's calibration; raises UserError when it has no calibration."""
     return spec_of_stored(folder).method
 
 
 def header_of(spec: CalibrationSpec) -> dict[str, str]:
-    """What the file's header says, in one entry: several are written in random order, and equal calibrations be equal files."""
-    said: dict[str, Any] = {"method": spec.method, "for_each_component": spec.for_each_component}
-    said |= {"layer_groups": spec.layer_groups} if spec.layer_groups != 1 else {}
-    said |= {"modules": spec.modules} if spec.modules else {}
-    return {"calibration": json.dumps(said)}
+    """The file's metadata, in a single entry: several would be in random order, and equal calibrations must be equal files."""
+    fields: dict[str, Any] = {"method": spec.method, "for_each_component": spec.for_each_component}
+    fields |= {"layer_groups": spec.layer_groups} if spec.layer_groups != 1 else {}
+    fields |= {"modules": spec.modules} if spec.modules else {}
+    return {"calibration": json.dumps(fields)}

@@ -1,4 +1,4 @@
-"""The parameters of a calibration, what they add to a linear module's output, and their file."""
+"""The parameters of a calibration, the correction that they add to a linear module's output, and their file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from compositional.core.errors import UserError
 class Calibration(nn.Module):
     """Trained correction c of linear modules, shared across (groups of) layers: y = W x + ΔW x + c(x).
 
-    LC: c(x) = p, with p (d_out). LC++: c(x) = P2 P1 x, with P1 (rank × d_in) and P2 (d_out × rank). p and P2 start at zero,
-    P1 as LoRA's A does.
+    LC: c(x) = p, with p (d_out). LC++: c(x) = P2 P1 x, with P1 (rank × d_in) and P2 (d_out × rank). p and P2 are initialised
+    to zero, P1 like LoRA's A.
 
     Args:
         shapes: (d_out, d_in) of each calibrated module by its path.
@@ -54,11 +54,11 @@ class Calibration(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """The number of trained parameters, each counted once however many layers share it."""
+        """The number of trained parameters. Parameters shared by several layers count once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def fold_into(self, merged: LoraAdapter) -> LoraAdapter:
-        """The merged adapter with P2 P1 as further ranks (LC++); LC's biases have no place in an adapter, so it stays as it is."""
+        """The merged adapter with P2 P1 as additional ranks (LC++). An adapter can't hold LC's biases: for LC it is unchanged."""
         if self.spec.method == LC:
             return merged
         factors = {}
@@ -71,7 +71,7 @@ class Calibration(nn.Module):
         return replace(merged, name=self.spec.method, factors=factors)
 
     def write(self, folder: Path, dtype: str) -> Path:
-        """Write calibration.safetensors: what is stored on a device beside the single-task adapters."""
+        """Write calibration.safetensors, which a device stores in addition to the single-task adapters."""
         from safetensors.torch import save_file
 
         kind = getattr(torch, dtype)
@@ -81,24 +81,24 @@ class Calibration(nn.Module):
 
 
 def read_calibration(folder: Path, shapes: dict[str, tuple[int, int]]) -> Calibration:
-    """A stored model's calibration for modules of given shapes (d_out, d_in); raises UserError when it is made for others."""
+    """A stored model's calibration for modules of given shapes (d_out, d_in); raises UserError when it does not fit them."""
     from safetensors.torch import load_file
 
-    other = f"calibration {folder.name} does not fit the merge: it was learned for modules of other shapes or types"
+    mismatch = f"calibration {folder.name} does not fit the merge: it was learned for modules of other shapes or types"
     try:
         calibration = Calibration(spec_of_stored(folder), shapes)
     except UserError as error:
-        raise UserError(other) from error
+        raise UserError(mismatch) from error
     stored = load_file(folder / CALIBRATION_FILE)
-    wanted = {name: list(parameter.shape) for name, parameter in calibration.named_parameters()}
-    if wanted != {name: list(tensor.shape) for name, tensor in stored.items()}:
-        raise UserError(other)
+    expected = {name: list(parameter.shape) for name, parameter in calibration.named_parameters()}
+    if expected != {name: list(tensor.shape) for name, tensor in stored.items()}:
+        raise UserError(mismatch)
     calibration.load_state_dict(stored)
     return calibration
 
 
 def read_biases(folder: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, torch.Tensor]:
-    """LC's bias p (d_out, float32) for each calibrated module of an adapter folder; empty when the folder has none to add."""
+    """LC's bias p (d_out, float32) of each calibrated module, from an adapter's folder; empty when the folder has no biases."""
     from safetensors import safe_open
 
     path = folder / CALIBRATION_FILE
@@ -110,12 +110,12 @@ def read_biases(folder: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, t
 
 
 def _as_lora_A(rank: int, d_in: int, generator: torch.Generator) -> nn.Parameter:
-    bound = 1 / math.sqrt(d_in)  # kaiming_uniform_ with a = √5, PEFT's start of A
+    bound = 1 / math.sqrt(d_in)  # kaiming_uniform_ with a = √5, PEFT's initialisation of A
     return nn.Parameter((torch.rand(rank, d_in, generator=generator) * 2 - 1) * bound)
 
 
 def fold_biases(model: nn.Module, biases: dict[str, torch.Tensor]) -> None:
-    """Give linear modules a bias: their own plus the one at their path, in place. PEFT's wrapped modules are found, too."""
+    """Add biases to those of linear modules, by path and in place. Modules wrapped by PEFT are supported."""
     modules = dict(model.named_modules())
     for path, bias in biases.items():
         module = modules[path]

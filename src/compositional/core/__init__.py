@@ -1,1 +1,1 @@
-"""What every room uses and that knows nothing of models or tasks: files, flags, errors, logs, locks, processes."""
+"""Shared foundations, independent of models and tasks: files, flags, errors, logs, locks, processes."""

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """One or more mistakes in what the user asked for, each a line that says what is wrong, where, and what to do."""
+    """One or more mistakes of the user. Each is a line that says what is wrong, where, and what to do."""
 
     def __init__(self, *mistakes: str) -> None:
         super().__init__("\n".join(mistakes))
@@ -19,7 +19,7 @@ class Mistakes(list):
     """Collects UserErrors, so that all of them can be shown at once."""
 
     def attempt(self, function: Any, *arguments: Any) -> Any:
-        """The function's result; None, and its mistakes collected, when it raises UserError."""
+        """Return the function's result. If it raises UserError, collect its mistakes and return None."""
         try:
             return function(*arguments)
         except UserError as error:
@@ -27,13 +27,13 @@ class Mistakes(list):
             return None
 
     def when(self, wrong: bool, message: str) -> None:
-        """Collect a mistake if there is one."""
+        """Collect the message if `wrong` is true."""
         if wrong:
             self.append(message)
 
 
 def first_line(error: Exception) -> str:
-    """The first line of another library's message, or the error's kind when it says nothing."""
+    """The first line of another library's message, or the name of the error's class if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, hashes, JSON lines and tables read with line numbers, tensor headers."""
+"""Atomic writes (a file is complete or absent), hashes, JSON lines and tables with line numbers, and tensor headers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raises UserError when it isn't JSON."""
+    """Read a JSON file; raises UserError for invalid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -42,7 +42,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def folder_in_the_making(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its name (and place) once the block ends without an error."""
+    """A temporary folder beside `folder`, which replaces it when the block ends without an error."""
     unfinished, replaced = folder.with_name(f".{folder.name}.unfinished"), folder.with_name(f".{folder.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -55,7 +55,7 @@ def folder_in_the_making(folder: Path) -> Iterator[Path]:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and objects of a JSON-lines file; raises UserError with file and line for a broken line."""
+    """Line numbers and objects of a JSON-lines file; raises UserError with file and line for an invalid line."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -72,11 +72,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_delimited(path: Path, delimiter: str = ",", quoted: bool = True) -> Iterator[tuple[int, dict[str, str]]]:
     """Line numbers and rows of a table with a header; a quoted field may hold line breaks.
 
-    Raises UserError with file and line for a row that is broken, or has more or fewer fields than the header.
+    Raises UserError with file and line for an invalid row, or one that has more or fewer fields than the header.
     """
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     with open(path, "rb") as file:
-        # Decoded line by line, so that a broken byte is reported at its line.
+        # Decoded line by line, so that an invalid byte is reported with its line.
         lines = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(file))
         reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
         header: list[str] = []
@@ -112,12 +112,12 @@ def hash_of_files(paths: list[Path]) -> str:
 
 
 def read_tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of each tensor; raises UserError when the file is damaged or cut off."""
+    """The shape of each tensor in a safetensors file; raises UserError when the file is damaged or truncated."""
     return _read_header(path)[0]
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The texts that the file's header carries beside the tensors; raises UserError when the file is damaged or cut off."""
+    """The metadata in a safetensors file's header; raises UserError when the file is damaged or truncated."""
     return _read_header(path)[1]
 
 

@@ -1,4 +1,4 @@
-"""Command lines made from dataclasses: each field is a flag, and all its facts stand in its declaration."""
+"""Command lines from dataclasses: each field is a flag, and its declaration holds everything about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEED_END = 2**32
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a flag takes: a lower bound, exclusive or not, and an upper one, exclusive or not. All are finite."""
+    """The numbers that a flag accepts, by lower and upper bounds, each inclusive or exclusive. They must be finite."""
 
     at_least: float | None = None
     above: float | None = None
@@ -66,14 +66,14 @@ def flag(
     """A dataclass field that is a command-line flag.
 
     Args:
-        default: None where there is none, or where it depends on other flags, as the help then says.
-        group: the section of the help, and what the settings of a run are recorded and compared by.
-        certainty: how surely the default is the paper's: read, arith, sibling, inferred or ours (docs/fidelity.md).
-        repeatable: takes the values of all its occurrences.
-        range: the numbers that it takes.
-        is_budget: whether it says how much is learned or generated: experiments of one row of a table should agree in it.
-        is_name: whether its values name things in the workspace, so that they may be no paths.
-        trainer_name: what transformers' TrainingArguments call the same setting.
+        default: None if there is none, or if it depends on other flags; the help then says how.
+        group: the section of the help; also selects which settings are recorded with an artefact and compared on resuming.
+        certainty: how certain it is that the default is the paper's: read, arith, sibling, inferred or ours (docs/fidelity.md).
+        repeatable: the flag may occur several times; its values are joined.
+        range: the numbers that the flag accepts.
+        is_budget: whether the flag sets how much is learned or generated. Experiments in one row of a table should agree in it.
+        is_name: whether its values name things in the workspace, so that paths are refused.
+        trainer_name: the name of the same setting in transformers' TrainingArguments.
     """
     metadata = {
         "group": group,
@@ -92,30 +92,30 @@ def flag(
 
 
 def default_of(field: dataclasses.Field) -> Any:
-    """A flag's default, before anything depends on other flags."""
+    """A flag's declared default, before defaults that depend on other flags are filled in."""
     return field.default if field.default is not dataclasses.MISSING else field.default_factory()
 
 
 def wrong_values(arguments: Any) -> list[str]:
-    """A line for each value out of its flag's range, and for each path where a name is needed."""
+    """A message for each value outside its flag's range, and for each path given instead of a name."""
     mistakes = []
     for field in dataclasses.fields(arguments):
         value = getattr(arguments, field.name)
         values = value if isinstance(value, list) else [value]
         shown = f"--{field.name} {' '.join(map(str, values))}"
-        numbers = [one for one in values if isinstance(one, int | float) and not isinstance(one, bool)]
+        numbers = [number for number in values if isinstance(number, int | float) and not isinstance(number, bool)]
         limits = field.metadata["range"]
         if not all(map(math.isfinite, numbers)):
             mistakes.append(f"{shown}: must be finite")
         elif limits and not all(number in limits for number in numbers):
             mistakes.append(f"{shown}: must be {limits}")
         if field.metadata["is_name"]:
-            mistakes += [f"--{field.name} {one}: a name is needed, not a path" for one in values if one and is_path(one)]
+            mistakes += [f"--{field.name} {name}: a name is needed, not a path" for name in values if name and is_path(name)]
     return mistakes
 
 
 def is_path(name: str) -> bool:
-    """Whether a text would leave the folder that it is to name something in."""
+    """Whether a text is a path rather than a plain name, and could therefore lead out of the intended folder."""
     return name.startswith(".") or "/" in name or "\\" in name
 
 
@@ -125,7 +125,7 @@ def _is_in_package_only(word: str) -> bool:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argparse parser whose mistakes are UserErrors and whose help ends with a listing, which is made only for the help."""
+    """An argparse parser that raises UserError. Its help ends with a listing, which is built only when the help is shown."""
 
     listing: Callable[[], str] | None = None
 
@@ -136,7 +136,7 @@ class _Parser(argparse.ArgumentParser):
         return shlex.split(arg_line, comments=True)
 
     def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
-        """As argparse reads them; @configs/pocket.txt is found from any folder, since the package has that file."""
+        """As argparse does, except that @configs/pocket.txt works from any folder: the file is looked up in the package, too."""
         words = [f"@{_PACKAGE / word[1:]}" if _is_in_package_only(word) else word for word in arg_strings]
         return super()._read_args_from_files(words)
 
@@ -146,7 +146,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser(kind: type, prog: str, description: str, listing: Callable[[], str] | None = None) -> argparse.ArgumentParser:
-    """The parser of a command, made from the fields of the dataclass `kind`; `listing` gives what its help ends with."""
+    """The parser of a command, from the fields of the dataclass `kind`. `listing` returns the text at the end of the help."""
     parser = _Parser(
         prog=prog,
         description=description,
@@ -155,7 +155,7 @@ def build_parser(kind: type, prog: str, description: str, listing: Callable[[], 
         allow_abbrev=False,
     )
     parser.listing = listing
-    # argparse takes -0.5 for a number, but -5e-1 for a flag.
+    # argparse reads -0.5 as a number, but -5e-1 as a flag.
     parser._negative_number_matcher = re.compile(r"^-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
     types = typing.get_type_hints(kind)
     groups = dict.fromkeys(field.metadata["group"] for field in dataclasses.fields(kind))
@@ -166,9 +166,9 @@ def build_parser(kind: type, prog: str, description: str, listing: Callable[[], 
 
 
 def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tuple[T, list[str]]:
-    """Parse a command line. The second value lists unknown flags, with the nearest known ones, for the check to report.
+    """Parse a command line. The second value lists unknown flags with the nearest known ones, to be reported with other mistakes.
 
-    Raises UserError when a known flag's value is none of its kind, so that nothing more can be said.
+    Raises UserError when the value of a known flag has the wrong type, since nothing more can then be checked.
     """
     mistakes = []
     namespace, unknown = parser.parse_known_args(argv)

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it can be reached, and a split of a data set on it."""
+"""The Hugging Face hub: whether it can be reached, and the errors that reading from it raises."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 def use_cache_without_network() -> None:
-    """Where the hub can't be reached, let its libraries use their cache at once: they'd try again for minutes otherwise.
+    """Switch the hub's libraries to their cache if the hub can't be reached. Otherwise they would retry for minutes.
 
-    HF_HUB_OFFLINE, where a user has set it, decides instead. The libraries read it when they are imported.
+    If the user has set HF_HUB_OFFLINE, it decides instead. The libraries read it on import, so call this before.
     """
     if "HF_HUB_OFFLINE" in os.environ or "huggingface_hub" in sys.modules:
         return
@@ -26,15 +26,15 @@ def use_cache_without_network() -> None:
     try:
         with urlopen(Request(endpoint, method="HEAD"), timeout=10):
             return
-    except HTTPError:  # it answers
+    except HTTPError:  # the hub answers, so it can be reached
         return
     except OSError:
         os.environ["HF_HUB_OFFLINE"] = "1"
-        logger.info("%s can't be reached: only local folders and what was downloaded before are used", endpoint)
+        logger.info("%s can't be reached: using only local folders and earlier downloads", endpoint)
 
 
 def hub_errors() -> tuple[type[Exception], ...]:
-    """What reading from the hub may raise; its own errors derive from those of the HTTP library that it uses."""
+    """The exceptions that reading from the hub may raise. The hub's own errors derive from those of its HTTP library."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return (OSError, ValueError, *HfHubHTTPError.__bases__)

@@ -1,4 +1,4 @@
-"""Where messages go: the experiment's log file, and the screen for what a user waits for."""
+"""Logging: everything goes to the experiment's log file, progress and results also to the screen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def log_to_screen() -> None:
-    """Our own messages as plain lines, other libraries' only if they are errors."""
+    """Show this package's messages as plain lines, and only errors of other libraries."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.addFilter(lambda record: record.name.startswith(("compositional", "__main__")) or record.levelno >= logging.ERROR)
@@ -19,7 +19,7 @@ def log_to_screen() -> None:
     handler.setLevel(logging.INFO)
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    logging.getLogger("compositional").setLevel(logging.DEBUG)  # what is logged at this level goes to the file alone
+    logging.getLogger("compositional").setLevel(logging.DEBUG)  # debug messages go to the file only
 
 
 def log_file(folder: Path) -> Path:
@@ -29,7 +29,7 @@ def log_file(folder: Path) -> Path:
 
 @contextmanager
 def log_to_file(folder: Path) -> Iterator[None]:
-    """Everything, warnings and the traceback of a failure included, into run.log."""
+    """Log everything to run.log during the block, including warnings and the traceback of a failure."""
     folder.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log_file(folder), encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -49,7 +49,7 @@ def log_to_file(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def into_file(path: Path) -> Iterator[None]:
-    """Append this process's standard output and error to a file meanwhile. Child processes started meanwhile keep to it."""
+    """Append this process's standard output and error to a file during the block. Child processes started in it keep doing so."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
@@ -61,27 +61,27 @@ def into_file(path: Path) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for descriptor, one in enumerate(saved, start=1):
-            os.dup2(one, descriptor)
-            os.close(one)
+        for descriptor, copy in enumerate(saved, start=1):
+            os.dup2(copy, descriptor)
+            os.close(copy)
 
 
 def pass_messages_on(library: str) -> None:
-    """A library's messages go through our log instead of its own handlers."""
+    """Send a library's messages through our log instead of its own handlers."""
     own = logging.getLogger(library)
     own.handlers.clear()
     own.propagate = True
 
 
 def quieten_libraries() -> None:
-    """No bars of transformers' weight loading, and its and its kin's messages through our log."""
+    """Hide progress bars of transformers and datasets, and send the messages of related libraries through our log."""
     import datasets
     import huggingface_hub
     import transformers
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    huggingface_hub.utils.enable_progress_bars()  # the line above switches off those of downloads, too
+    huggingface_hub.utils.enable_progress_bars()  # the line above also disables those of downloads
     transformers.utils.logging.disable_default_handler()
     transformers.utils.logging.enable_propagation()
     for name in ("httpx", "httpx2", "huggingface_hub", "fsspec", "absl", "urllib3", "filelock"):

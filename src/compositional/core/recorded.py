@@ -1,7 +1,7 @@
-"""Settings recorded beside what they made, and whether a command that goes on from it still has the same ones.
+"""Settings recorded beside each artefact, and whether a command that resumes from it has the same settings.
 
-One guard for adapters, predictions, verdicts and rewritten texts. A key that a record lacks, because an older version had no such
-flag, counts as the value that the flag has when it is left out.
+Adapters, predictions, verdicts and rewritten texts share this check. If a record lacks a key, because an older version had no
+such flag, the key counts as the value that the flag has when it is omitted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
 
-# What `value_if_left_out` returns for a key that is no flag: then there is nothing to compare a record with that lacks it.
+# What `value_if_left_out` returns for a key that is not a flag. A record that lacks the key is then not compared by it.
 NO_FLAG = object()
 ValueIfLeftOut = Callable[[str], Any]
 
 
 def read_recorded(path: Path) -> dict[str, Any]:
-    """The settings in a record; none where there is no record. Raises UserError when it is no JSON object."""
+    """The settings in a record; empty if there is no record. Raises UserError when it is not a JSON object."""
     if not path.is_file():
         return {}
     recorded = read_json(path)
@@ -31,12 +31,12 @@ def read_recorded(path: Path) -> dict[str, Any]:
 def changes(
     recorded: dict[str, Any], now: dict[str, Any], value_if_left_out: ValueIfLeftOut = lambda key: NO_FLAG
 ) -> dict[str, tuple[Any, Any]]:
-    """The recorded and the present value of each setting that has changed, by its key; none where nothing is recorded.
+    """The recorded and the current value of each changed setting, by key; empty if nothing is recorded.
 
     Args:
-        recorded: settings of what was made before. Keys that are not in `now` are not compared.
-        now: the present settings.
-        value_if_left_out: what a flag that the record lacks counts as, or NO_FLAG for a key that is no flag.
+        recorded: settings of the existing artefact. Keys that are not in `now` are not compared.
+        now: the current settings.
+        value_if_left_out: the value that a key missing from the record counts as; NO_FLAG for a key that is not a flag.
     """
     if not recorded:
         return {}
@@ -47,13 +47,13 @@ def changes(
 
 
 def refusal(fault: str, changed: dict[str, tuple[Any, Any]], remedy: str) -> list[str]:
-    """The line that says why a command can't go on from what was made with other settings; none where nothing has changed."""
+    """The message that says why a command can't resume from an artefact with other settings; none if nothing has changed."""
     listed = "; ".join(f"{key} was {_shown(earlier)}, is {_shown(now)}" for key, (earlier, now) in changed.items())
     return [f"{fault} ({listed}): {remedy}"] if changed else []
 
 
 def _same(earlier: Any, now: Any) -> bool:
-    """Whether two values say the same: what is a list now may have been one value, or none, in an earlier version."""
+    """Whether two values are equivalent. A setting that is a list now may have been a single value or None in an older version."""
     if isinstance(now, list) and not isinstance(earlier, list):
         earlier = [] if earlier is None else [earlier]
     return earlier == now

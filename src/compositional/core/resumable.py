@@ -1,4 +1,4 @@
-"""A file of JSON lines that is made batch by batch, and goes on where an interrupted run stopped."""
+"""A JSON-lines file that is written batch by batch and resumes where an interrupted run stopped."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ def complete_rows(
     make_rows: Callable[[list[str]], list[dict[str, Any]]],
     description: str,
 ) -> list[dict[str, Any]]:
-    """One row per id, in their order, and in the file `path` once all are made.
+    """Return one row per id, in the order of `ids`; write them to `path` once all are complete.
 
-    Each finished batch is appended to `path`.partial; a run that finds such a file goes on from it. A row has its id under "id".
+    Each finished batch is appended to `path`.partial, from which a later run resumes. A row has its id under "id".
 
     Args:
-        batches_of: from the ids that have a row already, the batches that are left to be made; rows in them are made again.
-        start: called once before the first batch, and not at all when nothing is left to do.
+        batches_of: returns the remaining batches for the set of ids that have a row; rows of ids in these batches are made again.
+        start: called once before the first batch, and not at all when no batch remains.
     """
     from tqdm import tqdm
 
     if path.is_file():
         return [row for _, row in read_json_lines(path)]
     partial = partial_of(path)
-    wanted = set(ids)
-    found = {id: row for id, row in _rows_of_whole_lines(partial).items() if id in wanted}
-    batches = batches_of(set(found))
+    requested = set(ids)
+    recorded = {id: row for id, row in _rows_of_whole_lines(partial).items() if id in requested}
+    batches = batches_of(set(recorded))
     again = {id for batch in batches for id in batch}
-    rows = {id: row for id, row in found.items() if id not in again}
+    rows = {id: row for id, row in recorded.items() if id not in again}
     write_text(partial, "".join(map(line_of, rows.values())))
-    logger.debug("%s: %d in all, %d made before", description, len(ids), len(rows))
+    logger.debug("%s: %d in all, %d from an earlier run", description, len(ids), len(rows))
     if batches:
         start()
         with open(partial, "a", encoding="utf-8") as file, tqdm(total=len(ids), initial=len(rows), desc=description) as bar:
             for batch in batches:
-                made = make_rows(batch)
-                file.write("".join(map(line_of, made)))
+                new_rows = make_rows(batch)
+                file.write("".join(map(line_of, new_rows)))
                 file.flush()
                 os.fsync(file.fileno())
-                rows |= {row["id"]: row for row in made}
+                rows |= {row["id"]: row for row in new_rows}
                 bar.update(len(batch))
     in_order = [rows[id] for id in ids]
     write_text(path, "".join(map(line_of, in_order)))
@@ -65,12 +65,12 @@ def chunks(texts: list[str], size: int) -> list[list[str]]:
 
 
 def partial_of(path: Path) -> Path:
-    """Where the rows of an unfinished file are."""
+    """The path of the rows of an unfinished file."""
     return path.with_name(path.name + ".partial")
 
 
 def has_rows(path: Path) -> bool:
-    """Whether a file, finished or not, has a row."""
+    """Whether a file, complete or partial, has any rows."""
     partial = partial_of(path)
     return path.is_file() or (partial.is_file() and partial.stat().st_size > 0)
 
@@ -81,7 +81,7 @@ def line_of(row: dict[str, Any]) -> str:
 
 
 def _rows_of_whole_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows by id; the last line is left out where it is broken off."""
+    """Rows by id, without an incomplete last line."""
     if not path.is_file():
         return {}
     rows = {}

@@ -38,7 +38,7 @@ class Workspace:
         return self.root / "predictions" / experiment
 
     def predictions(self, experiment: str, stage: str) -> Path:
-        """The predictions of a stage, once all are made."""
+        """The predictions of a stage, once they are complete."""
         return self.predictions_folder(experiment) / f"{stage}.jsonl"
 
     def stored_model(self, name: str) -> Path:
@@ -58,14 +58,14 @@ class Workspace:
         return self.predictions_folder(experiment) / f"{stage}.judge_{judge}.jsonl"
 
     def judgement(self, experiment: str, judge: str) -> Path:
-        """What a judge's verdicts on an experiment come to."""
+        """The record of a judge's verdicts on an experiment."""
         return self.output(experiment) / f"judge_{judge}.json"
 
     @contextmanager
     def locked(self, **held: str | None) -> Iterator[None]:
-        """Hold things by kind and name; raises UserError when another process holds one of them.
+        """Lock things by kind and name during the block; raises UserError when another process holds one of the locks.
 
-        The locks are the kernel's: they end with the process, however it ends.
+        These are kernel locks: they are released when the process ends, in whatever way.
         """
         names = {f"{kind.replace('_', ' ')} {name}": f"{kind}.{name}" for kind, name in held.items() if name}
         folder = self.root / "output" / ".locks"

@@ -1,7 +1,7 @@
-"""Data sets: one file per source, found by being in this folder.
+"""Data sets: one file per source. Every file in this folder is loaded.
 
-A file has a function `datasets(locations)` that returns the sets it can read: `published_set`, `rewritten_set` and
-`compositional_sets` make them. Nothing is read, and no library of weight is imported, until a set's `read` is called.
+A file has a function `datasets(locations)` that returns its sets, built by `published_set`, `rewritten_set` and
+`compositional_sets`. It must read no data and import no heavy library until a set's `read` is called.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compositional.tasks import Task, all_tasks
 
 SPLITS = ("train", "validation", "test")
 Benchmark = Literal["paper", "pocket"]
-# What the preparation leaves in a set's folder beside the examples.
+# The record of the preparation in a set's folder, beside the examples.
 PREPARATION_RECORD = "preparation.json"
 
 
@@ -36,7 +36,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Reading:
-    """The examples of one split of a source, and how much of the source was left out of them, by reason."""
+    """The examples of one split of a source, and the number of items left out of it, by reason."""
 
     examples: list[Example]
     left_out: dict[str, int] = field(default_factory=dict)
@@ -44,10 +44,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Source:
-    """Where texts come from, as their publishers have them.
+    """A published source of texts.
 
-    `rows` is the publishers' count by split; `files` names their files by split, as `--raw_data_dir` holds them. `example` is a
-    real example. A source without `hub_id` is on no hub.
+    `rows` is the publishers' count by split; `files` are the names of their files in `--raw_data_dir`, by split. `example` is a
+    real example. A source without `hub_id` is not on the hub.
     """
 
     title: str
@@ -63,7 +63,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Locations:
-    """Where data is read from: prepared sets below `prepared`, publishers' files in `raw` (None: the hub)."""
+    """Where data is read from: prepared sets in subfolders of `prepared`, publishers' files in `raw` (None: the hub)."""
 
     prepared: Path
     raw: Path | None
@@ -71,13 +71,13 @@ class Locations:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named set. `tasks` is the one task of its targets, or a main task and auxiliary ones when it is compositional.
+    """A named data set. `tasks` are the tasks that its targets answer: one, or a main task and auxiliary ones (compositional).
 
     `inputs_of` is the name of the single-task set that has the same inputs (its own name for a single-task set).
-    `read_source(split)` gives the source's examples; in a `rewritten` set their references have yet to be translated, or
-    changed in tone, by the last task. `generate(split)` gives the examples where no prepared folder holds them; without it the
-    set must be prepared. `from_files` is whether the user has named the publishers' files, which then count more than a folder.
-    `benchmark` is the one that the set belongs to, if any: it decides which sets are prepared by default, and with which models.
+    `read_source(split)` returns the source's examples. In a `rewritten` set, the preparation still has to apply the last task
+    (translation or tone) to their references. `generate(split)` returns the examples if there is no prepared folder; without
+    `generate`, the set must be prepared. `from_files` says that the user has named the publishers' files; they then take
+    precedence over a prepared folder. `benchmark` decides which sets are prepared by default, and with which models.
     """
 
     name: str
@@ -103,12 +103,12 @@ class Dataset:
 
     @property
     def language(self) -> str:
-        """Language of the references: that of the last task that changes it."""
+        """Language of the references: set by the last task that changes it, else English."""
         return next((task.language for task in reversed(self.tasks) if task.language != "en"), "en")
 
     @property
     def is_read_from_folder(self) -> bool:
-        """Whether `read` takes the prepared folder rather than the source."""
+        """Whether `read` uses the prepared folder rather than the source."""
         return self.generate is None or (is_saved(self.folder) and not self.from_files)
 
     @property
@@ -117,7 +117,7 @@ class Dataset:
         return self.source.hub_id is not None and not self.from_files
 
     def read(self, split: str) -> list[Example]:
-        """The examples of "train", "validation" or "test"; raises UserError where they are missing or broken."""
+        """The examples of "train", "validation" or "test"; raises UserError when they are missing or invalid."""
         if not self.is_read_from_folder:
             return self.generate(split)
         if not is_saved(self.folder):
@@ -131,7 +131,7 @@ class Dataset:
         return "the publishers' files" if self.source.files else self.source.title
 
     def provenance(self) -> dict[str, Any]:
-        """What `read` reads from: the preparation's fingerprint and models, or the source itself."""
+        """Where the examples of `read` come from: the preparation's fingerprint and models, or the source itself."""
         if not self.is_read_from_folder:
             return {"source": self.origin()}
         path = self.folder / PREPARATION_RECORD
@@ -142,7 +142,7 @@ class Dataset:
 
 
 def papers_benchmark(task: Task) -> Benchmark | None:
-    """The benchmark of a set of the paper's sources: the paper's, unless the task is in another language or tone."""
+    """The benchmark of a set from the paper's sources: "paper", unless the task has a language or tone outside the paper."""
     return "paper" if task.variant in (None, *LANGUAGES, *TONES) else None
 
 
@@ -154,7 +154,7 @@ def published_set(
     read_source: Callable[[Locations, str], Reading],
     benchmark: Benchmark | None = None,
 ) -> Dataset:
-    """A single-task set whose targets are as published: it can be used without preparation."""
+    """A single-task set with the published targets. It can be used without preparation."""
 
     def read(split: str) -> Reading:
         return read_source(locations, split)
@@ -181,7 +181,7 @@ def rewritten_set(
     read_source: Callable[[Locations, str], Reading],
     benchmark: Benchmark | None = None,
 ) -> Dataset:
-    """A set whose targets a model makes from the source's: it must be prepared."""
+    """A set whose targets a text model makes from the source's. It must be prepared."""
     return Dataset(
         name,
         tasks,
@@ -197,10 +197,10 @@ def rewritten_set(
 
 
 def compositional_sets(main: Dataset, locations: Locations) -> list[Dataset]:
-    """A main task's set, and a set for each auxiliary task with its inputs, and its targets translated or changed in tone.
+    """A main task's set, and one set per auxiliary task with the same inputs and with targets translated or changed in tone.
 
     Only the targets change, as in the paper's later code base. A set is named after the main set and the language or tone:
-    dialogsum_es. Where the main set is the paper's, those in the paper's languages and tones are, too.
+    dialogsum_es. If the main set belongs to the paper's benchmark, so do its sets in the paper's languages and tones.
     """
 
     def read_source(_: Locations, split: str) -> Reading:
@@ -228,7 +228,7 @@ def all_datasets(locations: Locations) -> dict[str, Dataset]:
 
 
 def find_dataset(name: str, locations: Locations) -> Dataset:
-    """The set of a name; raises UserError with the nearest names otherwise."""
+    """The set of a given name; raises UserError with the nearest names for an unknown one."""
     known = all_datasets(locations)
     if name not in known:
         raise UserError(f"unknown dataset {name!r}: {nearest(name, known)}")
@@ -236,11 +236,11 @@ def find_dataset(name: str, locations: Locations) -> Dataset:
 
 
 def text_field(row: dict, column: str, place: str, may_be_blank: bool = False) -> str:
-    """A text column of a row; raises UserError that says where the row stands when it has no such text."""
+    """The text in a column of a row; raises UserError with the row's position `place` when it is missing or invalid."""
     value = row.get(column)
     if not isinstance(value, str) or not (value.strip() or may_be_blank):
-        found = f"found {value!r}" if column in row else f"it has {', '.join(map(str, row)) or 'no columns'}"
-        raise UserError(f"{place}: expected a text in column {column!r}, {found}")
+        problem = f"found {value!r}" if column in row else f"it has {', '.join(map(str, row)) or 'no columns'}"
+        raise UserError(f"{place}: expected a text in column {column!r}, {problem}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -249,7 +249,7 @@ def text_field(row: dict, column: str, place: str, may_be_blank: bool = False) -
 
 
 def source_file(source: Source, locations: Locations, split: str) -> Path:
-    """The publishers' file of a split; raises UserError when it isn't there."""
+    """The publishers' file of a split; raises UserError when it is missing."""
     path = locations.raw / source.files[split]
     if not path.is_file():
         raise UserError(f"{path} is missing: it is the {split} split of {source.title} in its publishers' format")
@@ -262,7 +262,7 @@ def is_saved(folder: Path) -> bool:
 
 
 def read_saved(folder: Path, split: str) -> list[Example]:
-    """A split of a saved set with columns id, input and target. A target may be blank: the preparation keeps and reports such."""
+    """A split of a saved set with columns id, input and target. Targets may be blank: the preparation keeps and reports them."""
     from datasets import load_from_disk
 
     try:
@@ -282,7 +282,7 @@ def read_saved(folder: Path, split: str) -> list[Example]:
 
 
 def load_hub_split(source: Source, split: str) -> Any:
-    """The rows of a split by `datasets.load_dataset`; raises UserError when the hub can't be reached or lacks it."""
+    """The rows of a split, by `datasets.load_dataset`; raises UserError when the hub can't be reached or lacks the split."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 

@@ -1,6 +1,6 @@
-"""Sound Natural: requests as people say them and as an assistant would pass them on; the latter get a tone.
+"""Sound Natural: requests to an assistant, and how the assistant would phrase them. The latter are rewritten in a tone.
 
-The rephrased sentence, with a capital, is the input; its version in a tone is the target, as in the paper's later code base.
+The input is the rephrased sentence, capitalised; the target is its version in a tone. Both follow the paper's later code base.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLUMN = "Rephrased Content"
 
 
 def datasets(locations: Locations) -> list[Dataset]:
-    """A set per tone, to be prepared."""
+    """A set per tone. They must be prepared."""
     tones = [task for task in all_tasks() if task.name == "tone_adjustment"]
     names = [f"{NAME}_{task.variant}" for task in tones]
     return [
@@ -48,13 +48,13 @@ def datasets(locations: Locations) -> list[Dataset]:
 
 
 def read_source(locations: Locations, split: str) -> Reading:
-    """Examples whose references are their inputs, which have yet to get a tone."""
+    """Examples with equal input and reference. The preparation then rewrites the references in a tone."""
     texts = [_capitalised(text.strip()) for text in _texts(locations, split)]
     return Reading([Example(f"{split}_{number}", text, text) for number, text in enumerate(texts)])
 
 
 def _capitalised(text: str) -> str:
-    """The text with a capital first letter, where there is one for it (none for ß)."""
+    """The text with a capital first letter, if that letter has a capital of one character (ß has none)."""
     first = text[0].upper()
     return (first if len(first) == 1 else text[0]) + text[1:]
 

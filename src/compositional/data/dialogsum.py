@@ -39,7 +39,7 @@ def datasets(locations: Locations) -> list[Dataset]:
 
 
 def read_source(locations: Locations, split: str) -> Reading:
-    """Dialogues and summaries of a split; raises UserError for missing or broken data."""
+    """Dialogues and summaries of a split; raises UserError for missing or invalid data."""
     return Reading(_read_file(locations, split) if locations.raw else _read_hub(split))
 
 

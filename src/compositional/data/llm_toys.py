@@ -1,6 +1,6 @@
-"""llm-toys: sentences with a casual, professional, witty and paraphrased version each, on which the tone rewriter was trained.
+"""llm-toys: the training data of the tone rewriter. Each sentence has a casual, professional, witty and paraphrased version.
 
-Its publishers made most of it with gpt-3.5-turbo; it is in their repository, github.com/kuutsav/llm-toys, and on no hub.
+The publishers generated most of it with gpt-3.5-turbo. It is in their repository, github.com/kuutsav/llm-toys, not on the hub.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ SOURCE = Source(
 
 
 def datasets(locations: Locations) -> list[Dataset]:
-    """A set per tone that the file has."""
+    """A set for each tone in the file."""
     tones = [task for task in all_tasks() if task.name == "tone_adjustment" and task.variant in TONES]
     return [published_set(f"{NAME}_{task.variant}", task, SOURCE, locations, partial(read_source, task)) for task in tones]
 
 
 def split_of(text: str) -> str:
-    """The split that an original belongs to, wherever and how often it stands in the file."""
+    """The split of an original sentence. All its occurrences in the file belong to the same split."""
     bucket = hashlib.sha256(text.encode()).digest()[0] % 10
     return {8: "validation", 9: "test"}.get(bucket, "train")
 
 
 def read_source(task: Task, locations: Locations, split: str) -> Reading:
-    """Sentences of a split and their version in the task's tone; raises UserError for missing or broken data."""
+    """Sentences of a split and their version in the task's tone; raises UserError for missing or invalid data."""
     if not locations.raw:
         raise UserError(f"{NAME} is on no hub: name the folder of {_FILE} with --raw_data_dir")
     path = source_file(SOURCE, locations, split)

@@ -1,7 +1,7 @@
 """Synthetic-Persona-Chat: generated conversations between two people (Jandaghi et al. 2023).
 
-Each pair of consecutive lines by different users gives one example, turn → next turn, without the "User N: " before them;
-validation and test are samples, as in the paper's later code base.
+Each pair of consecutive lines by different users makes one example, turn → next turn, without the prefix "User N: ".
+Validation and test are samples, as in the paper's later code base.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def datasets(locations: Locations) -> list[Dataset]:
 
 
 def adjacent_turns(conversation: str) -> Iterator[tuple[str, str]]:
-    """Pairs of consecutive lines by different users, without "User N: ". A line that is no turn (a recipe, say) breaks a pair."""
+    """Pairs of consecutive lines by different users, without "User N: ". A line that is not a turn breaks a pair."""
     turns = [_TURN.match(line) for line in _lines(conversation)]
     for turn, next_turn in pairwise(turns):
         if turn and next_turn and turn[1] != next_turn[1] and turn[2] and next_turn[2]:
@@ -66,17 +66,17 @@ def _lines(conversation: str) -> list[str]:
 
 
 def read_source(locations: Locations, split: str) -> Reading:
-    """Turns of a split and the next turns, and what was left out; raises UserError for missing or broken data."""
+    """Pairs of turns of a split, and the number left out; raises UserError for missing or invalid data."""
     lines, examples = 0, []
     for row, conversation in _conversations(locations, split):
         lines += len(_lines(conversation)) - 1
         pairs = enumerate(adjacent_turns(conversation))
         examples += [Example(f"{split}_{row}_{number}", text, reply) for number, (text, reply) in pairs]
     left_out = {"pairs of lines that are no turns of two users": lines - len(examples)}
-    wanted = SAMPLED.get(split)
-    if wanted and len(examples) > wanted:
-        left_out["pairs of turns that were not sampled"] = len(examples) - wanted
-        chosen = sorted(Random(f"{NAME}/{split}").sample(range(len(examples)), wanted))
+    sample_size = SAMPLED.get(split)
+    if sample_size and len(examples) > sample_size:
+        left_out["pairs of turns that were not sampled"] = len(examples) - sample_size
+        chosen = sorted(Random(f"{NAME}/{split}").sample(range(len(examples)), sample_size))
         examples = [examples[index] for index in chosen]
     return Reading(examples, {reason: count for reason, count in left_out.items() if count})
 

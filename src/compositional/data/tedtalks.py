@@ -1,8 +1,8 @@
-"""TED talks in English and another language, sentence by sentence (Qi et al. 2018), for the translation task.
+"""TED talks: English sentences and their translations (Qi et al. 2018), for the translation task.
 
-The hub's copy is a script, which `datasets` no longer runs: its parquet conversion is read. A folder of the publishers' files has
-all_talks_{train,dev,test}.tsv, or the conversion's parquet files as plain_text/{train,validation,test}/*.parquet. The texts are
-tokenized by Moses: its escapes (&apos;) are undone, its spaces before punctuation stay.
+The copy on the hub is a script, which `datasets` no longer runs, so its parquet conversion is read. The publishers' files are
+all_talks_{train,dev,test}.tsv, or the parquet files of the conversion, plain_text/{train,validation,test}/*.parquet. The texts
+are tokenized by Moses: its escapes (&apos;) are undone, its spaces before punctuation stay.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def datasets(locations: Locations) -> list[Dataset]:
 
 
 def read_source(task: Task, locations: Locations, split: str) -> Reading:
-    """Sentences of a split that have a translation, and how many have none; raises UserError for missing or broken data."""
+    """Translated sentences of a split, and the number without translation; raises UserError for missing or invalid data."""
     examples, left_out = [], 0
     for number, pair in enumerate(_pairs(locations, split, task.variant)):
         english, translation = (html.unescape(text).strip() for text in pair)
@@ -65,7 +65,7 @@ def read_source(task: Task, locations: Locations, split: str) -> Reading:
 
 
 def _pairs(locations: Locations, split: str, language: str) -> Iterator[tuple[str, str]]:
-    """English and the other language of each row, "" where one is missing."""
+    """The English and the translated text of each row; "" for a missing text."""
     if not locations.raw:
         yield from map(partial(_of_variable_languages, language, SOURCE.hub_id), load_hub_split(SOURCE, split))
         return

@@ -1,12 +1,12 @@
-"""Merge strategies: plain functions `(adapters, weights, ...)` in the files of this folder, found by being there.
+"""Merge strategies: plain functions `(adapters, weights, ...)`. Every file in this folder is searched for them.
 
-Each public function of a file whose first parameters are `adapters` and `weights` is a strategy of its name; one called
-`merge` has the file's name. It takes and returns adapters as tensors, sees no model, no text and no flag, and imports torch
-only inside. Its docstring gives formula and source. Keyword-only parameters are what `--lora_merge_options` can set. A
-third parameter `examples` makes it a strategy that learns: it gets `MergeExamples`. The file's `NUM_EXAMPLES` says how many
-it gets by default, and `FINDS_WEIGHTS = True` that it takes no weights from the command line.
+Each public function whose first parameters are `adapters` and `weights` is a strategy with the function's name; a function
+called `merge` gets the file's name. A strategy takes and returns adapters as tensors, knows no model, text or flag, and imports
+torch only inside the function. Its docstring gives formula and source. Its keyword-only parameters are the options that
+`--lora_merge_options` sets. With a third parameter `examples`, a strategy learns from `MergeExamples`. The file's `NUM_EXAMPLES`
+is their default number, and `FINDS_WEIGHTS = True` says that the strategy takes no weights from the command line.
 
-A strategy may also stand in a file elsewhere, which is given by its path and has one strategy in it.
+A strategy may also be in a file elsewhere, which is given by its path and must have exactly one strategy.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 
 class MergeExamples(Protocol):
-    """Examples of the compositional task and a frozen base model, as a strategy that learns sees them."""
+    """Examples of the compositional task and a frozen base model: the interface for strategies that learn."""
 
     def loss(self, correction: Correction) -> float:
-        """Mean cross-entropy of the target tokens, in nats, of the model with a correction."""
+        """Mean cross-entropy of the target tokens, in nats, for the model with a correction."""
         ...
 
     def train(
@@ -49,16 +49,16 @@ class MergeExamples(Protocol):
         epochs: float,
         penalty: Callable[[], torch.Tensor] | None = None,
     ) -> Any:
-        """Train a correction's parameters in place; returns a dataclass that reports on it. `penalty` is added to each loss."""
+        """Train a correction's parameters in place; returns a report (a dataclass). `penalty` is added to each loss."""
         ...
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A merge strategy: its function, and what its signature and its file say of it.
+    """A merge strategy: its function, and the facts read from its signature and file.
 
-    `options` have their defaults; `num_examples` is how many examples it gets unless told otherwise (None: it takes none);
-    `hash_of_file` is the SHA-256 of the file of a strategy from elsewhere, as it was when it was executed.
+    `options` are the options with their defaults. `num_examples` is the default number of examples (None: it takes no examples).
+    `hash_of_file` is the SHA-256 of a file outside this package, computed when it was executed.
     """
 
     name: str
@@ -70,22 +70,25 @@ class Strategy:
 
     @property
     def learns(self) -> bool:
-        """Whether it looks at examples."""
+        """Whether it learns from examples."""
         return self.num_examples is not None
 
     @property
     def documentation(self) -> str:
-        """Formula, source and deviations: the function's docstring, or the file's where the function has none."""
+        """Formula, source and deviations: the function's docstring, or else the file's."""
         return inspect.cleandoc(self.function.__doc__ or inspect.getmodule(self.function).__doc__ or "")
 
     @property
     def title(self) -> str:
-        """What it is, in a few words: the documentation's first line up to a colon."""
+        """A short title: the first line of the documentation up to a colon."""
         return self.documentation.splitlines()[0].partition(":")[0].rstrip(".")
 
     def parse_options(self, words: list[str]) -> dict[str, Any]:
-        """All options by the user's `KEY=VALUE` words, each of its default's type; raises UserError with all mistakes."""
-        found, mistakes = {}, []
+        """All options: the user's `KEY=VALUE` words, converted to the types of the defaults, then the defaults.
+
+        Raises UserError with all mistakes.
+        """
+        values, mistakes = {}, []
         for word in words:
             key, equals, text = word.partition("=")
             if not equals:
@@ -95,15 +98,15 @@ class Strategy:
                 mistakes.append(f"--lora_merge_options {key}: {self.name} has no such option: {hint}")
             else:
                 try:
-                    found[key] = type(self.options[key])(text)
-                    if isinstance(found[key], float) and not math.isfinite(found[key]):
+                    values[key] = type(self.options[key])(text)
+                    if isinstance(values[key], float) and not math.isfinite(values[key]):
                         raise ValueError
                 except ValueError:
                     kind = type(self.options[key]).__name__
                     mistakes.append(f"--lora_merge_options {word}: expected {'a number' if kind in ('int', 'float') else kind}")
         if mistakes:
             raise UserError(*mistakes)
-        return self.options | found
+        return self.options | values
 
     def merge(
         self,
@@ -112,9 +115,9 @@ class Strategy:
         options: dict[str, Any] | None = None,
         examples: MergeExamples | None = None,
     ) -> LoraAdapter:
-        """Merge adapters; raises UserError when they don't fit together.
+        """Merge adapters; raises UserError when they are incompatible.
 
-        Without weights, each adapter gets 1 / number of adapters. `examples` are for strategies that learn.
+        An empty list of weights gives each adapter 1 / number of adapters. `examples` are for strategies that learn.
         """
         from compositional.adapters.lora import check_mergeable
 
@@ -129,12 +132,12 @@ class Strategy:
 def strategies() -> dict[str, Strategy]:
     """The strategies of this folder, by name."""
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-    found = [strategy for module in modules for strategy in _strategies_in(module)]
-    return {strategy.name: strategy for strategy in sorted(found, key=lambda strategy: strategy.name)}
+    known = [strategy for module in modules for strategy in _strategies_in(module)]
+    return {strategy.name: strategy for strategy in sorted(known, key=lambda strategy: strategy.name)}
 
 
 def find_strategy(name: str) -> Strategy:
-    """The strategy of a name, or of a file given by its path, which is executed; raises UserError when there is none."""
+    """The strategy of a given name, or of a file given by its path, which is executed; raises UserError if there is none."""
     if name in strategies():
         return strategies()[name]
     if not name.endswith(".py"):
@@ -145,11 +148,11 @@ def find_strategy(name: str) -> Strategy:
     module = importlib.util.module_from_spec(specification)
     hash_of_file = hash_of_files([Path(name)])
     specification.loader.exec_module(module)
-    found = [replace(strategy, hash_of_file=hash_of_file) for strategy in _strategies_in(module, name)]
-    if len(found) != 1:
-        names = f", it has {', '.join(one.name for one in found)}: leave one in it" if found else ""
+    candidates = [replace(strategy, hash_of_file=hash_of_file) for strategy in _strategies_in(module, name)]
+    if len(candidates) != 1:
+        names = f", it has {', '.join(one.name for one in candidates)}: leave one in it" if candidates else ""
         raise UserError(f"--lora_merge_strategy {name}: the file has no function merge(adapters, weights){names}")
-    return found[0]
+    return candidates[0]
 
 
 def merge(
@@ -164,8 +167,8 @@ def merge(
 
 
 def _strategies_in(module: ModuleType, file: str | None = None) -> list[Strategy]:
-    """The strategies of a file; raises UserError for an option without a default that says its type."""
-    found = []
+    """The strategies of a file; raises UserError for an option whose default is not a number or a text."""
+    strategies_in_file = []
     for name, function in inspect.getmembers(module, inspect.isfunction):
         parameters = inspect.signature(function).parameters
         if name.startswith("_") or function.__module__ != module.__name__ or list(parameters)[:2] != ["adapters", "weights"]:
@@ -174,7 +177,7 @@ def _strategies_in(module: ModuleType, file: str | None = None) -> list[Strategy
         for option, default in options.items():
             if type(default) not in (int, float, str):
                 raise UserError(f"--lora_merge_strategy {file or name}: option {option} needs a default that is a number or a text")
-        found.append(
+        strategies_in_file.append(
             Strategy(
                 name=module.__name__.rsplit(".", 1)[-1] if name == "merge" else name,
                 function=function,
@@ -183,4 +186,4 @@ def _strategies_in(module: ModuleType, file: str | None = None) -> list[Strategy
                 finds_weights=getattr(module, "FINDS_WEIGHTS", False),
             )
         )
-    return found
+    return strategies_in_file

@@ -1,4 +1,4 @@
-"""Merges in a common basis of the updates: KnOTS, and singular value calibration."""
+"""Merges in a common basis of the updates: KnOTS and singular value calibration."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from compositional.adapters.lora import LoraAdapter, LoraFactors, absent_as_zero
 
 
 def knots(adapters: list[LoraAdapter], weights: list[float], *, density: float = 0.5) -> LoraAdapter:
-    """KnOTS: the updates are brought into one basis before they are merged, so that what is alike stands at the same place.
+    """KnOTS: the updates are expressed in a common basis before they are merged, so that similar directions are aligned.
 
-    [ΔW_1 ... ΔW_N] = U S [V_1 ... V_N]ᵀ by SVD; the V_i are merged by TIES (trim, elect, average), and ΔW = U S Vᵀ. The rank is the
-    sum of the ranks at most, without any truncation. Source: arXiv 2410.19735, with TIES; its code trims S V_i, over the whole
-    model, where this trims V_i, module by module.
+    [ΔW_1 ... ΔW_N] = U S [V_1 ... V_N]ᵀ by SVD; the V_i are merged by TIES (trim, elect, average), and ΔW = U S Vᵀ. The rank is at
+    most the sum of the ranks; nothing is truncated. Source: arXiv 2410.19735, with TIES. Its code trims S V_i over the entire
+    model; this function trims V_i, module by module.
     """
     from compositional.adapters.low_rank import svd_side_by_side
     from compositional.adapters.sparsity import agreeing_mean, trim
@@ -24,7 +24,7 @@ def knots(adapters: list[LoraAdapter], weights: list[float], *, density: float =
 
 
 def svc(adapters: list[LoraAdapter], weights: list[float], *, alpha: float = 1.0) -> LoraAdapter:
-    """Singular value calibration of the linear merge: directions that several updates share are not counted several times.
+    """Singular value calibration of the linear merge: directions shared by several updates are not counted repeatedly.
 
     ΔW = Σ w_i ΔW_i = U S Vᵀ. With a_i = u_rᵀ ΔW_i and a = u_rᵀ ΔW, the r-th singular value is divided by the larger of
     mean_i <a, a_i> / <a_i, a_i> and alpha where all <a, a_i> are positive, and kept otherwise. Closed form, no data. Source: arXiv

@@ -25,13 +25,13 @@ def dam(
     epochs: float = 1.0,
     cosine: float = 0.0,
 ) -> LoraAdapter:
-    """DAM / ZipLoRA: each column of each adapter's update is scaled by a number of its own, learned on compositional examples.
+    """DAM / ZipLoRA: each column of each adapter's update gets its own scale, learned on compositional examples.
 
-    ΔW = Σ ΔW_i diag(m_i) with m_i (d_in) per module and adapter, which start at the weights; A_i diag(m_i) keeps the rank. The
+    ΔW = Σ ΔW_i diag(m_i) with m_i (d_in) per module and adapter, initialised to the weights; A_i diag(m_i) keeps the rank. The
     loss is the cross-entropy of the targets, plus `cosine` times ZipLoRA's term, the mean over modules and pairs of adapters of
     |cos(m_i, m_j)|.
-    Source: DAM, arXiv 2410.08371; ZipLoRA, arXiv 2311.13600. Both imitate the single models' own outputs; for a composed task there
-    is no such output, so its targets are learned [ours].
+    Source: DAM, arXiv 2410.08371; ZipLoRA, arXiv 2311.13600. Both train on the outputs of the single models. A
+    composed task has no such outputs, so this function trains on its targets [ours].
     """
     from compositional.adapters.updates import AdapterUpdates
 
@@ -52,13 +52,13 @@ def dam(
 
 
 def mean_cosine(updates: AdapterUpdates) -> torch.Tensor:
-    """The mean of |cos(m_i, m_j)| over the modules and pairs of adapters that both update them; 0 where there is none."""
+    """The mean of |cos(m_i, m_j)| over modules and pairs of adapters that both update the module; 0 without such pairs."""
     import torch
     from torch.nn.functional import cosine_similarity
 
-    found = [
+    cosines = [
         cosine_similarity(one, other, dim=0).abs()
         for path in updates.corrected_paths
         for one, other in combinations(updates.column_scales(path), 2)
     ]
-    return torch.stack(found).mean() if found else torch.zeros(())
+    return torch.stack(cosines).mean() if cosines else torch.zeros(())

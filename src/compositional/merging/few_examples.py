@@ -1,4 +1,4 @@
-"""Weights of the linear merge, found on a few examples: by search (LoraHub), or from each adapter's own loss (LM-Cocktail)."""
+"""Weights of the linear merge from a few examples: by search (LoraHub), or from each adapter's own loss (LM-Cocktail)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ def lorahub(
     l1: float = 0.05,
     seed: int = 0,
 ) -> LoraAdapter:
-    """LoraHub: the weights of the linear merge are searched without gradients for the lowest loss on a few examples.
+    """LoraHub: the weights of the linear merge that minimise the loss on a few examples, by gradient-free search.
 
-    min over w of loss(W + Σ w_i ΔW_i) + l1 · mean |w_i|, with w_i in [-bound, bound], from w = 0, by nevergrad's NGOpt in a
-    number of
-    `evaluations`. Source: arXiv 2307.13269 and its settings; it adds up the A's and the B's apart, which brings cross terms B_i A_j
-    that no adapter was trained for, where this adds up the updates themselves.
+    min over w of loss(W + Σ w_i ΔW_i) + l1 · mean |w_i|, with w_i in [-bound, bound], from w = 0, by nevergrad's NGOpt with a
+    budget of `evaluations`. Source: arXiv 2307.13269 and its settings. It sums the A's and the B's separately, which adds cross
+    terms B_i A_j that no adapter was trained for; this function sums the updates themselves.
     """
     import warnings
 
@@ -37,7 +36,7 @@ def lorahub(
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nevergrad's own, about packages that it can do without
+        warnings.simplefilter("ignore")  # nevergrad warns about optional packages
         import nevergrad
     from tqdm import tqdm
 
@@ -60,8 +59,8 @@ def lorahub(
     space.random_state.seed(seed)
     with bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = nevergrad.optimizers.NGOpt(space, budget=evaluations).minimize(cost)
-    return with_learned_weights("lorahub", adapters, [float(weight) for weight in found.value])
+        best = nevergrad.optimizers.NGOpt(space, budget=evaluations).minimize(cost)
+    return with_learned_weights("lorahub", adapters, [float(weight) for weight in best.value])
 
 
 def lm_cocktail(
@@ -70,7 +69,7 @@ def lm_cocktail(
     """LM-Cocktail: the weights of the linear merge follow from each adapter's own loss on a few examples.
 
     w = softmax(-loss_i / temperature) with loss_i that of W + ΔW_i, and ΔW = Σ w_i ΔW_i. Source: arXiv 2311.13534, whose code
-    has the temperature 5 and mixes whole models; here the base model is in each of them.
+    uses temperature 5 and mixes complete models. Here, all mixed models share the base model.
     """
     import torch
 

@@ -8,7 +8,7 @@ from compositional.adapters.lora import LoraAdapter, merged_by_module, stacked
 def linear(adapters: list[LoraAdapter], weights: list[float]) -> LoraAdapter:
     """Linear merge, exact: ΔW = Σ w_i ΔW_i. The factors are stacked, so the rank is the sum of the ranks.
 
-    Source: task arithmetic, arXiv 2212.04089. A module that only some adapters update gets the sum over those.
+    Source: task arithmetic, arXiv 2212.04089. A module that only some adapters update gets the sum over these adapters.
     """
     return merged_by_module("linear", adapters, weights, lambda parts, path: stacked(parts))
 

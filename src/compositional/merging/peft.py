@@ -1,8 +1,8 @@
-"""PEFT 0.21's `add_weighted_adapter` by our own arithmetic, under names that say so: it merges A's and B's apart.
+"""PEFT 0.21's `add_weighted_adapter`, reimplemented: it merges the A's and the B's separately.
 
-The factors of ΔW_i = s_i B_i A_i (s_i: an adapter's scaling) are merged with roots of the weights, so that B A holds cross terms
-B_i A_j that no adapter was trained for; only `peft_cat` and `peft_svd` are sums of updates. With rsLoRA a merge is √rank too
-strong, as PEFT's is.
+The factors of ΔW_i = s_i B_i A_i (s_i: an adapter's scaling) are merged with roots of the weights, so B A contains cross terms
+B_i A_j that no adapter was trained for; only `peft_cat` and `peft_svd` are sums of updates. With rsLoRA, a merge is too strong by
+√rank, as in PEFT.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from compositional.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    # From weights and tensors (the A's, or the B's, of one module), and a random stream for each of the tensors.
+    # Arguments: weights, tensors (the A's or the B's of one module), and a random generator per tensor.
     MergeFactors = Callable[[list[float], list[torch.Tensor], list[torch.Generator]], torch.Tensor]
 
 
 def peft_linear(adapters: list[LoraAdapter], weights: list[float]) -> LoraAdapter:
     """Linear merge as PEFT's `add_weighted_adapter(combination_type="linear")` computes it (PEFT 0.21).
 
-    The factors are added apart, A = Σ sign(w_i s_i) √|w_i s_i| A_i and B = Σ √|w_i s_i| B_i (s_i: an adapter's scaling), so B A
-    holds cross terms B_i A_j that no adapter was trained for. Use `linear` for the sum of the updates themselves.
+    The factors are summed separately, A = Σ sign(w_i s_i) √|w_i s_i| A_i and B = Σ √|w_i s_i| B_i (s_i: an adapter's scaling), so
+    B A contains cross terms B_i A_j that no adapter was trained for. Use `linear` for the sum of the updates themselves.
 
     Raises UserError for unequal ranks, as PEFT does. With rsLoRA the result is √rank stronger, as PEFT's is.
     """
@@ -36,8 +36,8 @@ def peft_linear(adapters: list[LoraAdapter], weights: list[float]) -> LoraAdapte
 def peft_cat(adapters: list[LoraAdapter], weights: list[float]) -> LoraAdapter:
     """Concatenation as PEFT's `add_weighted_adapter(combination_type="cat")` computes it (PEFT 0.21).
 
-    A = [w_1 s_1 A_1; w_2 s_2 A_2; ...], B = [B_1, B_2, ...] (s_i: an adapter's scaling). The update is exact but for rsLoRA, where
-    PEFT's result is √rank stronger.
+    A = [w_1 s_1 A_1; w_2 s_2 A_2; ...], B = [B_1, B_2, ...] (s_i: an adapter's scaling). The update is exact except with rsLoRA,
+    where PEFT's result is √rank stronger.
     """
     import torch
 
@@ -66,10 +66,10 @@ def peft_svd(adapters: list[LoraAdapter], weights: list[float], *, rank: int = 0
 
 
 def peft_ties(adapters: list[LoraAdapter], weights: list[float], *, density: float = 0.5) -> LoraAdapter:
-    """TIES as PEFT's `add_weighted_adapter(combination_type="ties")` computes it (PEFT 0.21): on the A's and on the B's apart.
+    """TIES as PEFT's `add_weighted_adapter(combination_type="ties")` computes it (PEFT 0.21): on the A's and B's separately.
 
-    Each factor is trimmed to its largest entries, a sign is elected per entry, and what agrees with it is added with the weights of
-    peft_linear and divided by its number. Use `ties` for TIES on the updates themselves.
+    Each factor is trimmed to its largest entries, and a sign is elected per entry. The entries that agree with it are summed with
+    the weights of peft_linear and divided by their number. Use `ties` for TIES on the updates themselves.
 
     Raises UserError for unequal ranks, as PEFT does. With rsLoRA the result is √rank stronger, as PEFT's is.
     """
@@ -81,10 +81,10 @@ def peft_ties(adapters: list[LoraAdapter], weights: list[float], *, density: flo
 
 
 def peft_dare_linear(adapters: list[LoraAdapter], weights: list[float], *, density: float = 0.5, seed: int = 0) -> LoraAdapter:
-    """DARE as PEFT's `add_weighted_adapter(combination_type="dare_linear")` computes it (PEFT 0.21): on the A's and B's apart.
+    """DARE as PEFT's `add_weighted_adapter(combination_type="dare_linear")` computes it (PEFT 0.21): on A's and B's separately.
 
-    Entries of each factor are dropped at random, the others divided by the density; then as peft_linear. The random stream is
-    our own: seeded by module and adapter. Use `dare` for DARE on the updates themselves.
+    Entries of each factor are dropped at random and the others divided by the density; then as in peft_linear. Unlike PEFT's, the
+    random numbers are seeded by module and adapter. Use `dare` for DARE on the updates themselves.
 
     Raises UserError for unequal ranks, as PEFT does. With rsLoRA the result is √rank stronger, as PEFT's is.
     """
@@ -100,10 +100,10 @@ def peft_dare_linear(adapters: list[LoraAdapter], weights: list[float], *, densi
 
 
 def peft_dare_ties(adapters: list[LoraAdapter], weights: list[float], *, density: float = 0.5, seed: int = 0) -> LoraAdapter:
-    """DARE and TIES as PEFT's `add_weighted_adapter(combination_type="dare_ties")` computes them (PEFT 0.21), on A's and B's apart.
+    """DARE and TIES as PEFT's `add_weighted_adapter(combination_type="dare_ties")` computes them (PEFT 0.21): on A's, then on B's.
 
-    Entries of each factor are dropped at random, the others divided by the density; then signs are elected and what agrees is
-    averaged as in peft_ties. The random stream is our own: seeded by module and adapter.
+    Entries of each factor are dropped at random and the others divided by the density; then signs are elected and agreeing entries
+    averaged as in peft_ties. Unlike PEFT's, the random numbers are seeded by module and adapter.
 
     Raises UserError for unequal ranks, as PEFT does. With rsLoRA the result is √rank stronger, as PEFT's is.
     """
@@ -123,14 +123,14 @@ def _rank_of(adapter: LoraAdapter) -> int:
 
 
 def _common_scaling(adapters: list[LoraAdapter], rank: int) -> float:
-    """PEFT gives the merge alpha = rank and the first adapter's settings, so that with rsLoRA it is √rank stronger."""
+    """PEFT gives the merge alpha = rank and the settings of the first adapter, so it is √rank stronger with rsLoRA."""
     return math.sqrt(rank) if adapters[0].scaling_by_root_of_rank else 1.0
 
 
 def _merged_factors(
     name: str, adapters: list[LoraAdapter], weights: list[float], merge_factors: MergeFactors, seed: int = 0
 ) -> LoraAdapter:
-    """A merge of the A's with sign(w_i s_i) √|w_i s_i| and of the B's with √|w_i s_i| (s_i: an adapter's scaling).
+    """Merge the A's with sign(w_i s_i) √|w_i s_i| and the B's with √|w_i s_i| (s_i: an adapter's scaling).
 
     Raises UserError for unequal ranks, as PEFT does.
     """

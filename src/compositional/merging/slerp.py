@@ -7,15 +7,15 @@ import math
 from compositional.adapters.lora import LoraAdapter, LoraFactors, absent_as_zero, merged_by_module, stacked
 from compositional.core.errors import UserError
 
-_PARALLEL = 0.9995  # the cosine beyond which the sine is too small to divide by
+_PARALLEL = 0.9995  # above this cosine, the sine is too small to divide by
 
 
 def slerp(adapters: list[LoraAdapter], weights: list[float]) -> LoraAdapter:
     """Spherical interpolation of two updates, exact: ΔW = sin((1-t)Ω)/sin Ω · ΔW_1 + sin(tΩ)/sin Ω · ΔW_2 in each module.
 
-    Ω is the angle between ΔW_1 and ΔW_2, and t = w_2 / (w_1 + w_2). Source: Shoemake 1985, as merging uses it: the updates
-    keep their
-    lengths, the angle alone decides the coefficients. Updates that are (nearly) parallel, or zero, are interpolated linearly.
+    Ω is the angle between ΔW_1 and ΔW_2, and t = w_2 / (w_1 + w_2). Source: Shoemake 1985, as used for merging: the updates
+    keep their lengths, and the coefficients depend on the angle only. Updates that are zero or (nearly) parallel are
+    interpolated linearly.
 
     Raises UserError for more or fewer than two adapters, and for weights that are negative or all zero.
     """
@@ -33,7 +33,7 @@ def _interpolated(parts: list[tuple[float, LoraFactors]]) -> LoraFactors:
 
 
 def coefficients(cosine: float, t: float) -> tuple[float, float]:
-    """What the two updates are multiplied by."""
+    """The coefficients of the two updates."""
     if abs(cosine) > _PARALLEL:
         return 1 - t, t
     angle = math.acos(cosine)
@@ -43,6 +43,6 @@ def coefficients(cosine: float, t: float) -> tuple[float, float]:
 def _cosine(one: LoraFactors, two: LoraFactors) -> float:
     from compositional.adapters.low_rank import inner_product
 
-    # An update that cancels to nothing can have a square a little below zero.
+    # Rounding can make the square of a vanishing update slightly negative.
     length = math.sqrt(max(0.0, inner_product(one, one)) * max(0.0, inner_product(two, two)))
     return max(-1.0, min(1.0, inner_product(one, two) / length)) if length else 1.0

@@ -1,6 +1,6 @@
-"""TIES and DARE on the updates themselves: entries are left out of each ΔW_i before they are added up.
+"""TIES and DARE on the updates themselves: entries of each ΔW_i are set to zero before the updates are summed.
 
-Their results have full rank and are truncated by SVD to `rank` (0: the sum of the adapters' ranks), with the error reported.
+The results have full rank. They are truncated by SVD to `rank` (0: the sum of the adapters' ranks), and the error is reported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ties(adapters: list[LoraAdapter], weights: list[float], *, density: float = 0.5, rank: int = 0) -> LoraAdapter:
-    """TIES on the updates themselves: trim each ΔW_i to its largest entries, elect a sign per entry, average what agrees with it.
+    """TIES on the updates themselves: trim each ΔW_i to its largest entries, elect a sign per entry, average agreeing entries.
 
     ΔW = λ Σ_{i agrees} w_i ΔW_i' / Σ_{i agrees} |w_i| with ΔW_i' the trimmed update, the sign that of Σ w_i ΔW_i', and
     λ = Σ |w_i|. It has full rank: it is truncated by SVD to `rank` (0: the sum of the adapters' ranks). Source: arXiv 2306.01708.

@@ -1,1 +1,1 @@
-"""Language models: where they are loaded from, their identity, and how text becomes their tokens."""
+"""Language models: loading, identity, and encoding of text as tokens."""

@@ -1,7 +1,7 @@
-"""From text to token ids: instructions, chat prompts, targets, and cuts that are counted.
+"""From text to token ids: instructions, chat prompts, targets, and truncation, which is reported.
 
-Layout (the paper's later code base): an instruction line, a colon, a blank line and the text, in the user's turn, without
-a system prompt.
+Layout (the paper's later code base): the user's turn holds an instruction, a colon, a blank line and the text. There is no
+system prompt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from compositional.tasks import Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Llama 3.2's template puts today's date into every prompt unless it is given one; this is the template's own fallback.
+# Llama 3.2's template puts today's date into every prompt unless a date is passed. This is the template's own fallback.
 TEMPLATE_DATE = "26 Jul 2024"
 
 
@@ -44,7 +44,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids of a prompt that ends where the answer starts; `truncated` when the text had to be cut."""
+    """Token ids of a prompt, up to the start of the answer. `truncated` says whether the text was truncated."""
 
     ids: list[int]
     truncated: bool
@@ -54,7 +54,7 @@ class Prompt:
 class TrainingSequence:
     """Token ids of prompt and target, and labels of equal length with IGNORED where there is no loss.
 
-    `merge_index` is the merge that the example goes through, where several are trained on at once.
+    `merge_index` is the number of the merge that processes the example, if a calibration is shared by several merges.
     """
 
     ids: list[int]
@@ -76,12 +76,12 @@ class ChatEncoder:
         self._demonstrations = list(demonstrations)
         self.end_tokens = _end_tokens(tokenizer)
         self._question = [{"role": "user", "content": "?"}]
-        self._asked = self._render(self._question, add_generation_prompt=True)
+        self._prefix = self._render(self._question, add_generation_prompt=True)
 
     def prompt(self, instruction: str, text: str, max_length: int) -> Prompt:
-        """A chat prompt of at most `max_length` tokens. A longer one loses the end of its text, never the instruction or template.
+        """A chat prompt of at most `max_length` tokens. A longer prompt loses the end of its text, but no instruction or template.
 
-        Raises UserError when instruction and template alone don't fit.
+        Raises UserError when instruction and template alone are too long.
         """
         ids = self._chat_ids(instruction, text)
         if len(ids) <= max_length:
@@ -97,20 +97,20 @@ class ChatEncoder:
     @property
     def demonstrations_length(self) -> int:
         """The tokens that the demonstrations add to a prompt."""
-        return len(self.question("?")) - len(self._ids(self._asked))
+        return len(self.question("?")) - len(self._ids(self._prefix))
 
     def check_room(self, instruction: str, max_length: int) -> int:
-        """Tokens of a prompt without any text; raises UserError when they leave no room for some."""
+        """The number of tokens of a prompt without text; raises UserError when they leave no room for text."""
         overhead = len(self._chat_ids(instruction, ""))
         if overhead >= max_length:
-            shown = f", {len(self._demonstrations) // 2} solved examples" if self._demonstrations else ""
+            solved = f", {len(self._demonstrations) // 2} solved examples" if self._demonstrations else ""
             raise UserError(
-                f"{instruction!r}{shown} and the chat template take {overhead} tokens of {max_length}: raise the maximum length"
+                f"{instruction!r}{solved} and the chat template take {overhead} tokens of {max_length}: raise the maximum length"
             )
         return overhead
 
     def training_sequence(self, instruction: str, example: Example, max_length: int, train_on_source: bool) -> TrainingSequence:
-        """Prompt and target, together at most `max_length` tokens: the text is cut first, then a target longer than half of it."""
+        """Prompt and target, at most `max_length` tokens together: the text is truncated first, then a target over half of that."""
         target = self.target(example.reference)
         room = max_length - len(self._chat_ids(instruction, example.input))
         kept_target = target[: max(room, max_length // 2)]
@@ -121,7 +121,7 @@ class ChatEncoder:
         return TrainingSequence(prompt.ids + kept_target, labels, prompt.truncated or len(kept_target) < len(target))
 
     def target(self, text: str) -> list[int]:
-        """The target's tokens as the chat template writes an assistant's turn, up to and with the token that ends the turn."""
+        """The target's tokens as an assistant's turn of the chat template, up to and including the token that ends the turn."""
         return self._up_to_end(self._ids(self._answer(text)))
 
     def target_lengths(self, texts: list[str]) -> list[int]:
@@ -129,7 +129,7 @@ class ChatEncoder:
         return [len(self._up_to_end(ids)) for ids in self._ids([self._answer(text) for text in texts])]
 
     def question(self, content: str) -> list[int]:
-        """Token ids of a chat prompt whose user's turn is `content`, uncut."""
+        """Token ids of a chat prompt whose user's turn is `content`, without truncation."""
         return self._ids(self._question_text(content))
 
     def question_lengths(self, contents: list[str]) -> list[int]:
@@ -137,13 +137,13 @@ class ChatEncoder:
         return [len(ids) for ids in self._ids([self._question_text(content) for content in contents])]
 
     def _answer(self, text: str) -> str:
-        """An answer as the template writes it, up to the end of the conversation."""
-        answered = self._render([*self._question, {"role": "assistant", "content": text}], add_generation_prompt=False)
-        # Some templates rewrite the last turn (strip it, add a thought); the end-of-text token then ends the plain text.
-        return answered[len(self._asked) :] if answered.startswith(self._asked) else text + self.tokenizer.eos_token
+        """An answer as the template renders it, up to the end of the conversation."""
+        rendered = self._render([*self._question, {"role": "assistant", "content": text}], add_generation_prompt=False)
+        # Some templates rewrite the last turn (strip it, add a thought). Then use the plain text and the end-of-text token.
+        return rendered[len(self._prefix) :] if rendered.startswith(self._prefix) else text + self.tokenizer.eos_token
 
     def _up_to_end(self, ids: list[int]) -> list[int]:
-        """An answer's tokens up to and with the last one that ends a turn; the end-of-text token is added where there is none."""
+        """An answer's tokens up to and including the last one that ends a turn. Without such a token, end-of-text is added."""
         ends = [index for index, token in enumerate(ids) if token in self.end_tokens]
         return ids[: ends[-1] + 1] if ends else [*ids, self.tokenizer.eos_token_id]
 
@@ -171,7 +171,7 @@ def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise UserError for a tokenizer without a chat template or an end-of-text token, without which nothing can be asked."""
+    """Raise UserError for a tokenizer without a chat template or an end-of-text token: both are needed to prompt the model."""
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer of {name} has no chat template: use an instruction-tuned model")
     if tokenizer.eos_token_id is None:
@@ -179,6 +179,6 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def left_padded(sequences: Sequence[Sequence[int]], fill: int) -> list[list[int]]:
-    """Sequences of equal length, filled up at the front."""
+    """The sequences, padded on the left with `fill` to equal length."""
     longest = max(map(len, sequences))
     return [[fill] * (longest - len(sequence)) + list(sequence) for sequence in sequences]

@@ -1,4 +1,4 @@
-"""Language models by name: Pocket's own, a local folder, a hub id, or a hub id with @revision. Safetensors only."""
+"""Language models by name: 'pocket', a local folder, a hub id, or hub_id@revision. Only safetensors are loaded."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 POCKET = "pocket"
 POCKET_FOLDER = Path(__file__).parents[1] / "pocket" / "base_model"
-# The files that decide what a model, or an adapter, in a folder says.
+# The files that determine the outputs of a model or adapter in a folder.
 _DECISIVE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.spm", "adapter_model.bin")
-# What configurations call the longest sequence.
+# The names of the maximum sequence length in configurations.
 _LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "seq_len")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model by the name that adapters and records have for it, and where it is loaded from.
+    """A model by the name that adapters and records use for it, and its location.
 
-    Its configuration, tokenizer, identity and shapes are read when they are first asked for, and kept: whoever handles one model
-    carries one object. `flag` is the command-line flag that named it, for messages about what is wrong with it.
+    Configuration, tokenizer, identity and shapes are read on first use and cached, so share one object for one model.
+    `flag` is the command-line flag that named the model; error messages cite it.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Model:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine, Pocket's included."""
+        """Whether the model is a local folder; Pocket's is."""
         return Path(self.location).is_dir()
 
     @property
@@ -55,9 +55,9 @@ class Model:
         return "main" if self.is_local else self.name.partition("@")[2] or "main"
 
     def check_exists(self) -> None:
-        """Raise UserError for a name that looks like a folder and is none, and for a folder without a whole model.
+        """Raise UserError for a name that looks like a missing folder, and for a folder without a complete model.
 
-        A hub's name is looked up when something of it is read.
+        A hub id is checked only when one of its files is read.
         """
         looks_local = self.name.startswith((".", "/", "~")) or self.location.count("/") > 1
         if looks_local and not self.is_local:
@@ -74,14 +74,14 @@ class Model:
             read_tensor_shapes(path)
 
     def check_has(self, *files: str) -> None:
-        """Raise UserError when a local folder lacks one of the files; a hub's are looked for when they are loaded."""
+        """Raise UserError when a local folder lacks one of the files. Files on the hub are checked when they are loaded."""
         missing = [name for name in files if self.is_local and not (Path(self.location) / name).is_file()]
         if missing:
             raise UserError(f"{self.flag} {self.name}: the folder has no {' and no '.join(missing)}")
 
     @cached_property
     def config(self) -> Any:
-        """The model's configuration of transformers; raises UserError when it can't be had."""
+        """The model's transformers configuration; raises UserError when it can't be loaded."""
         from transformers import AutoConfig
 
         with self._load_errors():
@@ -89,7 +89,7 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer; raises UserError when it can't be had, or can ask nothing, for want of a template or an end of text."""
+        """The tokenizer; raises UserError when it can't be loaded, or has no chat template or end-of-text token."""
         from transformers import AutoTokenizer
 
         from compositional.models.chat import check_tokenizer
@@ -103,7 +103,7 @@ class Model:
 
     @cached_property
     def identity(self) -> str:
-        """What the model is: the hub's commit, or a hash of a local folder's configuration, weights and tokenizer."""
+        """The exact version of the model: the hub's commit, or a hash of a local folder's configuration, weights and tokenizer."""
         if not self.is_local:
             return str(self.commit)
         paths = sorted(path for kind in _DECISIVE_FILES for path in Path(self.location).glob(kind))
@@ -116,7 +116,7 @@ class Model:
 
     @cached_property
     def signature(self) -> str:
-        """What the model is, without reading its weights: the hub's commit, or a hash of a folder's settings and tensor shapes."""
+        """The model's version, without reading weights: the hub's commit, or a hash of a folder's settings and shapes."""
         if not self.is_local:
             return str(self.commit)
         folder = Path(self.location)
@@ -130,7 +130,7 @@ class Model:
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
-        """The tokens that end an answer by the model's own generation settings."""
+        """The end-of-sequence tokens of the model's own generation settings."""
         from transformers import GenerationConfig
 
         with self._load_errors():
@@ -143,7 +143,7 @@ class Model:
 
     @property
     def longest_sequence(self) -> int | None:
-        """The tokens that the model takes at most, where it says so."""
+        """The maximum number of tokens that the model accepts; None if its configuration does not say."""
         config = self.config.get_text_config()
         return next((length for name in _LENGTH_NAMES if (length := getattr(config, name, None))), None)
 
@@ -162,10 +162,10 @@ class Model:
         }
 
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
-        """A causal language model on this process's GPU if there is one, its weights frozen."""
+        """A causal language model with frozen weights, on this process's GPU if there is one."""
         from transformers import AutoModelForCausalLM
 
-        # On a CPU the plain implementation is faster than SDPA at every size tried.
+        # On a CPU, eager attention is faster than SDPA at every size tried.
         attention = "eager" if device_name() == "cpu" else "sdpa"
         with self._load_errors():
             model = AutoModelForCausalLM.from_pretrained(
@@ -175,7 +175,7 @@ class Model:
         return model.to(device_name())
 
     def load_as(self, kind: Any, dtype: str | None = None, **options: Any) -> Any:
-        """A tokenizer (no dtype), or a model in evaluation mode on this process's device, of an Auto class of transformers."""
+        """Load with an Auto class of transformers: a tokenizer (no dtype), or a model in evaluation mode on this device."""
         weights = {} if dtype is None else {"dtype": resolve_dtype(dtype), "use_safetensors": True}
         with self._load_errors():
             loaded = kind.from_pretrained(self.location, revision=self.requested_revision, **weights, **options)
@@ -183,7 +183,7 @@ class Model:
 
     @contextmanager
     def _load_errors(self) -> Iterator[None]:
-        """Turns a hub's or a library's refusal into a UserError."""
+        """Turn errors of the hub and of transformers into a UserError."""
         try:
             yield
         except UserError:
@@ -194,5 +194,5 @@ class Model:
 
 @cache
 def _hash_of_unchanged(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """The hash of files (path, time of the last change, size): commands of one process share it, for some have gigabytes."""
+    """The hash of files, cached by (path, modification time, size), since some files have gigabytes."""
     return hash_of_files([path for path, _, _ in files])

@@ -1,4 +1,4 @@
-"""Prediction: greedy answers of a base model, with or without an adapter, to prompts, by vLLM or by transformers."""
+"""Prediction: greedy decoding of a base model, with or without an adapter, by vLLM or transformers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PredictionSettings:
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated text; `cut_off` when it reached the limit of new tokens without an end."""
+    """A generated text. `cut_off` says that it reached the limit of new tokens before it ended."""
 
     text: str
     cut_off: bool
@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of a predictions file. `intermediate` is the output of the step before the last, where there are several."""
+    """One line of a predictions file. `intermediate` is the output of the last step but one, if there are several."""
 
     id: str
     input: str
@@ -52,7 +52,7 @@ class Prediction:
 
 
 class AnswerReader:
-    """Knows the tokens that end an answer: the chat template's, and those of the model's own generation settings."""
+    """Decodes answers. They end at a token of the chat template or of the model's own generation settings."""
 
     def __init__(self, base: Model, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -66,23 +66,23 @@ class AnswerReader:
 
 
 VLLM, TRANSFORMERS = "vllm", "transformers"
-# vLLM schedules prompts itself, transformers computes them as one batch.
+# vLLM schedules prompts itself; transformers processes them as one batch.
 PROMPTS_AT_A_TIME = {VLLM: 256, TRANSFORMERS: 64}
 
 
-def resolve_backend(asked: str) -> str:
-    """The backend that is asked for; "auto" is vLLM where a GPU is, transformers otherwise."""
+def resolve_backend(requested: str) -> str:
+    """The requested backend. "auto" is vLLM on a GPU, transformers otherwise."""
     import torch
 
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     return VLLM if torch.cuda.is_available() else TRANSFORMERS
 
 
 def make_generator(
     base: Model, adapter: StoredAdapter | None, settings: PredictionSettings, engines: Engines, log_path: Path
 ) -> Generator:
-    """A generator of the settings' backend; raises UserError when it can't start."""
+    """A generator for the backend in the settings; raises UserError when it can't start."""
     if settings.backend == VLLM:
         from compositional.prediction.vllm_backend import VllmGenerator
 

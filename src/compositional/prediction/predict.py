@@ -1,4 +1,4 @@
-"""Predict a whole split into a file, batch by batch, from where an interrupted run stopped."""
+"""Predict a split into a file, batch by batch; resumes where an interrupted run stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compositional.prediction import Answer, Prediction, PredictionSettings
 
 
 class Generator(Protocol):
-    """What a backend offers."""
+    """The interface of a backend."""
 
     def answers(self, prompts: list[list[int]]) -> list[Answer]:
         """One answer per prompt (token ids), in their order."""
@@ -33,10 +33,10 @@ def predict_split(
     make_generator: Callable[[], Generator],
     description: str,
 ) -> list[Prediction]:
-    """Predictions for all examples, in their order, and in the file `path` once all are made.
+    """Return predictions for all examples, in their order; write them to `path` once they are complete.
 
-    The longest prompts come first, and batches are the same in every run: a batch's padding shows in a result's last digits. The
-    generator is made only if there is something left to do.
+    The longest prompts come first. Batches are the same in every run, since padding affects the last digits of results. The
+    generator is created only if predictions are missing.
     """
     if path.is_file():
         return read_predictions(path)
@@ -52,8 +52,8 @@ def predict_split(
 
     def predict(batch: list[str]) -> list[dict[str, Any]]:
         answers = generator().answers([prompts[id].ids for id in batch])
-        made = [_prediction(by_id[id], prompts[id], answer) for id, answer in zip(batch, answers, strict=True)]
-        return [asdict(prediction) for prediction in made]
+        predictions = [_prediction(by_id[id], prompts[id], answer) for id, answer in zip(batch, answers, strict=True)]
+        return [asdict(prediction) for prediction in predictions]
 
     return [Prediction(**row) for row in complete_rows(path, ids, unfinished, generator, predict, description)]
 
@@ -62,20 +62,20 @@ def join_steps(path: Path, examples: list[Example], steps: list[list[Prediction]
     """Predictions of several steps as one file: the example's input, the last output, and the one before as `intermediate`."""
     joined = [
         replace(
-            made[-1],
+            of_steps[-1],
             input=example.input,
-            intermediate=made[-2].output,
-            prompt_truncated=any(one.prompt_truncated for one in made),
-            output_cut_off=any(one.output_cut_off for one in made),
+            intermediate=of_steps[-2].output,
+            prompt_truncated=any(one.prompt_truncated for one in of_steps),
+            output_cut_off=any(one.output_cut_off for one in of_steps),
         )
-        for example, *made in zip(examples, *steps, strict=True)
+        for example, *of_steps in zip(examples, *steps, strict=True)
     ]
     write_text(path, "".join(line_of(asdict(prediction)) for prediction in joined))
     return joined
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions in a file; raises UserError with file and line for a line that is none."""
+    """The predictions in a file; raises UserError with file and line for an invalid line."""
     predictions = []
     for number, row in read_json_lines(path):
         try:

@@ -1,4 +1,4 @@
-"""Greedy generation with transformers, adapters applied by PEFT."""
+"""Greedy generation with transformers; PEFT applies the adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TransformersGenerator:
         self.tokenizer = base.tokenizer
         self.reader = AnswerReader(base, self.tokenizer)
         self.model = base.load(getattr(torch, settings.dtype))
-        # Replaced as a whole: a model's own sampling, beams or penalties would fill whatever is left unset.
+        # Replace the entire configuration: unset values would be filled by the model's own sampling, beams or penalties.
         self.model.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=settings.max_new_tokens,

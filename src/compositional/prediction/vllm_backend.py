@@ -1,4 +1,4 @@
-"""Greedy generation with vLLM, and the engine that experiments of one process share."""
+"""Greedy generation with vLLM, and the engine shared by the experiments of a process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Engines:
-    """Starts an engine when one is needed, and keeps it for the next experiments that it fits; one engine at a time.
+    """Starts an engine on demand and keeps it for later experiments with the same requirements. At most one engine runs.
 
     Args:
-        highest_rank: of the adapters to come, so that an engine started for a smaller one takes them, too.
+        highest_rank: the highest rank of later adapters, so that an engine started for a smaller rank supports them, too.
     """
 
     def __init__(self, highest_rank: int = 0) -> None:
@@ -33,7 +33,7 @@ class Engines:
     def engine(self, base: Model, settings: EngineSettings, adapter: StoredAdapter | None, log_path: Path) -> VllmEngine:
         """An engine that serves a model with an adapter. Raises UserError when vLLM can't start.
 
-        On a GPU, a calibration's biases need an engine of their own: a compiled one doesn't see them.
+        On a GPU, a calibration's biases need an eager engine: a compiled one would ignore them.
         """
         import torch
 
@@ -53,7 +53,7 @@ class Engines:
         return self._engine
 
     def expect_rank(self, rank: int) -> None:
-        """An adapter of this rank will come: engines started from now on take it."""
+        """Announce an adapter of this rank: engines started from now on support it."""
         self._highest_rank = max(rank, self._highest_rank)
 
     @staticmethod
@@ -61,7 +61,7 @@ class Engines:
         return not engine.is_dead and engine.highest_rank >= rank and (engine.eager or not has_biases)
 
     def make_room(self) -> None:
-        """End an engine that has a GPU's memory, before something else needs it."""
+        """On a GPU, end the engine to free its memory for something else."""
         import torch
 
         if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""One running vLLM engine, token ids in and token ids out with any stored adapter, and what vLLM takes."""
+"""A running vLLM engine that maps token ids to token ids with any stored adapter, and checks of what vLLM supports."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_UNKNOWN = "unknown"  # the calibration of an engine that failed to change it
+_UNKNOWN = "unknown"  # the state of an engine that failed to change its calibration
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process with a GPU, or with threads, may hang
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; on a GPU the cache takes the memory's share that is left
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # forking a process that uses a GPU or threads may hang
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; on a GPU the cache uses the remaining share of the memory
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
 }
 _EXCEPTION = re.compile(r"(?:^|[\s\]])(?P<exception>(?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?)$")
@@ -37,7 +37,7 @@ _WITHOUT_LORA = ("lm_head", "embed_tokens")
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How an engine runs. `max_model_len`: tokens of prompt and answer together; `gpu_memory_utilization`: a share of each GPU."""
+    """Settings of an engine. `max_model_len`: tokens of prompt and answer; `gpu_memory_utilization` is a share of each GPU."""
 
     dtype: str
     max_model_len: int
@@ -46,14 +46,14 @@ class EngineSettings:
 
 
 class VllmEngine:
-    """A model in vLLM's child processes, until `shutdown`.
+    """A model in vLLM's child processes, which run until `shutdown`.
 
     Args:
         model: a folder or a hub id.
         revision: the hub's commit.
-        highest_rank: of the adapters it must take, 0 for none.
-        eager: run without compilation and CUDA graphs, which would not see that a calibration changes biases.
-        log_path: where the messages of vLLM's processes go.
+        highest_rank: the highest rank of the adapters to support; 0 for no adapters.
+        eager: run without compilation and CUDA graphs, which would ignore a calibration's changed biases.
+        log_path: the file for the messages of vLLM's processes.
 
     Raises UserError when vLLM can't start, with its reason.
     """
@@ -81,7 +81,7 @@ class VllmEngine:
     def generate(
         self, prompts: list[list[int]], sampling: SamplingParams, adapter: StoredAdapter | None = None
     ) -> list[CompletionOutput]:
-        """One output per prompt of token ids, in their order. Raises UserError when vLLM's processes end on their way."""
+        """One output per prompt (token ids), in their order. Raises UserError when vLLM's processes end unexpectedly."""
         from vllm.lora.request import LoRARequest
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -89,11 +89,11 @@ class VllmEngine:
         if adapter:
             number = self._ids.setdefault(adapter.hash, len(self._ids) + 1)
             request = LoRARequest(adapter.hash, number, str(adapter.folder.resolve()))
-        asked = [{"prompt_token_ids": prompt} for prompt in prompts]
+        inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
         start = _size(self._log_path)
         try:
             self._set_calibration(adapter if adapter and adapter.has_biases else None)
-            outputs = self._llm.generate(asked, sampling, lora_request=request, use_tqdm=False)
+            outputs = self._llm.generate(inputs, sampling, lora_request=request, use_tqdm=False)
         except EngineDeadError as error:
             self.is_dead = True
             reason = _first_error(self._log_path, start) or first_line(error)
@@ -101,7 +101,7 @@ class VllmEngine:
         return [output.outputs[0] for output in outputs]
 
     def _set_calibration(self, adapter: StoredAdapter | None) -> None:
-        """Change the workers' biases, and forget the prefixes that were computed with others."""
+        """Change the workers' biases, and reset the prefix cache, which was computed with other biases."""
         name = adapter.hash if adapter else None
         if name == self._calibration:
             return
@@ -117,7 +117,7 @@ class VllmEngine:
 
 
 def check_vllm(model: Model, tensor_parallel_size: int) -> None:
-    """Raise UserError when vLLM is not installed, or can't spread the model as asked."""
+    """Raise UserError when vLLM is not installed, or can't distribute the model over the requested GPUs."""
     import torch
 
     if not importlib.util.find_spec("vllm"):
@@ -132,7 +132,7 @@ def check_vllm(model: Model, tensor_parallel_size: int) -> None:
 
 
 def check_adapter(rank: int, module_paths: Iterable[str], dtype: str) -> None:
-    """Raise UserError for an adapter that vLLM refuses: its rank, its modules, or float32 on a GPU."""
+    """Raise UserError for an adapter that vLLM refuses because of its rank, its modules, or float32 on a GPU."""
     import torch
 
     allowed_rank(rank)
@@ -143,7 +143,7 @@ def check_adapter(rank: int, module_paths: Iterable[str], dtype: str) -> None:
 
 
 def allowed_rank(rank: int) -> int:
-    """The lowest `max_lora_rank` of vLLM's that takes adapters of a rank; raises UserError when there is none."""
+    """The lowest `max_lora_rank` in vLLM that supports adapters of a rank; raises UserError when there is none."""
     if not rank:
         return 0
     from vllm.config.lora import MaxLoRARanks
@@ -151,11 +151,11 @@ def allowed_rank(rank: int) -> int:
     allowed = get_args(MaxLoRARanks)
     if rank > max(allowed):
         raise UserError(f"vLLM takes adapters up to rank {max(allowed)}, not {rank}")
-    return min(one for one in allowed if one >= rank)
+    return min(limit for limit in allowed if limit >= rank)
 
 
 def usable_gpus(model: Model) -> int:
-    """The most visible GPUs that a model can be spread over, at least 1."""
+    """The highest number of visible GPUs that a model can be distributed over, at least 1."""
     import torch
 
     heads = _heads(model)
@@ -185,23 +185,23 @@ def _start(model: str, revision: str | None, settings: EngineSettings, eager: bo
         gpu_memory_utilization=settings.gpu_memory_utilization,
         tensor_parallel_size=settings.tensor_parallel_size,
         enforce_eager=eager,
-        # The model's own sampling settings would fill in what a request leaves open.
+        # Otherwise the model's own sampling settings would apply where a request sets none.
         generation_config="vllm",
         worker_extension_cls="compositional.prediction.vllm_worker.CalibrationExtension",
         **adapters,
-        # On a CPU, vLLM copies an adapter's factors for every token of a step: large steps spend their time on memory.
+        # On a CPU, vLLM copies an adapter's factors for every token of a step, so large steps are limited by memory traffic.
         **({} if torch.cuda.is_available() else {"max_num_batched_tokens": 512}),
     )
 
 
 def _first_error(log_path: Path, start: int) -> str | None:
-    """The first exception that vLLM's processes reported after a place in the log: those that follow are its consequences."""
+    """The first exception in the log from byte `start` on, as reported by vLLM's processes. Later ones are its consequences."""
     if not log_path.is_file():
         return None
     with open(log_path, "rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()
-    # vLLM's processes report what ends them at level ERROR; other tracebacks may have been dealt with.
+    # vLLM's processes log fatal errors at level ERROR. Other tracebacks may belong to handled errors.
     errors = [line for line in lines if " ERROR " in line] or lines
-    found = (_EXCEPTION.search(line) for line in errors)
-    return next((match.group("exception").strip() for match in found if match), None)
+    matches = (_EXCEPTION.search(line) for line in errors)
+    return next((match.group("exception").strip() for match in matches if match), None)

@@ -1,4 +1,4 @@
-"""vLLM's StableLM with LoRA, which it lacks (0.32). Its linear layers are vLLM's usual ones, it need only say which are fused."""
+"""StableLM with LoRA for vLLM, whose own (0.32) has none. Its linear layers are standard; only fused ones must be listed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What runs inside vLLM's workers: a calibration's biases in the model's linear modules. Imported by vLLM, by name.
+"""Code for vLLM's workers: adds a calibration's biases to the model's linear modules. vLLM imports it by name.
 
-vLLM takes no LoRA adapter with a bias, and Learnable Calibration is one bias per module: it goes into the base layer that a
-LoRA wraps.
+vLLM supports no LoRA adapter with biases. Learnable Calibration is one bias per module, so the bias is added to the base layer
+that a LoRA wraps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from compositional.adapters.peft_folder import read_shapes
 from compositional.calibration.parameters import read_biases
 from compositional.core import processes as lifeline  # noqa: F401 - importing it is what it is for
 
-# vLLM's own StableLM takes no LoRA. A worker imports this module before it looks its model's class up.
+# vLLM's own StableLM supports no LoRA. A worker imports this module before it looks up the model's class.
 ModelRegistry.register_model("StableLmForCausalLM", "compositional.prediction.vllm_stablelm:StableLmForCausalLMWithLora")
 
 
@@ -26,9 +26,9 @@ class CalibrationExtension:
     """Methods that vLLM adds to its workers (`worker_extension_cls`)."""
 
     def set_calibration(self, folder: str | None) -> int:
-        """Add the biases of a stored Learnable Calibration to those of the model, in place of any set before; None takes them away.
+        """Add the biases of a stored Learnable Calibration to the model's own, replacing those set before; None removes them.
 
-        Returns the number of modules that got one. Raises KeyError when the model has no module of a bias's name.
+        Returns the number of modules with an added bias. Raises KeyError when the model lacks the module of a bias.
         """
         own: dict[str, tuple[LinearBase, torch.nn.Parameter | None]] = self.__dict__.setdefault("own_biases", {})
         for layer, bias in own.values():
@@ -50,16 +50,16 @@ class CalibrationExtension:
 
 
 def _linear_layers(model: torch.nn.Module) -> dict[str, LinearBase]:
-    """The model's linear layers by path; of those that a LoRA wraps, the wrapped ones."""
-    found = {path: getattr(module, "base_layer", module) for path, module in model.named_modules()}
-    return {path: layer for path, layer in found.items() if isinstance(layer, LinearBase)}
+    """The model's linear layers by path. For layers wrapped by a LoRA, the wrapped layer."""
+    layers = {path: getattr(module, "base_layer", module) for path, module in model.named_modules()}
+    return {path: layer for path, layer in layers.items() if isinstance(layer, LinearBase)}
 
 
 def _place(path: str, layers: dict[str, Any], packed: dict[str, list[str]]) -> tuple[str, int | str | None]:
-    """The layer that holds a module, and which part of it the module is, as vLLM's weight loaders name parts."""
+    """The (possibly fused) layer that contains a module, and the module's part of it as named by vLLM's weight loaders."""
     parent, _, leaf = path.rpartition(".")
-    for whole, parts in packed.items():
-        name = f"{parent}.{whole}"
+    for fused, parts in packed.items():
+        name = f"{parent}.{fused}"
         if leaf in parts and name in layers:
             if isinstance(layers[name], QKVParallelLinear):
                 return name, "qkv"[parts.index(leaf)]
@@ -82,7 +82,7 @@ def _shard_of(layer: LinearBase, bias: torch.Tensor, shard: int | str | None) ->
     """A module's bias at its place in this worker's part of a layer, zeros elsewhere, cut by vLLM's own weight loader."""
     placed = torch.nn.Parameter(torch.zeros_like(layer.bias), requires_grad=False)
     if hasattr(layer, "output_sizes") or hasattr(layer, "gather_output"):
-        set_weight_attrs(placed, {"output_dim": 0})  # column-parallel: each worker has some of the outputs
+        set_weight_attrs(placed, {"output_dim": 0})  # column-parallel: each worker has a part of the outputs
     loaded = bias.to(placed)
     layer.weight_loader(placed, loaded, shard) if shard is not None else layer.weight_loader(placed, loaded)
     return placed.data

@@ -1,4 +1,4 @@
-"""Tasks: one file each, found by being in this folder. A file has a function `tasks()` that returns its tasks."""
+"""Tasks: one file each. Every file in this folder is loaded; its function `tasks()` returns its tasks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from compositional.core.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Task:
-    """What a user asks of a text.
+    """A task that a user requests for a text.
 
-    `instruction` stands alone before the text; `continuation` follows a main task's instruction when an auxiliary
+    `instruction` is used for the task alone; `continuation` is appended to a main task's instruction when an auxiliary
     task is composed with it. `variant` is the language or tone. `headline_metric` is the paper's metric for a main task.
-    `criterion` is what a judge asks of the output.
+    `criterion` is what a judge checks in the output.
     """
 
     name: str
@@ -37,7 +37,7 @@ def all_tasks() -> tuple[Task, ...]:
 
 
 def find_task(name: str, variant: str | None = None) -> Task:
-    """The task of a name and variant; raises UserError with the nearest names otherwise."""
+    """The task of a given name and variant; raises UserError with the nearest names if there is none."""
     named = [task for task in all_tasks() if task.name == name]
     if not named:
         raise UserError(f"unknown task {name!r}: {nearest(name, {task.name for task in all_tasks()})}")

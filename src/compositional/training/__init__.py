@@ -1,4 +1,4 @@
-"""Training of adapters and calibrations on transformers' Trainer."""
+"""Training of adapters and calibrations with transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class OptimizationSettings:
-    """How parameters are trained. `effective_batch_size` examples make one update, whatever goes through a device at a time."""
+    """How parameters are trained. Each update uses `effective_batch_size` examples, whatever the batch size on the device."""
 
     learning_rate: float
     epochs: float
@@ -38,9 +38,9 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training run did. `losses` are updates with the mean loss since the one before, in nats per target token.
+    """A summary of a training run. `losses` are (update, mean loss since the previous entry), in nats per target token.
 
-    `precision` is the one that was used, which can be another than was requested; empty when nothing was trained.
+    `precision` is the precision used, which may differ from the requested one; empty when nothing was trained.
     """
 
     updates: int
@@ -54,7 +54,7 @@ class TrainingReport:
 
 @dataclass(frozen=True)
 class TrainingFolders:
-    """Where checkpoints and TensorBoard events go."""
+    """The folders of checkpoints and TensorBoard events."""
 
     checkpoints: Path
     logs: Path

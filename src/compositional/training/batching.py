@@ -1,7 +1,7 @@
-"""Which examples make an update, in which order, and how they become tensors.
+"""The examples of each update, their order, and their conversion to tensors.
 
-An update's examples depend on seed and effective batch size alone. Within an update they are sorted by length, so that what
-goes through the device together is of similar length; the device batch size changes speed and memory, not the update.
+An update's examples depend only on seed and effective batch size. Within an update they are sorted by length, so that device
+batches have examples of similar length. The device batch size changes speed and memory, not the update.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from compositional.models.chat import IGNORED, TrainingSequence, left_padded
 def accumulation(effective_batch_size: int, device_batch_size: int | None, on_gpu: bool, processes: int) -> tuple[int, int]:
     """Device batch size and accumulation steps whose product over all processes is the effective batch size.
 
-    The device batch is the largest divisor that is at most the one asked for (default: 8 on a GPU, 16 on a CPU).
+    The device batch is the largest divisor that does not exceed the requested size (default: 8 on a GPU, 16 on a CPU).
     """
     if effective_batch_size % processes:
         raise ValueError(f"{effective_batch_size} examples per update can't be shared by {processes} processes")
     per_process = effective_batch_size // processes
-    wanted = min(device_batch_size or (8 if on_gpu else 16), per_process)
-    device_batch = next(size for size in range(wanted, 0, -1) if per_process % size == 0)
+    limit = min(device_batch_size or (8 if on_gpu else 16), per_process)
+    device_batch = next(size for size in range(limit, 0, -1) if per_process % size == 0)
     return device_batch, per_process // device_batch
 
 
 class EffectiveBatchSampler(Sampler[int]):
-    """Indices epoch by epoch: shuffled, cut into effective batches, each sorted by length, the longest first."""
+    """Indices for each epoch: shuffled, split into effective batches, and sorted by length within each, longest first."""
 
     def __init__(self, lengths: list[int], effective_batch_size: int, seed: int) -> None:
         self.lengths = lengths
@@ -39,7 +39,7 @@ class EffectiveBatchSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch, whose order is its own."""
+        """Called by the Trainer before each epoch. Each epoch has its own order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -54,9 +54,9 @@ class EffectiveBatchSampler(Sampler[int]):
 
 
 class Collator:
-    """Left-padded tensors of a list of training sequences, with their `merge_index` where they have one.
+    """Converts training sequences to left-padded tensors, with their `merge_index` if they have one.
 
-    `logits_to_keep` makes the model compute logits for the last tokens only: the longest target of the batch, and the token before.
+    With `logits_to_keep`, the model computes logits only for the last tokens: the longest target of the batch, and one before it.
     """
 
     def __init__(self, pad_token_id: int) -> None:

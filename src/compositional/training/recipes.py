@@ -1,6 +1,6 @@
-"""The three things that are trained: a LoRA adapter, a calibration of merged adapters, the parameters of a merge.
+"""Training of a LoRA adapter, of a calibration of merged adapters, and of the parameters of a merge.
 
-The latter two correct a frozen model: their corrections are added to the outputs of its linear modules.
+The latter two add corrections to the outputs of the linear modules of a frozen model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def train_lora(
     folders: TrainingFolders,
     description: str,
 ) -> tuple[LoraAdapter, TrainingReport]:
-    """Train an adapter on a frozen base model, which is left with the adapter in it."""
+    """Train an adapter on a frozen base model. The adapter's modules remain in `model`."""
     set_seed(settings.seed)
     config = LoraConfig(
         r=lora.rank,
@@ -53,7 +53,7 @@ def train_lora(
 
 
 def adapter_in(peft_model: PreTrainedModel, base_model: str) -> LoraAdapter:
-    """The tensors of the active adapter of a PEFT model, on the CPU."""
+    """The tensors of a PEFT model's active adapter, on the CPU."""
     factors = {}
     for path, module in peft_model.get_base_model().named_modules():
         if hasattr(module, "lora_A") and "default" in module.lora_A:
@@ -63,7 +63,7 @@ def adapter_in(peft_model: PreTrainedModel, base_model: str) -> LoraAdapter:
 
 
 class SharedCorrection(nn.Module):
-    """Several merges beside a frozen base, each for its own examples, and one calibration that all of them share."""
+    """Several merges on a frozen base model, each for its own examples, and one calibration that they share."""
 
     def __init__(self, merges: list[LoraAdapter], calibration: Calibration) -> None:
         super().__init__()
@@ -72,11 +72,11 @@ class SharedCorrection(nn.Module):
 
     @property
     def corrected_paths(self) -> list[str]:
-        """The paths of the modules that some merge updates."""
+        """The paths of the modules that at least one merge updates."""
         return self.updates.corrected_paths
 
     def choose(self, merge_index: torch.Tensor) -> None:
-        """Let each example of the next batch go through its own merge: `merge_index` (batch) has their numbers."""
+        """Choose the merge for each example of the next batch: `merge_index` (batch) has the merges' numbers."""
         self.updates.choose(merge_index)
 
     def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
@@ -96,10 +96,10 @@ def train_calibration(
     folders: TrainingFolders,
     description: str,
 ) -> tuple[Calibration, TrainingReport]:
-    """Train LC or LC++ on compositional examples. `model` is left with the merge in it.
+    """Train LC or LC++ on compositional examples. `model` keeps the merge afterwards.
 
-    One merge is folded into the model's weights, so that a step costs what the base model's does. Of several, each sequence
-    goes through the one that its `merge_index` names.
+    A single merge is folded into the model's weights, so that a step costs as much as with the base model. With several merges,
+    the `merge_index` of each sequence selects one.
     """
     set_seed(settings.seed)
     shapes = {path: (factors.d_out, factors.d_in) for merged in merges for path, factors in merged.factors.items()}
@@ -117,8 +117,8 @@ def train_calibration(
 class MergeExamples:
     """Examples of the compositional task, a frozen base model, and how to train on them.
 
-    A `correction` is an nn.Module that says what is added to the outputs of linear modules, such as
-    `compositional.adapters.updates.AdapterUpdates`. The model is left as it was.
+    A `correction` is an nn.Module that adds terms to the outputs of linear modules, such as
+    `compositional.adapters.updates.AdapterUpdates`. The model is unchanged afterwards.
     """
 
     model: PreTrainedModel
@@ -130,7 +130,7 @@ class MergeExamples:
 
     @torch.no_grad()
     def loss(self, correction: Correction) -> float:
-        """Mean cross-entropy of the target tokens, in nats, of the model with a correction."""
+        """Mean cross-entropy of the target tokens, in nats, for the model with a correction."""
         corrected = CorrectedModel(self.model, correction).to(self.model.device)
         self.model.eval()
         try:
@@ -145,7 +145,7 @@ class MergeExamples:
             corrected.release()
 
     def train(self, correction: Correction, learning_rate: float, epochs: float, penalty: Penalty | None = None) -> TrainingReport:
-        """Train a correction's parameters in place; resumes like any training. `penalty` is added to each update's loss."""
+        """Train a correction's parameters in place; resumes from checkpoints. `penalty` is added to the loss of each update."""
         corrected = CorrectedModel(self.model, correction)
         settings = replace(self.settings, learning_rate=learning_rate, epochs=epochs)
         try:
@@ -156,7 +156,7 @@ class MergeExamples:
             corrected.release()
 
     def _batches(self) -> list[dict[str, torch.Tensor]]:
-        """Of equal content in each call, the longest sequences first."""
+        """The same batches in each call, the longest sequences first."""
         collate, size = Collator(self.pad_token_id), self.settings.device_batch_size or 16
         ordered = sorted(self.sequences, key=lambda sequence: -len(sequence.ids))
         batches = [collate(ordered[start : start + size]) for start in range(0, len(ordered), size)]
@@ -167,14 +167,14 @@ class MergeExamples:
 
 
 class NoExamples:
-    """In place of `MergeExamples` where a merge is only tried for what it takes: all costs the same, nothing is learned."""
+    """Replaces `MergeExamples` when a merge is only checked: the loss is constant and nothing is trained."""
 
     def loss(self, correction: Correction) -> float:
-        """The same for every correction."""
+        """Zero for every correction."""
         return 0.0
 
     def train(self, correction: Correction, learning_rate: float, epochs: float, penalty: Penalty | None = None) -> TrainingReport:
-        """Nothing is trained."""
+        """Train nothing; returns an empty report."""
         return TrainingReport(updates=0, examples=0, first_loss=None, last_loss=None, seconds=0.0)
 
 
@@ -188,9 +188,9 @@ def fold_adapter(model: nn.Module, adapter: LoraAdapter) -> None:
 
 
 class CorrectedModel(nn.Module):
-    """A frozen base whose linear modules add a correction (an nn.Module) to their outputs, until `release` is called.
+    """A frozen base model whose linear modules add a correction (an nn.Module) to their outputs, until `release` is called.
 
-    The base is not a registered submodule: parameters and checkpoints of this module are the correction's alone.
+    The base is not a registered submodule: this module's parameters and checkpoints are only those of the correction.
     """
 
     def __init__(self, base: nn.Module, correction: Correction) -> None:
@@ -203,7 +203,7 @@ class CorrectedModel(nn.Module):
         self._hooks = [modules[path].register_forward_hook(self._corrector(path)) for path in correction.corrected_paths]
 
     def release(self) -> None:
-        """Leave the base as it was."""
+        """Restore the base model."""
         for hook in self._hooks:
             hook.remove()
         if self._recomputes:
@@ -218,15 +218,15 @@ class CorrectedModel(nn.Module):
         return add_correction
 
     def forward(self, merge_index: torch.Tensor | None = None, **inputs: Any) -> Any:
-        """The base's output. `merge_index` (batch) says which of a correction's merges each example goes through."""
+        """The base model's output. `merge_index` (batch) selects one of the correction's merges for each example."""
         if merge_index is not None:
             self.correction.choose(merge_index)
         return self._base[0](**inputs)
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
-        """Called by the Trainer. Checkpointing works in training mode only, which the hidden base is not told of otherwise."""
+        """Called by the Trainer. Checkpointing needs training mode, which does not reach the unregistered base by itself."""
         self._base[0].train()
-        # It makes the embeddings' outputs require gradients; of the hooks of two calls, only the last could be taken off again.
+        # The call below adds a hook to the embeddings. If it were added twice, only the last hook could be removed.
         self._base[0].disable_input_require_grads()
         self._base[0].gradient_checkpointing_enable(**options)
         self._recomputes = True

@@ -1,4 +1,4 @@
-"""One way to train: transformers' Trainer on our batches, with the loss on targets, resuming from the last whole checkpoint."""
+"""The training loop: transformers' Trainer with our batches, the loss on targets, and resuming from the last full checkpoint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def train_parameters(
     description: str,
     penalty: Penalty | None = None,
 ) -> TrainingReport:
-    """Train what requires a gradient in `model`, in place; goes on from the last whole checkpoint if there is one.
+    """Train the parameters of `model` that require gradients, in place; resumes from the last complete checkpoint.
 
     `penalty` is added to the loss of each update.
     """
@@ -62,7 +62,7 @@ def train_parameters(
 
 
 def with_possible_precision(settings: OptimizationSettings) -> OptimizationSettings:
-    """The settings without --bf16 on a CPU that has no bfloat16 instructions and would crawl; says so."""
+    """The settings, but without --bf16 (and with a warning) on a CPU without bfloat16 instructions, where it would be very slow."""
     if not settings.bf16 or torch.cuda.is_available() or has_bfloat16():
         return settings
     logger.warning("--bf16: this CPU has no bfloat16 instructions, so the training is in float32")
@@ -94,7 +94,7 @@ def make_trainer(
 
 
 def check_trainer_takes(settings: OptimizationSettings) -> None:
-    """Raise UserError when the Trainer refuses the settings, its optimizer's and schedule's included, by making one."""
+    """Raise UserError when the Trainer refuses the settings. A Trainer is built, with optimizer and schedule, to find out."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             trainer = make_trainer(nn.Linear(1, 1), [], 0, settings, TrainingFolders(Path(folder), Path(folder)), "")
@@ -106,12 +106,12 @@ def check_trainer_takes(settings: OptimizationSettings) -> None:
 def target_loss(
     outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None, penalty: Penalty | None = None
 ) -> torch.Tensor:
-    """Cross-entropy summed over target tokens and divided by the number of them in the whole update.
+    """Cross-entropy summed over target tokens, divided by the number of target tokens in the entire update.
 
     Args:
-        outputs: a model's output with logits (batch × kept × vocabulary) of the last positions.
-        labels: (batch × length), IGNORED where there is no loss; shifted here.
-        penalty: counts once in an update, however many batches it is accumulated from.
+        outputs: a model's output, with logits (batch × kept positions × vocabulary) of the last positions.
+        labels: (batch × length), IGNORED at positions without loss; they are shifted here.
+        penalty: counts once per update, however many batches are accumulated.
     """
     logits = outputs.logits[:, :-1].float()
     targets = labels[:, labels.shape[1] - logits.shape[1] :]
@@ -123,7 +123,7 @@ def target_loss(
 
 
 class TargetLossTrainer(Trainer):
-    """Trainer whose updates consist of the examples that `EffectiveBatchSampler` says."""
+    """A Trainer whose updates consist of the examples that `EffectiveBatchSampler` selects."""
 
     def __init__(self, batch_seed: int, effective_batch_size: int, **options: Any) -> None:
         super().__init__(**options)
@@ -168,8 +168,8 @@ class LossBar(TrainerCallback):
 def last_whole_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint with its trainer_state.json, which the Trainer writes last; None when there is none."""
     checkpoints = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    whole = [path for path in checkpoints if _is_json(path / "trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if whole else None
+    complete = [path for path in checkpoints if _is_json(path / "trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if complete else None
 
 
 def _is_json(path: Path) -> bool:
@@ -207,5 +207,5 @@ def training_arguments(settings: OptimizationSettings, folders: TrainingFolders)
     }
     arguments = TrainingArguments(**(ours | settings.trainer))
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one GPU a process: several are used through `accelerate launch`, not through DataParallel
+        arguments._n_gpu = 1  # one GPU per process: `accelerate launch` uses several, DataParallel is not used
     return arguments
