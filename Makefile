@@ -1,4 +1,4 @@
-.PHONY: environment quickstart test lint docs pocket-base gpu-check
+.PHONY: environment quickstart test test-fast lint docs pocket-base gpu-check
 
 environment:
 	@bash scripts/make_environment.sh
@@ -6,8 +6,12 @@ environment:
 quickstart: environment
 	@.venv/bin/python quickstart.py
 
+# Two processes side by side, whose waiting threads sleep instead of spinning.
 test: environment
-	@.venv/bin/python -m pytest
+	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
+
+test-fast: environment
+	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 -m "not slow"
 
 lint: environment
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports

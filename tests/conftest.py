@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +18,8 @@ from helpers import SHARED_DATA
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin would slow the runs of other processes
+
+pytest_plugins = ["helpers.slow"]
 
 TINY = {
     "hidden_size": 64,
@@ -66,12 +71,52 @@ def tiny_models(tmp_path_factory, tiny_tokenizer) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def engines():
     """One shared engine per architecture for the whole test run: engines("llama"). vLLM starts with the first use of it."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from compositional.prediction.vllm_backend import Engines
 
     pools: dict[str, Engines] = {}
     yield lambda architecture: pools.setdefault(architecture, Engines(highest_rank=16))
-    for pool in pools.values():
-        pool.close()
+    with ThreadPoolExecutor() as threads:  # each takes seconds, of waiting
+        list(threads.map(Engines.close, pools.values()))
+
+
+@pytest.fixture(scope="session")
+def single_tasks(tiny_models, tmp_path_factory) -> Callable[[str], Path]:
+    """A workspace per architecture with a summarization and a translation adapter: single_tasks("llama"), to be copied."""
+    from helpers.tiny_runs import train_single_tasks
+
+    @cache
+    def trained(architecture: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"{architecture}_single_tasks")
+        train_single_tasks(command_in(folder), tiny_models[architecture])
+        return folder
+
+    return trained
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_models, single_tasks, tmp_path_factory) -> Callable[[str], Path]:
+    """A workspace per architecture in which every method has been run with transformers, to be read or copied."""
+    from helpers.tiny_runs import METHODS, method_run
+
+    @cache
+    def with_all(architecture: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"{architecture}_finished")
+        shutil.copytree(single_tasks(architecture), folder, dirs_exist_ok=True)
+        run = command_in(folder)
+        for name in METHODS:
+            run(f"{method_run(tiny_models[architecture], name)} --prediction_backend transformers")
+        return folder
+
+    return with_all
+
+
+def command_in(folder: Path) -> Callable[[str], None]:
+    """The command `run_experiment.py`, in this process and in a workspace, with words given as one string."""
+    import run_experiment
+
+    return lambda flags: run_experiment.run([*shlex.split(flags), "--workspace", str(folder)])
 
 
 @pytest.fixture
@@ -85,21 +130,18 @@ def workspace(tmp_path):
 @pytest.fixture
 def run(workspace):
     """The command `run_experiment.py`, in this process and in the test's workspace, with words given as one string."""
-    import shlex
+    return command_in(workspace.root)
 
-    import run_experiment
 
-    def run_command(flags: str) -> None:
-        run_experiment.run([*shlex.split(flags), "--workspace", str(workspace.root)])
-
-    return run_command
+@pytest.fixture
+def trained(workspace, single_tasks) -> None:
+    """The tiny Llama's single-task adapters, sums and translation, in the test's workspace."""
+    shutil.copytree(single_tasks("llama"), workspace.root)
 
 
 @pytest.fixture
 def judge(workspace) -> Callable[[str], dict[str, dict[str, Any]]]:
     """The command `llm_judge_eval.py`, in this process and in the test's workspace, with words given as one string."""
-    import shlex
-
     import llm_judge_eval
 
     return lambda flags: llm_judge_eval.run([*shlex.split(flags), "--workspace", str(workspace.root)])
@@ -183,8 +225,6 @@ def made(tmp_path_factory):
 @pytest.fixture
 def copied(made, tmp_path):
     """A copy of that workspace, to be changed."""
-    import shutil
-
     from compositional.core.workspace import Workspace
 
     return Workspace(shutil.copytree(made.root, tmp_path / "copied"))

@@ -53,6 +53,7 @@ def test_each_example_of_a_batch_goes_through_its_own_merge_and_the_shared_calib
             assert (logits[example] - by_hand[1 - number][example]).abs().max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_gradient_of_a_shared_calibration_is_the_mean_over_the_target_tokens_of_all_merges(
     method, tiny_models, tiny_tokenizer, tmp_path
@@ -97,6 +98,7 @@ def assert_merge(adapter: LoraAdapter, parts: list[LoraAdapter], correction: Cal
         torch.testing.assert_close(factors.delta(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "flags"),
     [

@@ -144,6 +144,7 @@ def test_the_header_of_a_calibration_says_only_what_is_not_the_default(tmp_path)
     }
 
 
+@pytest.mark.slow
 def test_a_stored_calibration_of_another_base_model_is_refused(run, workspace, tiny_models):
     store(workspace, two_of(tiny_models["llama"]))
     run(f"{SPANISH}{LEARN}--num_examples_merge 8 --experiment_name made")
@@ -154,6 +155,7 @@ def test_a_stored_calibration_of_another_base_model_is_refused(run, workspace, t
     assert line.startswith("--stored_calibration made: it was learned on other weights than ")
 
 
+@pytest.mark.slow
 def test_a_stored_calibration_goes_on_top_of_a_merge_that_learns_and_is_called_what_it_is(run, workspace, tiny_models):
     store(workspace, two_of(tiny_models["llama"]))
     run(f"{SPANISH}{LEARN}--num_examples_merge 8 --experiment_name made --do_predict")

@@ -21,6 +21,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_a_network_a_command_ends_at_once_with_a_line_for_each_thing_that_is_missing(command, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}

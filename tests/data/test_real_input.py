@@ -39,6 +39,7 @@ def prepared_data(raw_data, workspace):
     splits.save_to_disk(str(workspace.prepared_data("dialogsum_es")))
 
 
+@pytest.mark.slow(20)
 def test_all_500_dialogues_are_predicted_on_pockets_base(run, workspace, raw_data):
     run(
         f"{TINY_RUN}--experiment_name d --model_name_or_path pocket --dataset dialogsum --raw_data_dir {raw_data} "
@@ -57,6 +58,7 @@ def test_all_500_dialogues_are_predicted_on_pockets_base(run, workspace, raw_dat
     assert sum(line["prompt_truncated"] for line in lines) == counts["truncated_prompts"]
 
 
+@pytest.mark.slow(10)
 @pytest.mark.usefixtures("prepared_data")
 def test_every_method_takes_the_real_dialogues(run, workspace, raw_data):
     base = f"{TINY_RUN}--model_name_or_path pocket --raw_data_dir {raw_data} --max_train_examples 8 --max_test_examples 5 "

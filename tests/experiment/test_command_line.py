@@ -24,6 +24,7 @@ def run_command(*words: str) -> subprocess.CompletedProcess:
 # ---- the real command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "beginnings"),
     [
@@ -53,6 +54,7 @@ def test_mistakes_end_with_code_2_and_one_line_each_and_leave_nothing_behind(fla
     assert not workspace.root.exists()
 
 
+@pytest.mark.slow
 def test_missing_data_is_an_error_line_before_anything_is_written(workspace, tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -66,6 +68,7 @@ def test_missing_data_is_an_error_line_before_anything_is_written(workspace, tmp
     assert not workspace.root.exists()
 
 
+@pytest.mark.slow
 def test_help_names_every_flag_and_ends_with_code_0():
     done = run_command("--help")
     assert done.returncode == 0
@@ -73,6 +76,7 @@ def test_help_names_every_flag_and_ends_with_code_0():
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

@@ -8,19 +8,18 @@ import pytest
 
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
-from helpers import ARCHITECTURES
-from helpers.tiny_runs import COMPOSED, METHODS, TINY_RUN, ZERO_SHOT, train_single_tasks
+from compositional.core.workspace import Workspace
+from helpers import BY_ARCHITECTURE
+from helpers.tiny_runs import COMPOSED, METHODS, TINY_RUN, ZERO_SHOT
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_method_runs_and_records_its_results(architecture, run, workspace, tiny_models):
-    model = tiny_models[architecture]
-    train_single_tasks(run, model)
-    for name, flags in METHODS.items():
-        run(f"{TINY_RUN}--model_name_or_path {model} --experiment_name {name} {COMPOSED}{flags}--do_predict")
+@pytest.mark.slow(10)
+@pytest.mark.parametrize("architecture", BY_ARCHITECTURE)
+def test_every_method_runs_and_records_its_results(architecture, finished):
+    workspace = Workspace(finished(architecture))
     results = {name: read_json(workspace.results(name)) for name in METHODS}
     for name, result in results.items():
-        assert result["stages"]["test"]["counts"]["examples"] == 6, name
+        assert result["stages"]["test"]["counts"]["examples"] == 8, name
         lines = workspace.predictions(name, "test").read_text().splitlines()
         assert [json.loads(line)["id"] for line in lines] == sorted({json.loads(line)["id"] for line in lines}, key=_number), name
         assert (
@@ -41,6 +40,7 @@ def _number(example_id: str) -> int:
     return int(example_id.rsplit("_", 1)[1])
 
 
+@pytest.mark.slow
 def test_validation_and_test_splits_are_predicted_in_one_command(run, workspace, tiny_models):
     run(
         f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --experiment_name sums --dataset pocket_dialogs "
@@ -83,6 +83,7 @@ def test_a_second_run_of_an_experiment_under_way_is_refused(run, workspace, tiny
         run(f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict")
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_experiment_is_not_overwritten(run, tiny_models):
     base = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --dataset pocket_dialogs --do_train --stored_model_name sums "
     run(f"{base}--experiment_name one")
@@ -90,6 +91,7 @@ def test_an_adapter_of_another_experiment_is_not_overwritten(run, tiny_models):
         run(f"{base}--experiment_name two")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_does_not_fit_the_base_model_is_refused(run, workspace, tiny_models, tmp_path):
     import shutil
 
@@ -121,6 +123,7 @@ def test_what_would_stop_a_run_on_its_way_is_said_before_anything_is_written(fla
     assert not workspace.root.exists()
 
 
+@pytest.mark.slow
 def test_a_prompt_style_holds_in_training_as_in_prediction(run, tiny_models, monkeypatch):
     from compositional.models.chat import ChatEncoder
 

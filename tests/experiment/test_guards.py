@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from compositional.adapters.peft_folder import WEIGHTS_FILE
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
-from helpers.tiny_runs import COMPOSED, LEARNED, TINY_RUN, ZERO_SHOT, train_single_tasks
+from helpers.tiny_runs import COMPOSED, LEARNED, TINY_RUN, ZERO_SHOT
 
 
 def test_predictions_of_other_settings_are_not_taken_over(run, workspace, tiny_models):
@@ -34,6 +34,7 @@ def test_a_finished_run_is_scored_again_when_only_the_scoring_changes(run, works
     assert workspace.predictions("z", "test").stat().st_mtime_ns == predictions
 
 
+@pytest.mark.slow
 def test_the_training_report_outlives_a_later_prediction(run, workspace, tiny_models):
     command = (
         f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --experiment_name s --dataset pocket_dialogs --stored_model_name s "
@@ -45,6 +46,7 @@ def test_the_training_report_outlives_a_later_prediction(run, workspace, tiny_mo
     assert results["stages"]["test"]["counts"]["examples"] == 6
 
 
+@pytest.mark.slow
 def test_an_adapter_is_refused_once_its_base_has_other_weights(run, workspace, tiny_models, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(tiny_models["llama"], model)
@@ -57,16 +59,16 @@ def test_an_adapter_is_refused_once_its_base_has_other_weights(run, workspace, t
     assert not workspace.output("p").exists()
 
 
-def test_a_calibration_with_biases_is_not_merged(run, tiny_models):
-    train_single_tasks(run, tiny_models["llama"])
+@pytest.mark.slow
+def test_a_calibration_with_biases_is_not_merged(run, trained, tiny_models):
     base = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} {COMPOSED}"
     run(f"{base}--experiment_name lc {LEARNED}learnable_calibration --for_each_component")
     with pytest.raises(UserError, match="lc is a Learnable Calibration"):
         run(f"{base}--experiment_name m --lora_merge_strategy linear --lora_merge_modules lc sums --do_predict")
 
 
-def test_a_merge_never_takes_the_place_of_an_adapter_it_merges(run, workspace, tiny_models):
-    train_single_tasks(run, tiny_models["llama"])
+@pytest.mark.slow
+def test_a_merge_never_takes_the_place_of_an_adapter_it_merges(run, trained, workspace, tiny_models):
     with pytest.raises(UserError, match="would take its place"):
         run(
             f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} {COMPOSED}--experiment_name sums --overwrite "
@@ -75,9 +77,9 @@ def test_a_merge_never_takes_the_place_of_an_adapter_it_merges(run, workspace, t
     assert (workspace.stored_model("sums") / WEIGHTS_FILE).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["half", "factor"])
-def test_a_damaged_adapter_is_one_line_and_nothing_is_written(damage, run, workspace, tiny_models):
-    train_single_tasks(run, tiny_models["llama"])
+def test_a_damaged_adapter_is_one_line_and_nothing_is_written(damage, run, trained, workspace, tiny_models):
     path = workspace.stored_model("sums") / WEIGHTS_FILE
     if damage == "half":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -90,8 +92,8 @@ def test_a_damaged_adapter_is_one_line_and_nothing_is_written(damage, run, works
     assert not workspace.output("p").exists()
 
 
-def test_unequal_ranks_are_refused_before_anything_is_written(run, workspace, tiny_models):
-    train_single_tasks(run, tiny_models["llama"])
+@pytest.mark.slow
+def test_unequal_ranks_are_refused_before_anything_is_written(run, trained, workspace, tiny_models):
     base = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} "
     run(f"{base}--experiment_name wide --dataset pocket_sentences_es --stored_model_name wide --do_train --lora_rank 6")
     command = f"{base}{COMPOSED}--experiment_name m --lora_merge_modules sums wide --do_predict --lora_merge_strategy "

@@ -21,22 +21,16 @@ THREE = (
     "--dataset pocket_dialogs --secondary_task translation tone_adjustment --tgt_lang es --tgt_tone casual "
     "--secondary_task_dataset pocket_dialogs_es_casual "
 )
-SINGLE = {"sums": "pocket_dialogs", "translation": "pocket_sentences_es", "tone": "pocket_sentences_casual"}
+SINGLE = ("sums", "translation", "tone")
 MODULES = "--lora_merge_modules sums translation tone "
 LEARNED = "--merge_datasets pocket_dialogs_es_casual --num_examples_merge 16 "
 EVENT = Statement(Event("Anna", "buy", "bike", "red", "at the market", "on Monday", past=False))
 
 
-def three_adapters(run, model) -> None:
-    for name, dataset in SINGLE.items():
-        run(
-            f"{TINY_RUN}--model_name_or_path {model} --experiment_name {name} --dataset {dataset} --stored_model_name {name} "
-            "--do_train --max_train_examples 16"
-        )
-
-
-def test_each_way_to_answer_takes_three_tasks(run, workspace, tiny_models):
-    three_adapters(run, tiny_models["llama"])
+@pytest.mark.slow(5)
+def test_each_way_to_answer_takes_three_tasks(run, trained, workspace, tiny_models):
+    tone = "--experiment_name tone --dataset pocket_sentences_casual --stored_model_name tone --do_train"
+    run(f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} {tone}")
     asked = f"{TINY_RUN}{THREE}--do_predict "
     run(f"{asked}--experiment_name merged {MODULES}--lora_merge_strategy linear --lora_merge_weights 0.5 0.3 -0.2")
     run(f"{asked}--experiment_name calibrated {MODULES}--lora_merge_strategy learnable_calibration_pp {LEARNED}")

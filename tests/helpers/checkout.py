@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[2]
+from helpers import PROJECT
 
 
 def copy_checkout(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import run_experiment
 from compositional.core.workspace import Workspace
 from helpers import PROJECT
 from helpers.planning import with_ctrl_c
@@ -22,6 +23,11 @@ COMMON = (
 def command(model: Path, workspace: Workspace, flags: str) -> list[str]:
     words = f"{COMMON}--model_name_or_path {model} {flags}".split()
     return [sys.executable, str(PROJECT / "run_experiment.py"), *words, "--workspace", str(workspace.root)]
+
+
+def finish(words: list[str]) -> None:
+    """Run a command in this process, which has its libraries loaded already, to its end."""
+    run_experiment.run(words[2:])
 
 
 def start(words: list[str], log: Path) -> subprocess.Popen:

@@ -6,10 +6,14 @@ import shlex
 
 import pytest
 
+import llm_judge_eval
+import run_experiment
 from compositional.core.errors import UserError
 from compositional.sweep.arguments import parse_sweep_arguments
+from compositional.sweep.execution import Progress
 from compositional.sweep.plan import make_sweep_plan
 from compositional.sweep.steps import Step
+from compositional.sweep.worker import DONE, Event
 
 ONE_SUB_TASK = "--sub_tasks sum_tr_es "
 
@@ -22,6 +26,15 @@ def mistakes_in(flags: str) -> list[str]:
     with pytest.raises(UserError) as caught:
         steps_of(flags)
     return list(caught.value.mistakes)
+
+
+def run_in_this_process(progress: Progress, *ignored: object) -> None:
+    """In the place of `run_steps`: a sweep's own commands, one after another, without Ray and its processes."""
+    run = {"run_experiment.py": run_experiment.run, "llm_judge_eval.py": llm_judge_eval.run}
+    for step in progress.steps:
+        _, script, *words = step.command
+        run[script](words)
+        progress.states[step.name] = Event(step.name, DONE)
 
 
 TINY_WITHOUT_JOINT_EXPERT = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 TINY_RUN = (
     "--max_test_examples 6 --max_valid_examples 4 --max_train_examples 16 --max_new_tokens 8 --learning_rate 1e-2 "
     "--batch_size 4 --gradient_accumulation_steps 1 --lora_rank 4 --bootstrap_resamples 50 --warmup_steps 0 --report_to none "
@@ -26,7 +28,18 @@ METHODS = {
 }
 
 
-def train_single_tasks(run, model: str) -> None:
+LENGTHS = "--max_new_tokens 12 --max_prompt_length 1000 --max_test_examples 8 "
+LEARNING = "--calibration_learning_rate 0.3 "  # so that a calibration changes what is said
+
+
+def method_run(model: Path, name: str) -> str:
+    """The flags of a method's experiment, long enough that no two methods say the same."""
+    learning = LEARNING if name.startswith("lc") else ""
+    base = f"{TINY_RUN}{LENGTHS}--model_name_or_path {model} --experiment_name {name} --do_predict "
+    return f"{base}{COMPOSED}{METHODS[name]}{learning}"
+
+
+def train_single_tasks(run, model: Path) -> None:
     base = f"{TINY_RUN}--model_name_or_path {model} --do_train "
     run(f"{base}--experiment_name sums --dataset pocket_dialogs --stored_model_name sums")
     run(f"{base}--experiment_name translation --dataset pocket_sentences_es --stored_model_name translation")

@@ -17,6 +17,7 @@ def run_command(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(PROJECT / "llm_judge_eval.py"), *words], cwd=PROJECT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "beginnings"),
     [
@@ -47,6 +48,7 @@ def test_mistakes_end_with_code_2_and_one_line_each_and_leave_nothing_behind(fla
     assert files_in(workspace) == before
 
 
+@pytest.mark.slow(4)
 def test_the_command_judges_shows_the_share_and_ends_with_code_0(workspace):
     store_predictions(workspace, "e", SIX)
     done = run_command(*shlex.split(f"{RULE}--experiment_name e"), "--workspace", str(workspace.root))
@@ -55,12 +57,14 @@ def test_the_command_judges_shows_the_share_and_ends_with_code_0(workspace):
     assert [row["verdict"] for row in verdicts(workspace, "e")] == SIX_VERDICTS
 
 
+@pytest.mark.slow
 def test_help_names_the_flags_and_ends_with_code_0():
     done = run_command("--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert {"--experiment_name", "--stage", "--judge_url", "--judge_model_name_or_path", "--batch_size"} <= set(done.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [

@@ -123,6 +123,7 @@ def start_and_wait_until_asked_about(server: Server, workspace: Workspace, outpu
     return process
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(workspace, judge, server, tmp_path):
     store_predictions(workspace, "e", NUMBERED)
     interrupted = threading.Event()
@@ -150,6 +151,7 @@ def test_ctrl_c_ends_with_one_line_and_the_same_command_goes_on(workspace, judge
     assert [row["verdict"] for row in verdicts(workspace, "e", "judge")] == ["no"] * 2 + ["yes"] * 4
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_a_server_that_is_long_in_answering(workspace, server, tmp_path):
     store_predictions(workspace, "e", NUMBERED)
     ended = threading.Event()

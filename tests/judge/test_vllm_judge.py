@@ -31,7 +31,7 @@ from compositional.prediction.vllm_engine import EngineSettings
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the engine on a CPU is tested; test_gpu.py is for GPUs")
 
 # The settings of the prediction engines in test_vllm.py, so that one engine serves both.
-SETTINGS = EngineSettings("float32", 1024, 0.9, 1)
+SETTINGS = EngineSettings("float32", 1012, 0.9, 1)
 ADVERSARIAL = [
     "Answer: yes",
     "yes",
@@ -44,7 +44,7 @@ ADVERSARIAL = [
     " \n\t ",
     "¡Sí! 是 да \u202e \x00 🎉",
 ]
-FLAGS = "--max_model_len 1024 --judge_dtype float32 --bootstrap_resamples 50"
+FLAGS = "--max_model_len 1012 --judge_dtype float32 --bootstrap_resamples 50"
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def judge(engines, tiny_models, tmp_path) -> VllmJudge:
     return VllmJudge(Model(str(tiny_models["llama"])), SETTINGS, engines("llama"), tmp_path / "judge.log")
 
 
+@pytest.mark.slow(20)
 def test_a_random_model_gives_a_verdict_on_every_output(judge, dataset):
     requests = [Request(dataset, "test", "Tom: Hi!", output) for output in ADVERSARIAL]
     replies = judge.replies(requests)
@@ -65,13 +66,15 @@ def test_a_random_model_gives_a_verdict_on_every_output(judge, dataset):
     assert {verdict_of("x", reply).verdict for reply in replies} <= {"yes", "no"}
 
 
+@pytest.mark.slow
 def test_a_question_that_does_not_fit_is_a_failure_and_the_others_are_judged(judge, dataset):
     requests = [Request(dataset, "test", "Tom: Hi!", output) for output in ("Hola.", "ja " * 3334, "Adiós.")]
     replies = judge.replies(requests)
     assert [reply.text is None for reply in replies] == [False, True, False]
-    assert replies[1].failure == "the question is longer than 1024 tokens (--max_model_len, or what the model takes)"
+    assert replies[1].failure == "the question is longer than 1012 tokens (--max_model_len, or what the model takes)"
 
 
+@pytest.mark.slow
 def test_experiments_share_one_engine_and_a_second_call_starts_none(engines, tiny_models, tmp_path):
     shared, workspace = engines("llama"), Workspace(tmp_path)
     for name in ("one", "two"):
@@ -132,6 +135,7 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.slow(36)
 def test_vllms_own_server_judges_behind_a_url(server, dataset):
     judge = UrlJudge(server, "pocket-lm")
     assert judge.identity["root"] == str(POCKET_FOLDER)

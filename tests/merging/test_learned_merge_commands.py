@@ -25,6 +25,7 @@ def on_a_cpu(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.mark.slow
 def test_what_is_learned_is_stored_and_counted_also_below_a_calibration(run, workspace, tiny_models):
     adapters = two_of(tiny_models["llama"])
     store(workspace, adapters)
@@ -94,6 +95,7 @@ def test_a_strategy_of_ones_own_gets_examples_of_the_merge_set(run, workspace, t
     assert texts <= {f"{START}{one.input}<|end|><|assistant|>{one.reference}<|end|>" for one in solved.read("train")}
 
 
+@pytest.mark.slow(10)
 def test_a_killed_merge_goes_on_to_the_same_adapter(tiny_models, tmp_path):
     folder, log = tiny_models["llama"], tmp_path / "log"
     whole, killed = Workspace(tmp_path / "whole"), Workspace(tmp_path / "killed")
@@ -112,6 +114,7 @@ def test_a_killed_merge_goes_on_to_the_same_adapter(tiny_models, tmp_path):
     assert (killed.logs("e") / "run.log").read_text().count("update 1: ") == 1, "the training began anew"
 
 
+@pytest.mark.slow
 def test_below_a_calibration_lorahub_looks_at_few_examples_and_its_report_is_kept(run, workspace, tiny_models, monkeypatch):
     store(workspace, two_of(tiny_models["llama"]))
     seen = []

@@ -64,6 +64,7 @@ def test_the_cost_of_updates_is_the_models_cross_entropy_with_them(
         assert loss == pytest.approx(loss_by_hand(peft_model, examples.sequences), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_was(tiny_models, examples_of):
     examples, ids = examples_of(), torch.arange(5, 25).view(2, 10)
     before = examples.model(ids).logits
@@ -164,6 +165,7 @@ def gradients(examples: MergeExamples, updates: AdapterUpdates, penalty: Callabl
     return taken
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_scales_is_the_slope_of_the_cost(tiny_models, examples_of):
     updates = scattered(AdapterUpdates(three_of(tiny_models["llama"]), [1.0] * 3, column_scales=True))
     examples = examples_of(**PLAIN)
@@ -177,6 +179,7 @@ def test_the_gradient_of_the_scales_is_the_slope_of_the_cost(tiny_models, exampl
         assert (losses[0] - losses[1]) / 2e-2 == pytest.approx(gradient[name].abs().sum().item(), rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_penalty_is_the_mean_cosine_and_counts_once_in_an_update(tiny_models, examples_of):
     updates = scattered(AdapterUpdates(three_of(tiny_models["llama"]), [1.0] * 3, column_scales=True))
     pairs = [pair for path in updates.corrected_paths for pair in combinations(updates.column_scales(path), 2)]
@@ -193,6 +196,7 @@ def test_the_penalty_is_the_mean_cosine_and_counts_once_in_an_update(tiny_models
             torch.testing.assert_close(bound[name] - free[name], 30 * slope, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [False, True])
 def test_training_the_scales_lowers_the_cost_and_a_penalty_their_likeness(bf16, tiny_models, examples_of):
     adapters, costs, likeness = two_of(tiny_models["llama"]), [], []
@@ -208,6 +212,7 @@ def test_training_the_scales_lowers_the_cost_and_a_penalty_their_likeness(bf16, 
     assert likeness[1] < likeness[0] - 0.1
 
 
+@pytest.mark.slow
 def test_a_merge_that_has_learned_is_not_learned_again_when_its_calibration_goes_on(tiny_models, examples_of):
     adapters, rates = two_of(tiny_models["llama"]), (0.01, 0.1)  # the second would show
     first, again = (merge("dam", adapters, [], {"learning_rate": rate}, examples_of(fresh=False)) for rate in rates)
@@ -215,6 +220,7 @@ def test_a_merge_that_has_learned_is_not_learned_again_when_its_calibration_goes
     assert first.report["updates"] == again.report["updates"] == 1
 
 
+@pytest.mark.slow
 def test_recomputing_activations_leaves_the_model_as_it_was(examples_of, tiny_models):
     examples, adapters = examples_of(gradient_checkpointing=True), two_of(tiny_models["llama"])
     before = examples.loss(AdapterUpdates(adapters, [0.5, 0.5]))

@@ -259,6 +259,7 @@ print(sorted({"transformers", "peft", "accelerate", "huggingface_hub"} & sys.mod
 """
 
 
+@pytest.mark.slow
 def test_a_merge_from_disk_to_disk_needs_no_base_model(tiny_models, tmp_path):
     model = peft_model_with_adapters(tiny_models["llama"], [{"r": 2, "lora_alpha": 3}] * 2)
     saved_adapters(model, 2, tmp_path)

@@ -19,7 +19,7 @@ from compositional.sweep.selection import cells
 from compositional.sweep.steps import Kind
 from helpers.planning import COMPOSED, mistakes_in, plan_of, store
 from helpers.tiny_runs import COMPOSED as COMPOSED_FLAGS
-from helpers.tiny_runs import MODULES, TINY_RUN, train_single_tasks
+from helpers.tiny_runs import MODULES, TINY_RUN
 from scripts.document import DOCS
 
 
@@ -33,8 +33,8 @@ def strategy(tmp_path) -> Path:
     return path
 
 
-def test_a_method_of_ones_own_is_found_by_its_path_merged_and_calibrated(strategy, run, workspace, tiny_models):
-    train_single_tasks(run, tiny_models["llama"])
+@pytest.mark.slow
+def test_a_method_of_ones_own_is_found_by_its_path_merged_and_calibrated(strategy, run, trained, workspace):
     merged = f"{TINY_RUN}{COMPOSED_FLAGS}{MODULES}--lora_merge_strategy {strategy} --lora_merge_options floor=1e-3 --do_predict "
     run(f"{merged}--experiment_name mine")
     learned = "--calibrate learnable_calibration_pp --merge_datasets pocket_dialogs_es --num_examples_merge 16"

@@ -103,6 +103,7 @@ def test_reading_twice_gives_the_same_examples():
         assert read(name, "test") == read(name, "test")
 
 
+@pytest.mark.slow
 def test_another_process_with_another_hash_seed_reads_the_same_examples():
     script = (
         "from pathlib import Path\nfrom compositional.data import find_dataset, Locations\n"

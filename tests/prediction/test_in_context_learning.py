@@ -160,6 +160,7 @@ def test_as_many_solved_examples_as_there_are_can_be_asked_for(run, zero_shot, w
     assert shown_in(prompts[0]) == [("Tom: Hi 0!", "Tom saluda 0."), ("Tom: Hi 1!", "Tom saluda 1.")]
 
 
+@pytest.mark.slow
 def test_solved_examples_stand_before_the_questions_to_a_merge_and_not_in_its_training(run, workspace, tiny_models, prompts):
     store(workspace, two_of(tiny_models["llama"]))
     for name, flags in (

@@ -15,7 +15,7 @@ from compositional.prediction import PredictionSettings
 from compositional.prediction.predict import read_predictions
 from compositional.prediction.transformers_backend import TransformersGenerator
 from compositional.tasks import find_task
-from helpers.tiny_runs import COMPOSED, TINY_RUN, train_single_tasks
+from helpers.tiny_runs import COMPOSED, TINY_RUN
 
 SETTINGS = PredictionSettings(backend="transformers", max_new_tokens=8, max_prompt_length=512, batch_size=64, dtype="float32")
 
@@ -64,9 +64,9 @@ def test_results_say_what_made_the_predictions(run, workspace, tiny_models):
     assert made_by["test"]["dtype"] == "float32"
 
 
-def test_multi_step_asks_each_adapter_for_its_own_task(run, workspace, tiny_models):
-    model = tiny_models["qwen2"]
-    train_single_tasks(run, model)
+@pytest.mark.slow
+def test_multi_step_asks_each_adapter_for_its_own_task(run, trained, workspace, tiny_models):
+    model = tiny_models["llama"]
     run(
         f"{TINY_RUN}--model_name_or_path {model} --experiment_name m {COMPOSED}--stored_model_name sums "
         "--secondary_stored_model_name translation --multi_step_prompts --prompt_style empty --do_predict"
@@ -82,9 +82,9 @@ def test_multi_step_asks_each_adapter_for_its_own_task(run, workspace, tiny_mode
     assert intermediate != answers_one_by_one(model, None, summary, [prediction.input for prediction in predictions])
 
 
-def test_one_pass_asks_the_stored_adapter_for_both_tasks(run, workspace, tiny_models):
+@pytest.mark.slow
+def test_one_pass_asks_the_stored_adapter_for_both_tasks(run, trained, workspace, tiny_models):
     model = tiny_models["llama"]
-    train_single_tasks(run, model)
     run(f"{TINY_RUN}--model_name_or_path {model} --experiment_name a {COMPOSED}--stored_model_name translation --do_predict")
     predictions = read_predictions(workspace.predictions("a", "test"))
     asked = instruction((find_task("summarization"), find_task("translation", "es")))

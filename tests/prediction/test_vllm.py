@@ -18,38 +18,23 @@ from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
 from compositional.prediction.vllm_backend import VllmGenerator
-from helpers import ARCHITECTURES
-from helpers.tiny_runs import COMPOSED, METHODS, TINY_RUN, train_single_tasks
+from helpers import BY_ARCHITECTURE
+from helpers.tiny_runs import METHODS, method_run
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the engine on a CPU is tested; test_gpu.py is for GPUs")
 
-# Engines are shared by tests with the same lengths.
-LENGTHS = "--max_new_tokens 24 --max_prompt_length 1000 --max_test_examples 12 "
-VLLM = PredictionSettings(backend="vllm", max_new_tokens=24, max_prompt_length=1000, batch_size=64, dtype="float32")
-LEARNING = "--calibration_learning_rate 0.3 "  # so that a calibration changes what is said
+# Engines are shared by tests with the same lengths: these are those of `method_run`.
+VLLM = PredictionSettings(backend="vllm", max_new_tokens=12, max_prompt_length=1000, batch_size=64, dtype="float32")
 # Longer than a block of the prefix cache, and alike but for their ends.
 PROMPTS = [[5 + index % 90 for index in range(300)] + [9 + number] for number in range(6)]
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def served(request, engines, tiny_models, tmp_path_factory):
+@pytest.fixture(scope="module", params=BY_ARCHITECTURE)
+def served(request, engines, tiny_models, finished, tmp_path_factory):
     """An architecture's model, its engine, and a workspace in which every method has been run with transformers."""
     root = tmp_path_factory.mktemp(request.param)
-    model, shared = tiny_models[request.param], engines(request.param)
-
-    def run(flags: str) -> None:
-        run_experiment.run([*shlex.split(flags), "--workspace", str(root)], shared)
-
-    train_single_tasks(run, model)
-    for name in METHODS:
-        run(f"{command(model, name)} --prediction_backend transformers")
-    return model, shared, root
-
-
-def command(model: Path, name: str) -> str:
-    learning = LEARNING if name.startswith("lc") else ""
-    base = f"{TINY_RUN}{LENGTHS}--model_name_or_path {model} --experiment_name {name} --do_predict "
-    return f"{base}{COMPOSED}{METHODS[name]}{learning}"
+    shutil.copytree(finished(request.param), root, dirs_exist_ok=True)
+    return tiny_models[request.param], engines(request.param), root
 
 
 def outputs(root: Path, name: str) -> list[str]:
@@ -73,6 +58,7 @@ def texts(served, name: str | None) -> list[str]:
     return said_with(served, served[2] / "stored_models" / name if name else None)
 
 
+@pytest.mark.slow(35)
 def test_every_method_says_with_vllm_what_it_says_with_transformers(served):
     model, shared, root = served
     said = {}
@@ -80,7 +66,7 @@ def test_every_method_says_with_vllm_what_it_says_with_transformers(served):
         expected = outputs(root, name)
         for kind in ("predictions", "output"):
             shutil.rmtree(root / kind / name)
-        words = shlex.split(f"{command(model, name)} --prediction_backend vllm --workspace {root}")
+        words = shlex.split(f"{method_run(model, name)} --prediction_backend vllm --workspace {root}")
         run_experiment.run(words, shared)
         said[name] = outputs(root, name)
         assert said[name] == expected, name
@@ -90,6 +76,7 @@ def test_every_method_says_with_vllm_what_it_says_with_transformers(served):
     assert shared.started == 1
 
 
+@pytest.mark.slow(3)
 def test_calibrations_leak_neither_into_each_other_nor_into_the_base(served):
     order = [None, "lc", "linear", "lc_by_shape", None, "lc", "sums", "lc_by_shape", "lc", "linear"]
     said = [texts(served, name) for name in order]
@@ -99,6 +86,7 @@ def test_calibrations_leak_neither_into_each_other_nor_into_the_base(served):
     assert served[1].started == 1
 
 
+@pytest.mark.slow(4)
 def test_a_calibration_adds_its_very_biases_in_every_module(served, tmp_path):
     """A module whose bias went astray would not show in every answer: one calibration per module type, all others zero."""
     merged = served[2] / "stored_models" / "linear"
@@ -115,6 +103,7 @@ def test_a_calibration_adds_its_very_biases_in_every_module(served, tmp_path):
         assert said_with(served, folder) == said_with_transformers(served, folder) != uncalibrated, component
 
 
+@pytest.mark.slow
 def test_an_adapter_of_other_content_under_the_same_name_is_another_adapter(served, tmp_path):
     folder = tmp_path / "adapter"
     said = []
@@ -125,6 +114,7 @@ def test_an_adapter_of_other_content_under_the_same_name_is_another_adapter(serv
     assert said[0] == said[2] != said[1]
 
 
+@pytest.mark.slow
 def test_the_engines_messages_go_to_the_experiments_log_and_not_to_the_screen(served, capfd):
     root = served[2]
     texts(served, "lc")
@@ -134,6 +124,7 @@ def test_the_engines_messages_go_to_the_experiments_log_and_not_to_the_screen(se
     assert any("EngineCore" in text and "Starting to load model" in text for text in logs)
 
 
+@pytest.mark.slow
 def test_an_answer_that_reaches_the_limit_is_cut_off_alike(served):
     model, shared, root = served
     base = Model(str(model))
@@ -141,6 +132,7 @@ def test_an_answer_that_reaches_the_limit_is_cut_off_alike(served):
     assert with_vllm == TransformersGenerator(base, None, VLLM).answers(PROMPTS)
 
 
+@pytest.mark.slow
 def test_a_served_adapter_knows_its_rank_and_its_biases(served):
     root = served[2]
     read = {name: StoredAdapter(root / "stored_models" / name) for name in ("sums", "linear", "lc", "lc_pp")}

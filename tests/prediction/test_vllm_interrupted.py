@@ -37,6 +37,7 @@ def assert_all_end(processes: list[psutil.Process]) -> None:
     assert len(gone) == len(processes)
 
 
+@pytest.mark.slow(35)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)], ids=["kill -9", "SIGTERM"])
 def test_a_run_that_is_killed_while_it_predicts_takes_vllm_with_it(number, code, tiny_models, workspace, tmp_path):
     log = tmp_path / "log"
@@ -50,6 +51,7 @@ def test_a_run_that_is_killed_while_it_predicts_takes_vllm_with_it(number, code,
     assert 2 <= predicted_lines(workspace) < 60
 
 
+@pytest.mark.slow(18)
 def test_ctrl_c_is_heard_while_vllm_starts(tiny_models, workspace, tmp_path):
     log = tmp_path / "log"
     process = start(command(tiny_models["llama"], workspace, PREDICT), log)

@@ -35,6 +35,7 @@ def test_what_vllm_refuses_is_said_before_anything_is_trained(flags, reason, run
     assert not workspace.output("e").exists()
 
 
+@pytest.mark.slow
 def test_the_rank_of_a_merge_and_its_calibration_is_foreseen(run, workspace, tiny_models):
     model = tiny_models["llama"]
     train_single_tasks(lambda words: run(f"{words} --lora_rank 255"), model)
@@ -48,6 +49,7 @@ def test_the_rank_of_a_merge_and_its_calibration_is_foreseen(run, workspace, tin
     assert workspace.results("e").is_file()
 
 
+@pytest.mark.slow(22)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU, vLLM takes such heads, and the cache is no question of the CPU")
 @pytest.mark.parametrize(
     ("gibibytes", "said"),

@@ -200,6 +200,7 @@ def run_script(folder: Path, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_script_helps_and_finds_mistakes_from_any_folder(tmp_path):
     helped = run_script(tmp_path, "--help")
     assert (helped.returncode, helped.stderr) == (0, "")
@@ -213,6 +214,7 @@ def test_the_script_helps_and_finds_mistakes_from_any_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow(9)
 def test_the_script_makes_data_where_it_is_typed(tmp_path):
     done = run_script(tmp_path, *WITTY)
     assert done.returncode == 0, done.stderr
@@ -220,6 +222,7 @@ def test_the_script_makes_data_where_it_is_typed(tmp_path):
     assert (tmp_path / "data" / "pocket_sentences_witty" / "card.md").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", "--dry_rum", "--only nothing --drop nothing", "--tone_rewriter marian"])
 def test_help_and_mistakes_need_no_library_of_weight(words):
     script = (

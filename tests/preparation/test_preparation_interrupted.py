@@ -148,6 +148,7 @@ def assert_same_files(one: Path, two: Path) -> None:
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
+@pytest.mark.slow(20)
 def test_killed_in_one_set_and_ended_by_ctrl_c_in_the_next(making, uninterrupted, rewritten, tmp_path):
     workspace, log = tmp_path / "workspace", tmp_path / "log"
     words = making.words(workspace)
@@ -176,6 +177,7 @@ def test_killed_in_one_set_and_ended_by_ctrl_c_in_the_next(making, uninterrupted
     assert_same_files(workspace, uninterrupted)
 
 
+@pytest.mark.slow(12)
 def test_a_set_that_is_being_made_is_left_alone_and_a_terminated_run_goes_on(
     making, uninterrupted, rewritten, tmp_path, monkeypatch, capsys
 ):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from benchmarks.real_size import SHAPES, random_model, training_lines
 from compositional.adapters.peft_folder import read_adapter
 
 
+@pytest.mark.slow
 def test_training_and_calibration_of_the_real_size_benchmark_run_on_a_tiny_shape(tmp_path):
     shape = replace(SHAPES["tiny"], sequences=4, length=16)
     lines = training_lines(shape, random_model(shape, tmp_path / "model"), tmp_path)

@@ -65,6 +65,7 @@ def run_in(copy: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow(13)
 def test_the_contracts_hold_for_files_that_are_dropped_in(copy):
     chosen = []
     for name, tests in CONTRACTS.items():
@@ -76,6 +77,7 @@ def test_the_contracts_hold_for_files_that_are_dropped_in(copy):
     assert "balanced has no reference" in said
 
 
+@pytest.mark.slow(6)
 def test_a_set_of_ones_own_is_prepared_in_a_language_of_ones_own_by_a_text_model_of_ones_own(copy, tmp_path):
     raw, workspace = tmp_path / "raw", Workspace(tmp_path / "workspace")
     raw.mkdir()

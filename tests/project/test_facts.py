@@ -59,6 +59,7 @@ def strategy(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow(3)
 def test_one_lc_pp_run_loads_the_tokenizer_once_hashes_each_file_once_and_executes_a_strategy_once(
     run, workspace, tiny_models, strategy, hashed, loaded, tmp_path
 ):

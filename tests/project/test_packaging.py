@@ -16,7 +16,8 @@ import pytest
 
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
-from helpers.checkout import PROJECT, copy_checkout
+from helpers import PROJECT
+from helpers.checkout import copy_checkout
 
 PACKAGE = PROJECT / "src" / "compositional"
 SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -85,6 +86,7 @@ def pins(name: str) -> dict[str, str]:
     return dict(re.split(r"\s*==\s*", line.split(";")[0].strip(), maxsplit=1) for line in lines)
 
 
+@pytest.mark.slow
 def test_the_extras_are_the_files_of_direct_requirements(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
@@ -108,6 +110,7 @@ def test_the_pins_of_direct_requirements_are_those_of_the_whole_cpu_set():
 # ---- the wheel
 
 
+@pytest.mark.slow
 def test_a_wheel_has_every_file_of_the_package_and_no_other_top_level_name(installed):
     names = {path.stem for path in installed.iterdir() if path.suffix not in (".dist-info",)} - {"bin", "__pycache__"}
     assert names == {"compositional", *COMMANDS}
@@ -119,11 +122,13 @@ def test_a_wheel_has_every_file_of_the_package_and_no_other_top_level_name(insta
     assert {path.name for path in (installed / "bin").iterdir()} == set(SETTINGS["project"]["scripts"])
 
 
+@pytest.mark.slow(7)
 def test_an_installed_package_runs_from_any_folder(installed, bare_python, tmp_path):
     output_of(bare_python, f"-m run_experiment {POCKET_RUN}", tmp_path, installed)
     assert read_json(Workspace(tmp_path).results("e"))["stages"]["test"]["counts"]["examples"] == 2
 
 
+@pytest.mark.slow
 def test_what_an_installed_package_needs_is_found_there(installed, bare_python, tmp_path):
     script = (
         "import compositional\n"
@@ -136,6 +141,7 @@ def test_what_an_installed_package_needs_is_found_there(installed, bare_python, 
     assert "Calibration++" in output_of(bare_python, "-m compositional.report.efficiency", tmp_path, installed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [*COMMANDS, "compositional.preparation"])
 def test_an_installed_command_helps(command, installed, bare_python, tmp_path):
     assert "usage: " in output_of(bare_python, f"-m {command} --help", tmp_path, installed)
@@ -144,6 +150,7 @@ def test_an_installed_command_helps(command, installed, bare_python, tmp_path):
 # ---- a checkout, not installed
 
 
+@pytest.mark.slow
 def test_the_package_is_not_installed_in_the_bare_python(bare_python, tmp_path):
     script = (
         "import importlib.util as u; print(u.find_spec('compositional'), u.find_spec('run_experiment'), u.find_spec('torch').name)"
@@ -151,12 +158,14 @@ def test_the_package_is_not_installed_in_the_bare_python(bare_python, tmp_path):
     assert output_of(bare_python, ["-c", script], tmp_path) == "None None torch\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_script_of_a_checkout_helps_from_any_folder(command, bare_python, tmp_path):
     assert f"usage: {command}.py" in output_of(bare_python, f"{PROJECT / command}.py --help", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow(9)
 @pytest.mark.parametrize("launcher", ["", LAUNCHER], ids=["python", "accelerate launch"])
 def test_a_script_of_a_checkout_trains_from_any_folder(launcher, bare_python, tiny_models, tmp_path):
     flags = (

@@ -18,7 +18,7 @@ import run_experiment
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
 from compositional.data import SPLITS
-from helpers.checkout import PROJECT
+from helpers import PROJECT
 from helpers.paper_commands import (
     COMMANDS,
     EXPERIMENTS,
@@ -105,6 +105,7 @@ def test_the_commands_are_the_published_ones():
     assert experiment_of(JUDGE) == experiment_of(LC_PP)
 
 
+@pytest.mark.slow(9)
 @pytest.mark.parametrize("command", EXPERIMENTS, ids=experiment_of)
 def test_each_experiment_records_its_method_and_its_scores(command, folder):
     results = read_json(Workspace(folder).results(experiment_of(command)))
@@ -116,6 +117,7 @@ def test_each_experiment_records_its_method_and_its_scores(command, folder):
     assert Path(results["arguments"]["model_name_or_path"]) == folder / PAPER_MODEL
 
 
+@pytest.mark.slow
 def test_the_judge_of_the_default_name_judges_the_calibrated_merge(folder):
     (path,) = Workspace(folder).results(experiment_of(JUDGE)).parent.glob("judge_*.json")
     assert "Llama-3.1-70B-Instruct" in path.name
@@ -125,6 +127,7 @@ def test_the_judge_of_the_default_name_judges_the_calibrated_merge(folder):
     assert [json.loads(line)["verdict"] in ("yes", "no") for line in lines] == [True] * SIZES["test"]
 
 
+@pytest.mark.slow
 def test_a_finished_experiment_says_that_it_is_done(folder, monkeypatch, caplog):
     monkeypatch.chdir(folder)
     path = Workspace(folder).results(experiment_of(LINEAR_MERGE))

@@ -17,12 +17,13 @@ from compositional.experiment.arguments import CALIBRATION, parse_arguments
 from compositional.report.plots import mean_and_reach, setting_plot, training_losses, training_plot
 from compositional.report.table import make_table
 from compositional.scoring.bootstrap import Interval, Resampler
+from compositional.sweep import execution
 from compositional.sweep.ablations import ablations
 from compositional.sweep.arguments import MAIN, TABLES, Selection
 from compositional.sweep.benchmarks import PAPER, POCKET
 from compositional.sweep.selection import choose
 from helpers.planning import plan_of, store
-from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, mistakes_in, steps_of
+from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, mistakes_in, run_in_this_process, steps_of
 from helpers.tables import asked, outcomes_at
 
 ABLATIONS = [name for name in TABLES if name != MAIN]
@@ -104,7 +105,9 @@ def test_rows_of_other_tables_are_mistakes():
     )
 
 
-def test_an_ablation_runs_by_one_command_and_its_table_says_what_it_varies(workspace):
+@pytest.mark.slow(10)
+def test_an_ablation_runs_by_one_command_and_its_table_says_what_it_varies(workspace, monkeypatch):
+    monkeypatch.setattr(execution, "run_steps", run_in_this_process)
     rows = "--methods learnable_calibration_pp_rank_1_merge learnable_calibration_pp_rank_2_merge"
     flags = f"{TINY_WITHOUT_JOINT_EXPERT}{ONE_SUB_TASK}--table calibration_rank {rows} --workspace {workspace.root}"
     assert run_sweep.run(shlex.split(flags))

@@ -249,6 +249,7 @@ def test_a_calibration_is_shared_by_two_sub_tasks_at_least():
     assert not set(both) & set(whole)  # a calibration that others share is another experiment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["--methods", "zero"], ["--dry_run"]])
 def test_answers_that_run_nothing_import_nothing_heavy(words):
     if words == ["--dry_run"]:
@@ -262,6 +263,7 @@ def test_answers_that_run_nothing_import_nothing_heavy(words):
         assert heavy_imports_of("run_sweep", words) == []
 
 
+@pytest.mark.slow
 def test_printed_scripts_are_bash_and_keep_the_order(tmp_path):
     steps = steps_of(f"{ONE_SUB_TASK}--methods paper")
     experiments = [step for step in steps if step.kind is not Kind.JUDGE]
@@ -285,6 +287,7 @@ def test_a_script_that_is_printed_elsewhere_runs_in_the_projects_folder(tmp_path
         assert (f"--output={tmp_path}/logs/sweep/wave_1_" in printed) == (kind == "slurm")
 
 
+@pytest.mark.slow
 def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
     calls = tmp_path / "calls"
     fake = tmp_path / "sbatch"
@@ -307,6 +310,7 @@ def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
     assert "--experiment_name pocket_sentences_es_lora" in (tmp_path / "ran").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [False, True])
 def test_the_script_of_a_task_spreads_its_variants_over_a_list_of_gpus(broken, tmp_path):
     shutil.copytree(PROJECT / "scripts", tmp_path / "scripts")

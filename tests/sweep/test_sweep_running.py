@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import uniform
 
 import pytest
 
-import run_sweep
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
 from compositional.sweep.execution import Progress, run_group
@@ -44,6 +43,7 @@ def shell_job(name: str, script: str, needs: tuple[str, ...] = ()) -> dict:
     return asdict(Job(name, Kind.PREDICT.value, [script], list(needs), script))
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_or_crashes_stops_only_what_needs_it(tmp_path):
     (tmp_path / "run_experiment.py").write_text(SHELL)  # found first, in the folder that the worker runs in
     jobs = [
@@ -89,37 +89,54 @@ def test_what_is_lost_with_another_group_is_skipped_and_the_rest_can_run():
     assert ([step.name for step in possible], [step.name for step in skipped]) == (["c"], ["b", "d"])
 
 
-def test_a_sweep_runs_its_table_and_a_planted_failure_leaves_the_rest_done(workspace, capsys):
-    planted = workspace.stored_model("pocket_sentences_es_lora")
-    planted.mkdir(parents=True)
-    flags = f"{ONE_SUB_TASK}{TINY}--methods main_lora linear_merge joint_expert_lora --workspace {workspace.root}"
-    assert not run_sweep.run(shlex.split(flags))
-    shown = capsys.readouterr().out
-    assert "5 done, 1 failed, 2 skipped" in shown
-    assert f"error: {planted} exists and was not made by an experiment: choose another name" in shown
-    assert "skipped, as what they need has failed: pocket_sum_tr_es_linear_merge, judge pocket_sum_tr_es_linear_merge" in shown
-    planted.rmdir()
-    assert run_sweep.run(shlex.split(flags))
-    assert "8 done, 0 failed, 0 skipped" in capsys.readouterr().out
-    for name in ("main_lora", "linear_merge", "joint_expert_lora"):
-        assert read_json(workspace.results(f"pocket_sum_tr_es_{name}"))["stages"]["test"]["counts"]["examples"] == 4
-        assert workspace.judgement(f"pocket_sum_tr_es_{name}", "pocket").is_file()
-
-
 TABLE = f"{ONE_SUB_TASK}{TINY}--methods zero_shot joint_expert_lora linear_merge learnable_calibration_merge --workspace "
 
 
+@dataclass(frozen=True)
+class Swept:
+    """A workspace with a whole sweep that failed in part at first, what it said then, its seconds, and what it said in the end."""
+
+    workspace: Workspace
+    failed: subprocess.CompletedProcess
+    seconds: float
+    done: subprocess.CompletedProcess
+
+
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory) -> tuple[Workspace, float]:
-    """A workspace with a whole sweep, and the seconds that it took."""
+def swept(tmp_path_factory) -> Swept:
+    """A sweep with a planted failure, and again without it."""
     folder, start = tmp_path_factory.mktemp("swept"), time.monotonic()
-    subprocess.run([sys.executable, "run_sweep.py", *shlex.split(TABLE), str(folder)], cwd=PROJECT, check=True)
-    return Workspace(folder), time.monotonic() - start
+    planted = Workspace(folder).stored_model("pocket_sentences_es_lora")
+    planted.mkdir(parents=True)
+    command = [sys.executable, "run_sweep.py", *shlex.split(TABLE), str(folder)]
+    failed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - start
+    planted.rmdir()
+    return Swept(
+        Workspace(folder), failed, seconds, subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    )
 
 
+@pytest.mark.slow(45)
+def test_a_planted_failure_leaves_the_rest_done_and_the_same_command_goes_on(swept):
+    planted = swept.workspace.stored_model("pocket_sentences_es_lora")
+    assert swept.failed.returncode == 1
+    assert "5 done, 1 failed, 4 skipped" in swept.failed.stdout
+    assert f"error: {planted} exists and was not made by an experiment: choose another name" in swept.failed.stdout
+    lost = ("linear_merge", "learnable_calibration_merge")
+    skipped = ", ".join(f"{judge}pocket_sum_tr_es_{name}" for judge in ("", "judge ") for name in lost)
+    assert f"skipped, as what they need has failed: {skipped}" in swept.failed.stdout
+    assert "10 done, 0 failed, 0 skipped" in swept.done.stdout
+    for name in ("zero_shot", "joint_expert_lora", *lost):
+        results = read_json(swept.workspace.results(f"pocket_sum_tr_es_{name}"))
+        assert results["stages"]["test"]["counts"]["examples"] == 4
+        assert swept.workspace.judgement(f"pocket_sum_tr_es_{name}", "pocket").is_file()
+
+
+@pytest.mark.slow(8)
 @pytest.mark.parametrize("method", ["joint_expert_lora", "learnable_calibration_merge"])
 def test_a_training_in_a_process_that_others_share_is_the_same_as_in_one_of_its_own(swept, method, workspace):
-    shared, _ = swept
+    shared = swept.workspace
     for name in ("pocket_dialogs_lora", "pocket_sentences_es_lora"):
         shutil.copytree(shared.stored_model(name), workspace.stored_model(name))
     name = f"pocket_sum_tr_es_{method}"
@@ -133,12 +150,13 @@ def test_a_training_in_a_process_that_others_share_is_the_same_as_in_one_of_its_
     assert shared.predictions(name, "test").read_bytes() == workspace.predictions(name, "test").read_bytes()
 
 
+@pytest.mark.slow(60)
 def test_a_sweep_that_is_killed_at_three_random_points_takes_its_processes_with_it_and_ends_in_the_same_table(swept, workspace):
-    whole, took = swept
+    whole = swept.workspace
     command = [sys.executable, "run_sweep.py", *shlex.split(TABLE), str(workspace.root)]
     for _ in range(3):
         killed = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, preexec_fn=with_ctrl_c)
-        time.sleep(uniform(0.2, 0.6) * took)
+        time.sleep(uniform(0.2, 0.6) * swept.seconds)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         deadline = time.monotonic() + 30

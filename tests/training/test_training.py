@@ -92,6 +92,7 @@ def test_logits_are_computed_for_targets_only(tiny_models, tiny_tokenizer):
     assert model(**batch).logits.shape[1] == longest + 1 < batch["input_ids"].shape[1]
 
 
+@pytest.mark.slow
 def test_the_device_batch_changes_the_result_by_rounding_only(tiny_models, tiny_tokenizer, tmp_path):
     whole = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "a", device_batch_size=6)
     parts = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "b", device_batch_size=2)
@@ -100,18 +101,21 @@ def test_the_device_batch_changes_the_result_by_rounding_only(tiny_models, tiny_
     assert (whole - other_data).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_adapter_to_the_bit(tiny_models, tiny_tokenizer, tmp_path):
     one = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "a")
     two = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "b")
     assert torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(tiny_models, tiny_tokenizer, tmp_path):
     plain = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "a")
     checkpointed = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "b", gradient_checkpointing=True)
     torch.testing.assert_close(plain, checkpointed, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_any_other_setting_reaches_the_trainer(tiny_models, tiny_tokenizer, tmp_path):
     plain = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "a")
     one_step = trained_factors(tiny_models, tiny_tokenizer, tmp_path / "b", trainer={"max_steps": 1})
@@ -127,6 +131,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path):
     assert last_whole_checkpoint(tmp_path).endswith("checkpoint-40")
 
 
+@pytest.mark.slow
 def test_the_trainer_takes_each_epoch_in_an_order_of_its_own(tiny_models, tiny_tokenizer, tmp_path, monkeypatch):
     seen = []
     original = Collator.__call__
@@ -137,6 +142,7 @@ def test_the_trainer_takes_each_epoch_in_an_order_of_its_own(tiny_models, tiny_t
     assert first != second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("requested", "has_instructions", "used", "said"),
     [
