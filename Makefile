@@ -8,10 +8,10 @@ quickstart: environment
 
 # Two processes side by side, whose waiting threads sleep instead of spinning.
 test: environment
-	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
+	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-fast: environment
-	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 -m "not slow"
+	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: environment
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports
