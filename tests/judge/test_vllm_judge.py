@@ -57,6 +57,7 @@ def judge(engines, tiny_models, tmp_path) -> VllmJudge:
     return VllmJudge(Model(str(tiny_models["llama"])), SETTINGS, engines("llama"), tmp_path / "judge.log")
 
 
+@pytest.mark.xdist_group("llama")  # its engine is that of the predictions
 @pytest.mark.slow(20)
 def test_a_random_model_gives_a_verdict_on_every_output(judge, dataset):
     requests = [Request(dataset, "test", "Tom: Hi!", output) for output in ADVERSARIAL]
@@ -66,6 +67,7 @@ def test_a_random_model_gives_a_verdict_on_every_output(judge, dataset):
     assert {verdict_of("x", reply).verdict for reply in replies} <= {"yes", "no"}
 
 
+@pytest.mark.xdist_group("llama")  # its engine is that of the predictions
 @pytest.mark.slow
 def test_a_question_that_does_not_fit_is_a_failure_and_the_others_are_judged(judge, dataset):
     requests = [Request(dataset, "test", "Tom: Hi!", output) for output in ("Hola.", "ja " * 3334, "Adiós.")]
@@ -74,6 +76,7 @@ def test_a_question_that_does_not_fit_is_a_failure_and_the_others_are_judged(jud
     assert replies[1].failure == "the question is longer than 1012 tokens (--max_model_len, or what the model takes)"
 
 
+@pytest.mark.xdist_group("llama")  # its engine is that of the predictions
 @pytest.mark.slow
 def test_experiments_share_one_engine_and_a_second_call_starts_none(engines, tiny_models, tmp_path):
     shared, workspace = engines("llama"), Workspace(tmp_path)

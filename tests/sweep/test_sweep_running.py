@@ -24,6 +24,7 @@ from helpers import PROJECT
 from helpers.planning import with_ctrl_c
 from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, steps_of
 
+pytestmark = pytest.mark.xdist_group("sweep")
 TINY = f"{TINY_WITHOUT_JOINT_EXPERT}--joint_expert_flags=' --max_train_examples 8' "
 
 
