@@ -8,7 +8,7 @@ quickstart: environment
 
 # Two processes side by side, whose waiting threads sleep instead of spinning.
 test: environment
-	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
+	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-fast: environment
 	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -9,12 +9,12 @@ import pytest
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
-from helpers import BY_ARCHITECTURE
+from helpers import ARCHITECTURES
 from helpers.tiny_runs import COMPOSED, METHODS, TINY_RUN, ZERO_SHOT
 
 
 @pytest.mark.slow(10)
-@pytest.mark.parametrize("architecture", BY_ARCHITECTURE)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_method_runs_and_records_its_results(architecture, finished):
     workspace = Workspace(finished(architecture))
     results = {name: read_json(workspace.results(name)) for name in METHODS}

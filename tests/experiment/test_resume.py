@@ -13,10 +13,7 @@ from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
 from helpers.running import command, finish, predicted_lines, start, wait_until
 
-pytestmark = [
-    pytest.mark.usefixtures("one_thread"),  # as many as the processes have
-    pytest.mark.xdist_group("resume"),
-]
+pytestmark = pytest.mark.usefixtures("one_thread")  # as many as the processes have
 TRAIN = "--experiment_name sums --dataset pocket_dialogs --stored_model_name sums --do_train --max_train_examples 160 --do_predict"
 
 

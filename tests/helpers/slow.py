@@ -19,21 +19,37 @@ _METHODS = (
     ("transformers.trainer", "Trainer", "train", "a training"),
     ("compositional.prediction.vllm_engine", "VllmEngine", "__init__", "an engine"),
 )
+_WITH_SHARED_ENGINES = ("test_end_to_end", "test_vllm", "test_vllm_judge")
 _fast_test: str | None = None  # the test that runs, unless it is slow
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order tests so that those that run in one process of pytest-xdist stand together, and those that take longest start first."""
+    """Order tests so that those that run in one process stand together, and those that take longest start first."""
     seconds: dict[str, float] = defaultdict(float)
     for item in items:
         if mark := item.get_closest_marker("slow"):
-            seconds[_together(item)] += mark.args[0] if mark.args else 1
-    items.sort(key=lambda item: -seconds[_together(item)])
+            seconds[_together(item.nodeid)] += mark.args[0] if mark.args else 1
+    items.sort(key=lambda item: -seconds[_together(item.nodeid)])
 
 
-def _together(item: pytest.Item) -> str:
-    group = item.get_closest_marker("xdist_group")
-    return group.args[0] if group else str(item.path)
+def _together(nodeid: str) -> str:
+    """The tests that run in one process, and so share what fixtures of a module or session have made: those of one file.
+
+    Those of three files share engines and finished workspaces.
+    """
+    file = Path(nodeid.split("::")[0]).stem
+    return "engines" if file in _WITH_SHARED_ENGINES else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _together(nodeid)
+
+    return Scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,7 @@ from compositional.core.errors import UserError
 from compositional.sweep.arguments import parse_sweep_arguments
 from compositional.sweep.execution import Progress
 from compositional.sweep.plan import make_sweep_plan
-from compositional.sweep.steps import Step
+from compositional.sweep.steps import Kind, Step
 from compositional.sweep.worker import DONE, Event
 
 ONE_SUB_TASK = "--sub_tasks sum_tr_es "
@@ -30,10 +30,9 @@ def mistakes_in(flags: str) -> list[str]:
 
 def run_in_this_process(progress: Progress, *ignored: object) -> None:
     """In the place of `run_steps`: a sweep's own commands, one after another, without Ray and its processes."""
-    run = {"run_experiment.py": run_experiment.run, "llm_judge_eval.py": llm_judge_eval.run}
     for step in progress.steps:
-        _, script, *words = step.command
-        run[script](words)
+        run = llm_judge_eval.run if step.kind is Kind.JUDGE else run_experiment.run
+        run(list(step.words))
         progress.states[step.name] = Event(step.name, DONE)
 
 

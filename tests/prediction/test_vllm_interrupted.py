@@ -16,7 +16,7 @@ from helpers.running import command, predicted_lines, start, wait_until
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the engine on a CPU is tested; test_gpu.py is for GPUs")
 
 PREDICT = (
-    "--experiment_name sums --dataset pocket_dialogs --zero_shot --do_predict --max_test_examples 60 --max_new_tokens 200 "
+    "--experiment_name sums --dataset pocket_dialogs --zero_shot --do_predict --max_test_examples 60 --max_new_tokens 80 "
     "--prediction_backend vllm --prediction_batch_size 2 "
 )
 

@@ -31,7 +31,7 @@ from compositional.preparation.text_models.marian import MarianTranslator
 from helpers import PROJECT
 from helpers.planning import with_ctrl_c
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.xdist_group("preparation interrupted")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLES = {"train": 14, "dev": 5, "test": 5}
 TEXTS = sum(EXAMPLES.values())
 CASUAL, SPANISH = "dialogsum_casual", "dialogsum_es"  # made in this order

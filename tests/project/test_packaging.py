@@ -19,7 +19,6 @@ from compositional.core.workspace import Workspace
 from helpers import PROJECT
 from helpers.checkout import copy_checkout
 
-pytestmark = pytest.mark.xdist_group("packaging")
 PACKAGE = PROJECT / "src" / "compositional"
 SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 COMMANDS = ("run_experiment", "llm_judge_eval", "run_sweep", "make_tables")

@@ -36,7 +36,6 @@ from helpers.paper_commands import (
     flags_of,
 )
 
-pytestmark = pytest.mark.xdist_group("paper")
 METHODS = {
     SUMMARIZATION_LORA: "lora",
     ZERO_SHOT: "zero_shot",

@@ -24,7 +24,6 @@ from helpers import PROJECT
 from helpers.planning import with_ctrl_c
 from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, steps_of
 
-pytestmark = pytest.mark.xdist_group("sweep")
 TINY = f"{TINY_WITHOUT_JOINT_EXPERT}--joint_expert_flags=' --max_train_examples 8' "
 
 
@@ -62,6 +61,7 @@ def test_a_step_that_fails_or_crashes_stops_only_what_needs_it(tmp_path):
     assert (tmp_path / "here").is_file()
 
 
+@pytest.mark.slow
 def test_a_worker_prepares_data_in_its_own_process_and_reports_mistakes(tmp_path):
     status, folder = tmp_path / "status.jsonl", str(tmp_path)
     words = {"made": ["--only", "pocket_replies_de", "--dry_run"], "wrong": ["--only", "nothing_like_it"]}
