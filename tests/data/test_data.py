@@ -330,5 +330,5 @@ def test_the_hash_of_the_data_changes_with_any_text(raw, workspace):
 
 def test_an_id_that_stands_twice_is_a_mistake(raw, workspace):
     write_lines(raw / "dialogsum.test.jsonl", [*dialogs(3), *dialogs(1)])
-    with pytest.raises(UserError, match="the test split of dialogsum has ids that stand there twice"):
+    with pytest.raises(UserError, match="the test split of dialogsum has duplicate ids"):
         load("--dataset dialogsum --do_predict", raw, workspace)

@@ -276,7 +276,7 @@ def test_a_table_without_rows_and_ids_that_stand_twice_are_mistakes(raw, mistake
     (raw / "val.tsv").write_text("Rephrased Content\tNote\n")
     (raw / "dialogsum.train.jsonl").write_bytes((raw / "dialogsum.train.jsonl").read_bytes() * 2)
     repeated, empty = mistakes("--only", "content_rephrasing_witty", "dialogsum", "--raw_data_dir", str(raw))
-    assert repeated.startswith("the train split of DialogSum has ids that stand there twice")
+    assert repeated.startswith("the train split of DialogSum has duplicate ids")
     assert empty.startswith("the validation split of Sound Natural has no examples")
 
 

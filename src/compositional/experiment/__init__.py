@@ -1,1 +1,1 @@
-"""One experiment, from its command line to its results."""
+"""An experiment, from its command line to its results."""

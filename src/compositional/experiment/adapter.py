@@ -1,4 +1,4 @@
-"""Making the adapter that an experiment answers with: by training, by merging, or by calibrating a merge."""
+"""Makes the adapter that an experiment predicts with: by training, merging, or calibrating a merge."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class AdapterMaker:
     engines: Engines
 
     def make(self) -> None:
-        """Make the adapter, where the experiment makes one."""
+        """Make the adapter, if the experiment makes one."""
         if not self.plan.written_adapter or self._is_stored():
             return
         stage, make = {MERGE: ("merge", self._merge), CALIBRATION: ("calibrate", self._calibrate)}.get(
             self.plan.method, ("train", self._train)
         )
-        # Processes that share a training share all that is trained; the rest is the main one's.
+        # In a distributed run, all processes take part in training. Everything else is done by the main process.
         if not (is_main_process() or self.plan.arguments.do_train or self.plan.learns):
             return
         with self.journal.timed(stage):
             make()
 
     def _train(self) -> None:
-        """Train a LoRA adapter, a joint expert's included."""
+        """Train a LoRA adapter, for a single task or as a joint expert."""
         from compositional.training.recipes import train_lora
 
         sequences = self._sequences(self.data.training[0])
@@ -72,7 +72,7 @@ class AdapterMaker:
         self._store(merged, merged.report | _truncation(*sequences))
 
     def _calibrate(self) -> None:
-        """Merge the stored adapters, learn a calibration of the merge (or take a stored one), and store both as one."""
+        """Merge the stored adapters, learn or load a calibration of the merge, and store both as one adapter."""
         from compositional.calibration.parameters import read_calibration
 
         sequences = [self._sequences(examples) for examples in self.data.training]
@@ -109,7 +109,7 @@ class AdapterMaker:
         return calibration, asdict(report)
 
     def _merges(self, model: Any, sequences: list[list[TrainingSequence]]) -> list[LoraAdapter]:
-        """The merge of each group of adapters: one, or several that share a calibration."""
+        """The merge of each group of adapters. Several merges share one calibration."""
 
         arguments, merged = self.plan.arguments, []
         for number, stored in enumerate(self.plan.merges):
@@ -123,7 +123,7 @@ class AdapterMaker:
 
         folders = self._training_folders()
         folders = replace(folders, checkpoints=folders.checkpoints / f"merge_{number}")
-        # What is calibrated with many examples may have been made to learn from few.
+        # A calibration uses many examples, but the merge that it calibrates may learn from few.
         few = self.plan.strategy.num_examples if self.plan.calibrates else None
         settings = self.plan.optimization
         return MergeExamples(model, sequences[:few], self._pad_token_id, settings, folders, f"{self._name}: merge")
@@ -148,9 +148,9 @@ class AdapterMaker:
         from compositional.models.chat import ChatEncoder
 
         arguments, encoder = self.plan.arguments, ChatEncoder(self.plan.base.tokenizer)
-        asked = instruction(training.dataset.tasks, arguments.prompt_style)
+        request = instruction(training.dataset.tasks, arguments.prompt_style)
         return [
-            encoder.training_sequence(asked, example, arguments.max_length, arguments.train_on_source)
+            encoder.training_sequence(request, example, arguments.max_length, arguments.train_on_source)
             for example in tqdm(training.chosen, desc=f"{self._name}: tokens", delay=2)
         ]
 
@@ -161,7 +161,7 @@ class AdapterMaker:
         return TrainingFolders(checkpoints, self.plan.workspace.logs(self._name))
 
     def _is_stored(self) -> bool:
-        """Whether an earlier run of this experiment has stored the adapter."""
+        """Whether an earlier run of this experiment has stored the adapter. Its checkpoints are then deleted."""
         folder = self.plan.workspace.stored_model(self.plan.written_adapter)
         if stored := (folder / ADAPTER_RECORD).is_file():
             logger.info("%s is stored already", folder)
@@ -169,7 +169,7 @@ class AdapterMaker:
         return stored
 
     def _store(self, adapter: LoraAdapter, report: dict[str, Any], calibration: Calibration | None = None) -> None:
-        """Write the adapter's folder as a whole, then drop the checkpoints."""
+        """Write the adapter's folder atomically, then delete the checkpoints."""
         from compositional.adapters.peft_folder import write_adapter
 
         if not is_main_process():
@@ -186,5 +186,5 @@ class AdapterMaker:
 
 
 def _truncation(*sets: list[TrainingSequence]) -> dict[str, int]:
-    """How many training examples were cut; nothing to say where there are none."""
+    """The number of truncated training examples; empty without training examples."""
     return {"truncated_training_examples": sum(one.truncated for sequences in sets for one in sequences)} if sets else {}

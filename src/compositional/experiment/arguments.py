@@ -1,7 +1,7 @@
-"""The flags of `run_experiment.py`. All facts of a flag stand in its declaration; `core/flags.py` says what they mean.
+"""The flags of `run_experiment.py`. Each declaration holds everything about a flag; `core/flags.py` explains the parts.
 
-The certainty of a default says how surely it is the paper's: "read" in an authors' source, "arith" by arithmetic on
-published numbers, "sibling" in a later code base of overlapping authors, "ours" otherwise.
+The certainty of a default says how certain it is that the paper uses it: "read" in an authors' source, "arith" from arithmetic
+on published numbers, "sibling" in a later code base of overlapping authors, "ours" otherwise.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from compositional.calibration import METHODS as CALIBRATION_METHODS
 from compositional.core.flags import COUNT, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range, build_parser, flag, parse
 
-# The ways to answer a compositional request, by how the command line asks for them.
+# The methods of answering a compositional request, as selected on the command line.
 ZERO_SHOT = "zero_shot"
 LORA = "lora"
 AUXILIARY_LORA = "auxiliary_lora"
@@ -27,21 +27,21 @@ LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 @dataclass
 class Arguments:
-    """Everything a user can ask of one experiment. Groups: what the settings of a run are recorded and compared by."""
+    """All settings of one experiment. Groups decide which settings are recorded with an artefact and compared on resuming."""
 
     experiment_name: str | None = flag(None, "experiment", "name of the experiment and of its folders (required)", is_name=True)
     dataset: str | None = flag(None, "experiment", "data set of the main task, or of the only task (required)")
     model_name_or_path: str | None = flag(
-        None, "experiment", "base model: hub id, folder, or 'pocket'; default: the one that the named adapters were trained on"
+        None, "experiment", "base model: hub id, folder, or 'pocket'; default: the base model of the named adapters"
     )
     stored_model_name: str | None = flag(None, "experiment", "adapter that training writes and that prediction reads", is_name=True)
     do_train: bool = flag(False, "do", "train a LoRA adapter and store it")
     do_valid: bool = flag(False, "do", "predict and score the validation split")
     do_predict: bool = flag(False, "do", "predict and score the test split")
-    overwrite: bool = flag(False, "do", "delete what an earlier run of this experiment made, and start again")
+    overwrite: bool = flag(False, "do", "delete the results of an earlier run of this experiment, and start again")
 
     secondary_task: list[str] = flag(
-        (), "experiment", "auxiliary task composed with the main one, or several in their order", choices=SECONDARY_TASKS
+        (), "experiment", "auxiliary task composed with the main task, or several in order", choices=SECONDARY_TASKS
     )
     secondary_task_dataset: str | None = flag(
         None, "experiment", "compositional data set: the main task's inputs, with targets after all tasks"
@@ -55,7 +55,7 @@ class Arguments:
     secondary_stored_model_name: list[str] = flag(
         (),
         "method",
-        "adapter of the auxiliary task; for --multi_step_prompts one per auxiliary task, in their order",
+        "adapter of the auxiliary task; for --multi_step_prompts one per auxiliary task, in order",
         is_name=True,
     )
     multi_step_prompts: bool = flag(
@@ -64,7 +64,7 @@ class Arguments:
     prompt_style: str = flag(
         "compositional",
         "method",
-        "whether the prompt names the secondary task (compositional) or the main task only (empty)",
+        "compositional: the prompt names all tasks; empty: it names the main task only",
         choices=("compositional", "empty"),
     )
     lora_merge_strategy: str | None = flag(
@@ -78,13 +78,13 @@ class Arguments:
     calibrate: str | None = flag(
         None,
         "method",
-        "learn a calibration of the merge; given as --lora_merge_strategy, these names calibrate the linear merge",
+        "learn a calibration of the merge; as --lora_merge_strategy, these names calibrate the linear merge",
         choices=CALIBRATION_METHODS,
     )
     stored_calibration: str | None = flag(
         None,
         "method",
-        "calibrate the merge with what another experiment has learned, such as a shared calibration",
+        "name of an experiment whose learned calibration is applied to the merge, such as a shared one",
         is_name=True,
     )
 
@@ -94,8 +94,8 @@ class Arguments:
     merge_datasets: list[str] = flag(
         (),
         "calibration",
-        "compositional data set whose training split a calibration or a merge learns from; several share one calibration, and "
-        "--lora_merge_modules then names the adapters of the first, those of the second, ...",
+        "compositional data set whose training split a calibration or merge learns from; several sets share one calibration: "
+        "--lora_merge_modules then lists the adapters for the first set, for the second, ...",
     )
     num_examples_merge: int | None = flag(
         None,
@@ -108,7 +108,7 @@ class Arguments:
     calibration_layer_groups: int = flag(
         1,
         "calibration",
-        "groups of consecutive layers with parameters of their own: 1 shares them, 0 has a group per layer",
+        "number of groups of consecutive layers, each with its own parameters: 1 shares them, 0 makes a group per layer",
         "read",
         range=NOT_NEGATIVE,
         is_budget=True,
@@ -124,7 +124,7 @@ class Arguments:
         16, "training", "LoRA alpha; the update is scaled by alpha / rank", "sibling", range=COUNT, is_budget=True
     )
     lora_dropout: float = flag(0.05, "training", "dropout on the LoRA input", "sibling", range=Range(at_least=0, below=1))
-    lora_target_modules: list[str] = flag(LORA_MODULES, "training", "linear modules that get a LoRA", "arith")
+    lora_target_modules: list[str] = flag(LORA_MODULES, "training", "types of the linear modules that get a LoRA", "arith")
     learning_rate: float = flag(
         5e-5,
         "training",
@@ -166,7 +166,7 @@ class Arguments:
         trainer_name="gradient_accumulation_steps",
     )
     lr_scheduler_type: str = flag(
-        "cosine", "optimization", "learning-rate schedule of transformers", "sibling", trainer_name="lr_scheduler_type"
+        "cosine", "optimization", "transformers' learning-rate schedule", "sibling", trainer_name="lr_scheduler_type"
     )
     warmup_steps: int = flag(
         10, "optimization", "updates of linear warm-up", "sibling", range=NOT_NEGATIVE, trainer_name="warmup_steps"
@@ -174,15 +174,15 @@ class Arguments:
     max_length: int = flag(
         512,
         "optimization",
-        "longest sequence in tokens; longer inputs are cut at their end, and counted",
+        "maximum sequence length in tokens; longer inputs are truncated at their end, and counted",
         "sibling",
         range=COUNT,
     )
-    train_on_source: bool = flag(False, "optimization", "train on the prompt's tokens, too")
+    train_on_source: bool = flag(False, "optimization", "train on the prompt's tokens as well")
     bf16: bool = flag(
         False,
         "optimization",
-        "train in bfloat16 mixed precision; in float32 on a CPU without bfloat16 instructions",
+        "train in bfloat16 mixed precision; a CPU without bfloat16 instructions uses float32",
         trainer_name="bf16",
     )
     seed: int = flag(0, "optimization", "seed of weights, dropout and sampling", "sibling", range=SEED, trainer_name="seed")
@@ -202,12 +202,12 @@ class Arguments:
     in_context_examples: int = flag(
         0,
         "prediction",
-        "in-context learning: solved examples of the training split that precede each question",
+        "in-context learning: number of solved training examples before each question",
         range=NOT_NEGATIVE,
     )
-    max_new_tokens: int = flag(128, "prediction", "tokens generated at most", "sibling", range=COUNT, is_budget=True)
+    max_new_tokens: int = flag(128, "prediction", "maximum number of generated tokens", "sibling", range=COUNT, is_budget=True)
     max_prompt_length: int | None = flag(
-        None, "prediction", "longest prompt in tokens, without in-context examples; default: --max_length", range=COUNT
+        None, "prediction", "maximum prompt length in tokens, without in-context examples; default: --max_length", range=COUNT
     )
     prediction_backend: str = flag(
         "auto",
@@ -218,7 +218,7 @@ class Arguments:
     prediction_dtype: str = flag(
         "auto",
         "prediction",
-        "precision of the model while it predicts; auto: bfloat16 on a GPU (float16 on an older one), float32 otherwise",
+        "precision of the model in prediction; auto: bfloat16 on a GPU (float16 on an older one), float32 otherwise",
         choices=("auto", "float32", "bfloat16", "float16"),
         is_budget=True,
     )
@@ -228,7 +228,7 @@ class Arguments:
         "tokenizer of the headline ROUGE; auto: the paper's for English references, unicode for others; both are recorded",
         choices=("auto", "paper", "unicode"),
     )
-    bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples behind each 95 %% interval", range=COUNT)
+    bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples for each 95 %% interval", range=COUNT)
 
     adapter_dtype: str = flag(
         "float16", "storage", "precision in which adapters are stored", "arith", choices=("float32", "float16", "bfloat16")
@@ -237,17 +237,17 @@ class Arguments:
     device_batch_size: int | None = flag(
         None,
         "machine",
-        "examples on the device at a time; changes speed and memory, not the result; default: up to 16 on a CPU, 8 on a GPU",
+        "maximum examples per batch on the device; changes speed and memory, not the result; default: 16 on a CPU, 8 on a GPU",
         range=COUNT,
     )
     prediction_batch_size: int | None = flag(
         None,
         "machine",
-        "prompts per batch, after each of which a run can resume; default: 256 for vLLM, 64 for transformers",
+        "prompts per batch; a run can resume after each batch; default: 256 for vLLM, 64 for transformers",
         range=COUNT,
     )
     gpu_memory_utilization: float = flag(0.9, "machine", "share of each GPU's memory that vLLM takes", range=SHARE)
-    tensor_parallel_size: int = flag(1, "machine", "GPUs that vLLM spreads the model over", range=COUNT)
+    tensor_parallel_size: int = flag(1, "machine", "number of GPUs that vLLM distributes the model over", range=COUNT)
     gradient_checkpointing: bool = flag(
         False,
         "machine",
@@ -257,7 +257,7 @@ class Arguments:
     save_steps: int = flag(
         20,
         "machine",
-        "updates between two checkpoints, from which an interrupted training resumes",
+        "updates between checkpoints; an interrupted training resumes from the last one",
         range=COUNT,
         trainer_name="save_steps",
     )
@@ -267,9 +267,7 @@ class Arguments:
         "trackers of transformers' Trainer: tensorboard, wandb, none",
         trainer_name="report_to",
     )
-    raw_data_dir: str | None = flag(
-        None, "machine", "folder with the publishers' own files; default: data/ if prepared, else the hub"
-    )
+    raw_data_dir: str | None = flag(None, "machine", "folder with the publishers' files; default: data/ if prepared, else the hub")
     workspace: str = flag(
         ".",
         "machine",
@@ -279,23 +277,23 @@ class Arguments:
 
 
 def fields_of(*groups: str) -> list[str]:
-    """Names of the flags in some groups."""
+    """Names of the flags in the given groups."""
     return [field.name for field in dataclasses.fields(Arguments) if field.metadata["group"] in groups]
 
 
 def budget_flags() -> list[str]:
-    """Names of the flags that say how much is learned or generated."""
+    """Names of the flags that set how much is learned or generated."""
     return [field.name for field in dataclasses.fields(Arguments) if field.metadata["is_budget"]]
 
 
 def parse_arguments(argv: list[str]) -> tuple[Arguments, list[str]]:
     """Parse a command line of `run_experiment.py`; see `flags.parse`."""
     description = "Train LoRA adapters, merge and calibrate them, predict, and score: one experiment."
-    return parse(build_parser(Arguments, "run_experiment.py", description, _what_there_is), Arguments, argv)
+    return parse(build_parser(Arguments, "run_experiment.py", description, _listing), Arguments, argv)
 
 
-def _what_there_is() -> str:
-    """The merge strategies, calibrations, data sets and tasks that there are, a line each."""
+def _listing() -> str:
+    """The available merge strategies, calibrations, data sets and tasks, one line each."""
     from pathlib import Path
 
     from compositional.calibration import DESCRIPTIONS
@@ -305,11 +303,12 @@ def _what_there_is() -> str:
 
     merges = {name: strategy.title for name, strategy in strategies().items()}
     sets = {
-        name: ", then ".join(f"{task.name} {task.variant or ''}".strip() for task in one.tasks)
-        for name, one in all_datasets(Locations(Path("data"), None)).items()
+        name: ", then ".join(f"{task.name} {task.variant or ''}".strip() for task in dataset.tasks)
+        for name, dataset in all_datasets(Locations(Path("data"), None)).items()
     }
     tasks = {f"{task.name} {task.variant or ''}".strip(): f"{task.role} task" for task in all_tasks()}
     parts = {"merge strategies": merges, "calibrations": DESCRIPTIONS, "data sets": sets, "tasks": tasks}
     return "\n\n".join(
-        "\n".join([f"{title}:", *(f"  {name:<36} {meaning}" for name, meaning in found.items())]) for title, found in parts.items()
+        "\n".join([f"{title}:", *(f"  {name:<36} {meaning}" for name, meaning in entries.items())])
+        for title, entries in parts.items()
     )

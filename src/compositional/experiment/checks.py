@@ -1,4 +1,4 @@
-"""What a command may not say: flags that contradict or need each other, and data sets and adapters that do not fit."""
+"""Checks of a command: flags that contradict or need each other, and data sets and adapters that do not fit together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compositional.models.model import POCKET, Model
 
 
 def contradictions(arguments: Arguments, method: str, learns_merge: bool) -> list[str]:
-    """A line for each rule that a command breaks. `learns_merge` is whether the merge strategy learns from examples."""
+    """A message for each rule that the command breaks. `learns_merge` says that the merge strategy learns from examples."""
     composed = bool(arguments.secondary_task or arguments.secondary_task_dataset)
     predicts = arguments.do_valid or arguments.do_predict
     strategy = arguments.lora_merge_strategy
@@ -118,7 +118,7 @@ _VARIANT_FLAGS = dict(zip(SECONDARY_TASKS, ("tgt_lang", "tgt_tone"), strict=True
 
 
 def data_sets(arguments: Arguments, locations: Locations, mistakes: Mistakes) -> tuple[Dataset | None, Dataset | None]:
-    """The main (or only) task's set, and the set of the asked task or tasks."""
+    """The set of the main (or only) task, and the set of the requested task or composition of tasks."""
     main_set = mistakes.attempt(find_dataset, arguments.dataset, locations) if arguments.dataset else None
     if main_set and main_set.is_compositional:
         right = f"--dataset {main_set.inputs_of} --secondary_task_dataset {main_set.name}"
@@ -140,24 +140,24 @@ def data_sets(arguments: Arguments, locations: Locations, mistakes: Mistakes) ->
 
 def merge_sets(arguments: Arguments, locations: Locations, mistakes: Mistakes) -> list[Dataset]:
     """The sets of --merge_datasets."""
-    found = [one for name in arguments.merge_datasets if (one := mistakes.attempt(find_dataset, name, locations))]
-    for one in found:
+    known_sets = [one for name in arguments.merge_datasets if (one := mistakes.attempt(find_dataset, name, locations))]
+    for one in known_sets:
         mistakes.when(not one.is_compositional, f"--merge_datasets {one.name}: a compositional data set is needed")
     mistakes.when(len(set(arguments.merge_datasets)) < len(arguments.merge_datasets), "--merge_datasets names a data set twice")
-    asked = arguments.secondary_task_dataset
+    requested = arguments.secondary_task_dataset
     mistakes.when(
-        len(found) > 1 and asked not in arguments.merge_datasets,
-        f"--secondary_task_dataset {asked} is none of --merge_datasets: which of the merges should answer?",
+        len(known_sets) > 1 and requested not in arguments.merge_datasets,
+        f"--secondary_task_dataset {requested} is none of --merge_datasets: which of the merges should answer?",
     )
-    return found
+    return known_sets
 
 
 def _check_variants(arguments: Arguments, mistakes: Mistakes) -> None:
-    """Each secondary task needs its language or tone, and none is given for another task."""
+    """Check that each secondary task has its language or tone, and that none is given for a task that is not requested."""
     for task, flag in _VARIANT_FLAGS.items():
-        asked, given = task in arguments.secondary_task, bool(getattr(arguments, flag))
-        mistakes.when(asked and not given, f"--secondary_task {task} needs --{flag}")
-        others = bool(arguments.secondary_task) and not asked
+        requested, given = task in arguments.secondary_task, bool(getattr(arguments, flag))
+        mistakes.when(requested and not given, f"--secondary_task {task} needs --{flag}")
+        others = bool(arguments.secondary_task) and not requested
         mistakes.when(others and given, f"--{flag} contradicts --secondary_task {' '.join(arguments.secondary_task)}")
 
 
@@ -170,9 +170,9 @@ def _check_composition(arguments: Arguments, main_set: Dataset, task_set: Datase
         f"--secondary_task_dataset {task_set.name} has the inputs of {task_set.inputs_of}, not of --dataset {main_set.name}",
     )
     auxiliary = task_set.tasks[1:]
-    names, asked = " ".join(task.name for task in auxiliary), " ".join(arguments.secondary_task)
-    if asked and asked != names:
-        mistakes.append(f"--secondary_task {asked}: {task_set.name} is made for {names}")
+    names, requested = " ".join(task.name for task in auxiliary), " ".join(arguments.secondary_task)
+    if requested and requested != names:
+        mistakes.append(f"--secondary_task {requested}: {task_set.name} is made for {names}")
         return
     for task in auxiliary:
         flag = _VARIANT_FLAGS[task.name]
@@ -181,8 +181,8 @@ def _check_composition(arguments: Arguments, main_set: Dataset, task_set: Datase
 
 
 def stored_adapters(workspace: Workspace, names: list[str], mistakes: Mistakes) -> dict[str, StoredAdapter]:
-    """The adapters of these names that there are, by name, their configurations read."""
-    found = {}
+    """The existing adapters among `names`, by name. Their configurations are read; the others are mistakes."""
+    adapters = {}
     for name in names:
         adapter = StoredAdapter(workspace.stored_model(name))
         if not adapter.folder.is_dir():
@@ -191,14 +191,14 @@ def stored_adapters(workspace: Workspace, names: list[str], mistakes: Mistakes) 
             hint = nearest(name, stored) if stored else "train it first, with --do_train"
             mistakes.append(f"there is no adapter {name} in {folder}: {hint}")
         elif mistakes.attempt(lambda adapter=adapter: adapter.config):
-            found[name] = adapter
-    return found
+            adapters[name] = adapter
+    return adapters
 
 
 def base_model(
     arguments: Arguments, workspace: Workspace, adapters: dict[str, StoredAdapter], main_set: Dataset | None, mistakes: Mistakes
 ) -> Model | None:
-    """The base model that is named, else the adapters', else Pocket's for Pocket's data."""
+    """The named base model, else that of the adapters, else Pocket's for Pocket's data."""
     named = arguments.model_name_or_path or mistakes.attempt(_base_of_stored_model, arguments, workspace)
     for name, adapter in adapters.items():
         trained_on = adapter.config.base_model
@@ -213,14 +213,14 @@ def base_model(
         if not mistakes:
             mistakes.append("--model_name_or_path is missing: a hub id, a folder, or pocket")
         return None
-    # An adapter records its base by name: a folder's must not depend on where the command is typed.
+    # Adapters record the name of their base model. For a folder, it must not depend on the current directory.
     base = Model(str(Path(named).resolve()) if named != POCKET and Path(named).is_dir() else named)
     mistakes.attempt(base.check_exists)
     return base
 
 
 def check_shapes_agree(adapters: dict[str, StoredAdapter]) -> None:
-    """Raise UserError when adapters update a module of one path, but of two shapes."""
+    """Raise UserError when adapters update the same module path with different shapes."""
     first, *others = adapters.values()
     for other in others:
         for path, shape in other.shapes.items():
@@ -236,7 +236,7 @@ def _same_model(one: str, other: str) -> bool:
 
 
 def _base_of_stored_model(arguments: Arguments, workspace: Workspace) -> str | None:
-    """Zero-shot commands name the main task's adapter only to say which model is meant."""
+    """The base model of the adapter named in a zero-shot command, where the adapter only identifies the model."""
     if not (arguments.zero_shot and arguments.stored_model_name):
         return None
     adapter = StoredAdapter(workspace.stored_model(arguments.stored_model_name))

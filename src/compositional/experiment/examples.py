@@ -1,4 +1,4 @@
-"""The examples that a plan needs, read before anything is written."""
+"""The examples that a plan needs. They are read before anything is written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compositional.models.chat import demonstration, instruction
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples of one split, the number there were before sampling, the hash of those chosen, and where they were read from."""
+    """Chosen examples of a split, the number available before sampling, the hash of the chosen ones, and their provenance."""
 
     dataset: Dataset
     chosen: list[Example]
@@ -26,7 +26,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class ExperimentData:
-    """What is learned from (by an adapter, or by merges, a set each), what is predicted, by stage, and what is shown solved."""
+    """Training examples (of an adapter, or one set per merge), examples to predict by stage, and in-context examples."""
 
     training: list[Examples] = field(default_factory=list)
     stages: dict[str, Examples] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class ExperimentData:
 
 
 def load_data(plan: Plan) -> ExperimentData:
-    """Read and sample the splits; raises UserError for missing, broken or empty data, all of it at once."""
+    """Read and sample the splits; raises UserError that lists all missing, invalid or empty data."""
     arguments = plan.arguments
     mistakes: list[str] = []
 
@@ -50,10 +50,12 @@ def load_data(plan: Plan) -> ExperimentData:
     training = [read(plan.training_set, "train", arguments.max_train_examples)] if arguments.do_train else []
     if plan.learns:
         training = [read(dataset, "train", arguments.num_examples_merge) for dataset in plan.merge_sets]
-    shown = arguments.in_context_examples
-    solved = read(plan.task_set, "train", shown) if shown else None
-    if solved and len(solved.chosen) < shown:
-        mistakes.append(f"--in_context_examples {shown}: the train split of {plan.task_set.name} has {len(solved.chosen)} examples")
+    requested = arguments.in_context_examples
+    solved = read(plan.task_set, "train", requested) if requested else None
+    if solved and len(solved.chosen) < requested:
+        mistakes.append(
+            f"--in_context_examples {requested}: the train split of {plan.task_set.name} has {len(solved.chosen)} examples"
+        )
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
     return ExperimentData(training, stages, solved)
@@ -65,7 +67,7 @@ def _read(dataset: Dataset, split: str, limit: int | None, seed: int) -> Example
         raise UserError(f"the {split} split of {dataset.name} has no examples")
     ids = {example.id for example in examples}
     if len(ids) < len(examples):
-        raise UserError(f"the {split} split of {dataset.name} has ids that stand there twice ({len(examples) - len(ids)} too many)")
+        raise UserError(f"the {split} split of {dataset.name} has duplicate ids ({len(examples) - len(ids)} too many)")
     chosen = examples
     if limit and limit < len(examples):
         indices = sorted(Random(f"{seed}/{dataset.name}/{split}").sample(range(len(examples)), limit))
@@ -75,8 +77,8 @@ def _read(dataset: Dataset, split: str, limit: int | None, seed: int) -> Example
 
 
 def demonstrations(plan: Plan, data: ExperimentData) -> list[dict[str, str]]:
-    """The chat turns of the solved examples that stand before each question."""
+    """The chat turns of the in-context examples, which precede each question."""
     if not data.solved:
         return []
-    asked = instruction(data.solved.dataset.tasks, plan.arguments.prompt_style)
-    return [turn for example in data.solved.chosen for turn in demonstration(asked, example.input, example.reference)]
+    request = instruction(data.solved.dataset.tasks, plan.arguments.prompt_style)
+    return [turn for example in data.solved.chosen for turn in demonstration(request, example.input, example.reference)]

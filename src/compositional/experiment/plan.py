@@ -1,4 +1,4 @@
-"""What one command will do: every check that needs no model, no data and no heavy import, all mistakes reported together."""
+"""The plan of a command, after all checks that need no model, data or heavy import. All mistakes are reported together."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from compositional.training import LoraSettings, OptimizationSettings
 
 @dataclass(frozen=True)
 class Plan:
-    """A command that holds together, with its settings resolved, and the model and adapters that all stages share.
+    """A consistent command with resolved settings, and the model and adapters that all stages share.
 
-    `task_set` is what is predicted, and trained on by a joint expert. `adapters` are those that are read, by name.
-    `strategy` is how they are merged, where they are; `calibration_source` has the stored calibration that is taken over.
+    `task_set` is predicted, and a joint expert is trained on it. `adapters` are the stored adapters that it reads, by name.
+    `strategy` merges them, if requested. `calibration_source` has the stored calibration to apply, if requested.
     """
 
     arguments: Arguments
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def training_set(self) -> Dataset:
-        """What a LoRA is trained on."""
+        """The data set that a LoRA is trained on."""
         return self.task_set if self.method == JOINT_EXPERT else self.main_set
 
     @property
@@ -72,12 +72,12 @@ class Plan:
 
     @property
     def calibrates(self) -> bool:
-        """Whether a calibration is trained here, rather than taken from another experiment."""
+        """Whether this experiment trains a calibration, rather than loading that of another experiment."""
         return self.method == CALIBRATION and not self.calibration_source
 
     @property
     def merges(self) -> list[list[StoredAdapter]]:
-        """The adapters of each merge: several share one calibration, in the order of `merge_sets`."""
+        """The adapters of each merge, in the order of `merge_sets`. Several merges share one calibration."""
         modules, count = self.arguments.lora_merge_modules, max(1, len(self.merge_sets))
         size = len(modules) // count
         groups = [modules[start : start + size] for start in range(0, len(modules), size)]
@@ -85,7 +85,7 @@ class Plan:
 
     @property
     def own_merge(self) -> int:
-        """Which of `merges` answers in this experiment."""
+        """The index in `merges` of the merge that this experiment predicts with."""
         names = [one.name for one in self.merge_sets]
         return names.index(self.task_set.name) if len(names) > 1 else 0
 
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def answering_adapters(self) -> list[str]:
-        """The names of the stored adapters that answer, one per step; none for the base model alone."""
+        """The names of the stored adapters to predict with, one per step; empty for the base model alone."""
         arguments = self.arguments
         if self.method == ZERO_SHOT:
             return []
@@ -110,25 +110,25 @@ class Plan:
 
     @property
     def splits(self) -> dict[str, str]:
-        """Split to predict, by the stage's name."""
+        """The splits to predict, by stage."""
         requested = {"valid": self.arguments.do_valid, "test": self.arguments.do_predict}
         return {stage: split for stage, split in (("valid", "validation"), ("test", "test")) if requested[stage]}
 
     @property
     def needs_hub(self) -> bool:
-        """Whether the base model or a data set may have to come from the hub."""
+        """Whether the base model or a data set may have to be downloaded from the hub."""
         sets = (self.main_set, self.task_set, *self.merge_sets)
         return not self.base.is_local or any(one.is_on_hub and not one.is_read_from_folder for one in sets)
 
     @property
     def lora(self) -> LoraSettings:
-        """The shape of the LoRA that is trained."""
+        """The shape of the LoRA to train."""
         arguments = self.arguments
         return LoraSettings(arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout, arguments.lora_target_modules)
 
     @property
     def calibration(self) -> CalibrationSpec:
-        """The calibration that is learned."""
+        """The calibration to learn."""
         arguments = self.arguments
         return CalibrationSpec(
             arguments.calibrate,
@@ -140,7 +140,7 @@ class Plan:
 
     @property
     def optimization(self) -> OptimizationSettings:
-        """How the adapter, merge or calibration is trained: a calibration has a learning rate and epochs of its own."""
+        """How the adapter, merge or calibration is trained. A calibration has its own learning rate and epochs."""
         arguments = self.arguments
         if self.calibrates:
             learning_rate, epochs = arguments.calibration_learning_rate, arguments.calibration_epochs
@@ -163,7 +163,7 @@ class Plan:
         )
 
     def prediction(self, demonstrations_length: int = 0) -> PredictionSettings:
-        """How answers are generated on this machine; `demonstrations_length` are the tokens of in-context examples."""
+        """How answers are generated on this machine; `demonstrations_length` is the number of tokens of the in-context examples."""
         arguments, backend = self.arguments, resolve_backend(self.arguments.prediction_backend)
         return PredictionSettings(
             backend=backend,
@@ -176,13 +176,13 @@ class Plan:
         )
 
     def longest_prompt(self, demonstrations_length: int = 0) -> int:
-        """--max_prompt_length and the in-context examples, or what the model leaves beside the new tokens, in tokens."""
+        """The maximum prompt length in tokens: --max_prompt_length plus in-context examples, within what the model supports."""
         arguments, limit = self.arguments, self.base.longest_sequence
-        wanted = arguments.max_prompt_length + demonstrations_length
-        return wanted if limit is None else min(wanted, limit - arguments.max_new_tokens)
+        requested = arguments.max_prompt_length + demonstrations_length
+        return requested if limit is None else min(requested, limit - arguments.max_new_tokens)
 
     def value_if_left_out(self, key: str) -> Any:
-        """What a flag of this command would be if it were left out, as JSON has it; NO_FLAG for what is no flag."""
+        """The resolved value of a flag if it were omitted from this command; NO_FLAG for a key that is not a flag."""
         declared = {one.name: one for one in fields(Arguments)}
         if key not in declared:
             return NO_FLAG
@@ -190,9 +190,9 @@ class Plan:
         return getattr(_resolved(left_out, self.base, self.strategy), key)
 
 
-def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> Plan:
-    """Check a command; raises UserError with one line per mistake."""
-    mistakes = Mistakes(found_while_parsing)
+def make_plan(arguments: Arguments, parsing_mistakes: Sequence[str] = ()) -> Plan:
+    """Check a command; raises UserError with one line per mistake. `parsing_mistakes` are reported as well."""
+    mistakes = Mistakes(parsing_mistakes)
     arguments = _spelled_out(arguments, mistakes)
     workspace = Workspace(Path(arguments.workspace))
     method = _method(arguments)
@@ -205,7 +205,7 @@ def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> 
     locations = Locations(workspace.root / "data", Path(arguments.raw_data_dir) if arguments.raw_data_dir else None)
     mistakes.when(bool(locations.raw and not locations.raw.is_dir()), f"--raw_data_dir {locations.raw}: there is no such folder")
     main_set, task_set = data_sets(arguments, locations, mistakes)
-    learned_from = merge_sets(arguments, locations, mistakes)
+    sets_to_learn_from = merge_sets(arguments, locations, mistakes)
     for name in dict.fromkeys(arguments.lora_merge_modules):
         mistakes.attempt(check_has_no_biases, workspace.stored_model(name))
     adapters = stored_adapters(workspace, _adapters(arguments, method), mistakes)
@@ -224,7 +224,7 @@ def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> 
         base,
         main_set,
         task_set,
-        learned_from,
+        sets_to_learn_from,
         adapters,
         strategy,
         merge_options,
@@ -234,7 +234,7 @@ def make_plan(arguments: Arguments, found_while_parsing: Sequence[str] = ()) -> 
 
 
 def _spelled_out(arguments: Arguments, mistakes: Mistakes) -> Arguments:
-    """The paper's names of calibrations as merge strategies stand for the calibration of a linear merge."""
+    """Expand the paper's notation: a calibration named as merge strategy means the calibration of a linear merge."""
     if arguments.lora_merge_strategy not in CALIBRATION_METHODS:
         return arguments
     mistakes.when(
@@ -245,7 +245,7 @@ def _spelled_out(arguments: Arguments, mistakes: Mistakes) -> Arguments:
 
 
 def _strategy(arguments: Arguments, mistakes: Mistakes) -> tuple[Strategy | None, dict[str, Any]]:
-    """The merge strategy, which is looked up (or executed) here alone, and its options."""
+    """The merge strategy and its options. This is the only place that looks up or executes a strategy's file."""
     name = arguments.lora_merge_strategy
     strategy = mistakes.attempt(find_strategy, name) if name else None
     if not strategy:
@@ -258,7 +258,7 @@ def _strategy(arguments: Arguments, mistakes: Mistakes) -> tuple[Strategy | None
 
 
 def _resolved(arguments: Arguments, base: Model, strategy: Strategy | None) -> Arguments:
-    """The arguments with the defaults filled in that depend on other arguments."""
+    """The arguments, with defaults that depend on other arguments filled in."""
     merged = len(arguments.lora_merge_modules) // max(1, len(arguments.merge_datasets))
     calibrates = arguments.calibrate and not arguments.stored_calibration
     num_examples = DEFAULT_NUM_EXAMPLES if calibrates else strategy.num_examples if strategy else None

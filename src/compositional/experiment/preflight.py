@@ -1,4 +1,4 @@
-"""The last checks, which need the base model's configuration and tokenizer, before anything is written."""
+"""The last checks before anything is written. They need the base model's configuration and tokenizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_before_start(plan: Plan, data: ExperimentData) -> None:
-    """Raise UserError, with all mistakes at once, for what would stop the experiment on its way."""
+    """Raise UserError that lists everything that would stop the experiment later."""
     shapes = plan.base.linear_shapes
     checks = [
         lambda: _check_prediction(plan, data),
@@ -44,17 +44,17 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
 
 
 def _check_prediction(plan: Plan, data: ExperimentData) -> None:
-    """The model must have room for a prompt, and vLLM, where it is to predict, must take model and adapter."""
+    """Check that the model has room for a prompt, and that vLLM, if used, supports model and adapter."""
     if not data.stages:
         return
-    shown = ChatEncoder(plan.base.tokenizer, demonstrations(plan, data)).demonstrations_length
-    room = plan.longest_prompt(shown)
-    if room < 1 or room <= shown:
-        beside = f", and the --in_context_examples have {shown}" if shown else ""
+    solved_length = ChatEncoder(plan.base.tokenizer, demonstrations(plan, data)).demonstrations_length
+    room = plan.longest_prompt(solved_length)
+    if room < 1 or room <= solved_length:
+        beside = f", and the --in_context_examples have {solved_length}" if solved_length else ""
         raise UserError(
             f"--max_new_tokens {plan.arguments.max_new_tokens}: {plan.base.name} takes {plan.base.longest_sequence} tokens{beside}"
         )
-    if room < plan.arguments.max_prompt_length + shown:
+    if room < plan.arguments.max_prompt_length + solved_length:
         logger.info("prompts are cut at %d tokens: the model takes %d", room, plan.base.longest_sequence)
     if resolve_backend(plan.arguments.prediction_backend) != VLLM:
         return
@@ -68,7 +68,7 @@ def _check_prediction(plan: Plan, data: ExperimentData) -> None:
 
 
 def _rank_to_predict_with(plan: Plan) -> int:
-    """The highest rank among the adapters that the predictions will be made with."""
+    """The highest rank among the adapters used for prediction."""
     if plan.arguments.do_train:
         return plan.arguments.lora_rank
     if plan.method not in (MERGE, CALIBRATION):
@@ -80,24 +80,24 @@ def _rank_to_predict_with(plan: Plan) -> int:
 
 
 def _module_paths(plan: Plan) -> set[str]:
-    """Paths, or types, of the modules that have a LoRA."""
+    """Paths (or types, before training) of the modules that have a LoRA."""
     if plan.arguments.do_train:
         return set(plan.arguments.lora_target_modules)
     return {path for adapter in plan.adapters.values() for path in adapter.shapes}
 
 
 def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
-    """Each instruction in its template must leave room for text."""
+    """Check that each instruction in its template leaves room for text."""
     encoder = ChatEncoder(plan.base.tokenizer, demonstrations(plan, data))
     style = plan.arguments.prompt_style
     room = plan.longest_prompt(encoder.demonstrations_length)
     if room < 1 or room <= encoder.demonstrations_length:
-        return  # which is said already
+        return  # reported by _check_prediction
     for examples in data.stages.values():
         tasks = examples.dataset.tasks
-        asked = [instruction((task,)) for task in tasks] if plan.method == MULTI_STEP else [instruction(tasks, style)]
-        for one in asked:
-            encoder.check_room(one, room)
+        instructions = [instruction((task,)) for task in tasks] if plan.method == MULTI_STEP else [instruction(tasks, style)]
+        for text in instructions:
+            encoder.check_room(text, room)
     for examples in data.training:
         # A target takes up to half of a training sequence.
         ChatEncoder(plan.base.tokenizer).check_room(instruction(examples.dataset.tasks, style), plan.arguments.max_length // 2)
@@ -123,13 +123,13 @@ def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> Non
 
 
 def _recorded_base(adapter: StoredAdapter) -> str | None:
-    """The identity of the base model that an experiment trained an adapter on; None for adapters from elsewhere."""
+    """The identity of the base model that an adapter was trained on; None for adapters that no experiment made."""
     path = adapter.folder / ADAPTER_RECORD
     return read_json(path)["settings"]["hash_of_base_model"] if path.is_file() else None
 
 
 def _check_training(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[int, int]]) -> None:
-    """The Trainer must take its settings, and the model must have the modules that get a LoRA."""
+    """Check that the Trainer accepts its settings, and that the model has the modules that get a LoRA."""
     if not data.training:
         return
     from compositional.training.trainer import check_trainer_takes
@@ -140,7 +140,7 @@ def _check_training(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[in
 
 
 def _check_merge(plan: Plan) -> None:
-    """The strategy must take the adapters, which is tried on one module, and the calibration must fit what they update."""
+    """Check that the strategy accepts the adapters, by merging one module, and that the calibration fits their modules."""
     if plan.method not in (MERGE, CALIBRATION):
         return
     _merge_of_one_module(plan)
@@ -149,7 +149,7 @@ def _check_merge(plan: Plan) -> None:
 
 
 def _check_calibration(plan: Plan) -> None:
-    """A calibration must fit the modules that its merges update, all of which must update the same ones."""
+    """Check that all merges update the same modules, and that the calibration fits these."""
     from compositional.calibration.parameters import read_calibration
 
     updated = [{path: shape for adapter in merged for path, shape in adapter.shapes.items()} for merged in plan.merges]

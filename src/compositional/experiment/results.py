@@ -1,4 +1,4 @@
-"""What is written down of an experiment, seconds as it goes and results at its end, and the lines that a run shows of them."""
+"""The records of an experiment (seconds per stage, results at the end), and the summary that a run shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from compositional.scoring.score import METRIC_LABELS, Scores
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method costs a device beyond the base model and one stored LoRA per task (the paper's Table 2)."""
+    """The cost of a method on a device, beyond the base model and one stored LoRA per task (the paper's Table 2)."""
 
     inferences_per_example: int = 1
     extra_parameters: int = 0
@@ -31,19 +31,19 @@ class Cost:
 
 @dataclass
 class Journal:
-    """The seconds that each stage has taken, kept from the start, so that interrupted runs count."""
+    """The seconds spent on each stage, saved after each one, so that interrupted runs count."""
 
     path: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """The journal at a path, with what earlier runs have written into it."""
+        """The journal at a path, with the entries of earlier runs."""
         return cls(path, read_json(path) if path.is_file() else {})
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds that a block takes to those of earlier, interrupted runs of it."""
+        """Add the block's seconds to those of earlier, interrupted runs of the stage."""
         start = time.monotonic()
         try:
             yield
@@ -80,7 +80,7 @@ def results_record(
 
 
 def counts(predictions: list[Prediction], available: int) -> dict[str, int]:
-    """How many examples there are, how many the split has, and how many were not seen or answered whole."""
+    """The number of examples, of those available in the split, and of truncated prompts and cut-off or empty outputs."""
     return {
         "examples": len(predictions),
         "available": available,
@@ -96,16 +96,16 @@ SHOWN = ("rougeL", "weighted_rouge", "chrf", "exact_match")
 
 
 def show_results(plan: Plan, note: str = "") -> None:
-    """Show the results.json of an experiment in a few lines."""
+    """Log a short summary of an experiment's results.json."""
     path = plan.workspace.results(plan.arguments.experiment_name)
     results = read_json(path)
     for stage, scores in results["stages"].items():
-        shown = ", ".join(f"{METRIC_LABELS.get(name, name)} {percent(scores['metrics'][name])}" for name in SHOWN)
+        metrics = ", ".join(f"{METRIC_LABELS.get(name, name)} {percent(scores['metrics'][name])}" for name in SHOWN)
         counts = scores["counts"]
-        logger.info("%s, %s examples: %s", stage, counts["examples"], shown)
-        cut = [
+        logger.info("%s, %s examples: %s", stage, counts["examples"], metrics)
+        incomplete = [
             f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if name not in ("examples", "available") and count
         ]
-        if cut:
-            logger.info("%s: %s", stage, ", ".join(cut))
+        if incomplete:
+            logger.info("%s: %s", stage, ", ".join(incomplete))
     logger.info("%s%s", path, f" ({note})" if note else "")

@@ -1,4 +1,4 @@
-"""May a run go on from what an earlier one left: each artefact carries the settings that made it, and they must be the same.
+"""Whether a run may resume from existing artefacts: each one records its settings, which must be those of the run.
 
 Adapters: `experiment.json`; checkpoints of an adapter in training, and predictions: `settings.json` beside them.
 """
@@ -22,7 +22,7 @@ SETTINGS_FILE = "settings.json"
 
 
 def settings_of_adapter(plan: Plan, data: ExperimentData) -> dict[str, Any]:
-    """What decides the adapter that this plan makes; empty when it makes none."""
+    """The settings that determine the adapter made by this plan; empty when it makes none."""
     groups = {MERGE: ["storage"], CALIBRATION: ["storage"]}.get(plan.method)
     if plan.learns:
         groups = ["calibration", "optimization", "storage"]
@@ -36,14 +36,14 @@ def settings_of_adapter(plan: Plan, data: ExperimentData) -> dict[str, Any]:
 
 
 def settings_of_predictions(plan: Plan, data: ExperimentData) -> dict[str, Any]:
-    """What decides the predictions of this plan, but for the adapter that it makes itself."""
+    """The settings that determine the predictions of this plan, without the adapter that it makes itself."""
     hashes = {f"hash_of_{stage}_data": examples.hash for stage, examples in data.stages.items()}
     hashes |= {"hash_of_in_context_examples": data.solved.hash} if data.solved else {}
     return _common_settings(plan, ["prediction"]) | hashes
 
 
 def check_resumable(plan: Plan, data: ExperimentData) -> None:
-    """Raise UserError when an artefact that this run would go on from was made with other settings, or by another experiment."""
+    """Raise UserError when an artefact to resume from was made with other settings, or by another experiment."""
     name, workspace = plan.arguments.experiment_name, plan.workspace
     mistakes: list[str] = []
     if plan.written_adapter:
@@ -51,8 +51,8 @@ def check_resumable(plan: Plan, data: ExperimentData) -> None:
         mistakes += _whose_adapter(folder, name)
         if not mistakes and not plan.arguments.overwrite:
             now = settings_of_adapter(plan, data)
-            made_with = read_json(folder / ADAPTER_RECORD)["settings"] if folder.exists() else {}
-            mistakes += differences(plan, f"adapter {folder.name}", made_with, now)
+            recorded = read_json(folder / ADAPTER_RECORD)["settings"] if folder.exists() else {}
+            mistakes += differences(plan, f"adapter {folder.name}", recorded, now)
             checkpoints = read_recorded(workspace.training(plan.written_adapter) / SETTINGS_FILE)
             mistakes += differences(plan, f"adapter {folder.name}, still in training,", checkpoints, now)
     if plan.splits and not plan.arguments.overwrite:
@@ -63,19 +63,19 @@ def check_resumable(plan: Plan, data: ExperimentData) -> None:
 
 
 def settings_of_earlier_predictions(folder: Path) -> dict[str, Any]:
-    """What the predictions in a folder were made with; nothing when a run stopped before the first of them."""
+    """The settings of the predictions in a folder; empty when there are no predictions yet."""
     rows = [path for path in folder.glob("*.jsonl*") if path.stat().st_size > 0]
     return read_recorded(folder / SETTINGS_FILE) if rows else {}
 
 
 def differences(plan: Plan, what: str, recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The line that lists the settings in which a plan differs from what made an artefact; none when it doesn't."""
+    """The message that lists the settings in which a plan differs from an artefact's; none without differences."""
     changed = changes(recorded, now, plan.value_if_left_out)
     return refusal(f"{what} exists with other settings", changed, "choose another name, or --overwrite")
 
 
 def is_done(plan: Plan, data: ExperimentData) -> bool:
-    """Whether an earlier run of this very command has written its results."""
+    """Whether an earlier run of the same command has written its results."""
     path = plan.workspace.results(plan.arguments.experiment_name)
     if plan.arguments.overwrite or not path.is_file():
         return False
@@ -90,7 +90,7 @@ def is_done(plan: Plan, data: ExperimentData) -> bool:
 
 
 def throw_away(plan: Plan) -> None:
-    """Remove what an earlier run of the experiment made."""
+    """Delete everything that earlier runs of the experiment made."""
     name, workspace = plan.arguments.experiment_name, plan.workspace
     folders = [workspace.output(name), workspace.predictions_folder(name), workspace.logs(name)]
     if plan.written_adapter:

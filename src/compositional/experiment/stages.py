@@ -1,4 +1,4 @@
-"""One experiment under way: its locks and log, and its stages in order, each skipped when an earlier run has finished it."""
+"""A running experiment: its locks, its log, and its stages in order. Finished stages are skipped."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def open_experiment(plan: Plan, data: ExperimentData, engines: Engines) -> Iterator[Experiment]:
-    """Hold an experiment's locks and log; raises UserError, before anything is written, when it can't be run."""
+    """Open an experiment's locks and log; raises UserError before anything is written when the experiment can't run."""
     quieten_libraries()
     check_resumable(plan, data)
     check_before_start(plan, data)
@@ -63,7 +63,7 @@ def open_experiment(plan: Plan, data: ExperimentData, engines: Engines) -> Itera
 
 @dataclass
 class Experiment:
-    """An experiment under way: what it is to do, with which data, and what it has found."""
+    """A running experiment: its plan, its data, and its predictions and scores so far."""
 
     plan: Plan
     data: ExperimentData
@@ -79,16 +79,16 @@ class Experiment:
 
     @cached_property
     def answering_adapters(self) -> list[StoredAdapter]:
-        """The adapters that predictions are made with, one per step, once they are made; none for the base model alone."""
+        """The adapters to predict with, one per step; empty for the base model alone. Use this after `make_adapter`."""
         plan = self.plan
         return [plan.adapters.get(name) or StoredAdapter(plan.workspace.stored_model(name)) for name in plan.answering_adapters]
 
     def make_adapter(self) -> None:
-        """Train, merge or calibrate, where this experiment makes an adapter."""
+        """Train, merge or calibrate, if this experiment makes an adapter."""
         AdapterMaker(self.plan, self.data, self.journal, self.engines).make()
 
     def predict(self) -> None:
-        """Predict each asked split, in one pass, or in one per task for multi-step usage."""
+        """Predict each requested split, in one pass, or for multi-step usage in one pass per task."""
         if self.data.stages:
             self._guard_predictions()
         for stage, examples in self.data.stages.items():
@@ -96,10 +96,10 @@ class Experiment:
                 if self.plan.method == MULTI_STEP:
                     self.predictions[stage] = self._predict_in_steps(stage, examples)
                 else:
-                    asked = instruction(examples.dataset.tasks, self.plan.arguments.prompt_style)
+                    request = instruction(examples.dataset.tasks, self.plan.arguments.prompt_style)
                     path = self.plan.workspace.predictions(self.name, stage)
                     adapter = next(iter(self.answering_adapters), None)
-                    self.predictions[stage] = self._predict(path, examples.chosen, asked, adapter, stage)
+                    self.predictions[stage] = self._predict(path, examples.chosen, request, adapter, stage)
 
     def score(self) -> None:
         """Score the predictions of each split."""
@@ -113,7 +113,7 @@ class Experiment:
             self.scores[stage] = score(predictions, headline, tokenizer, arguments.bootstrap_resamples, arguments.seed, path)
 
     def record(self) -> dict[str, Any]:
-        """Write results.json, the last thing an experiment does."""
+        """Write results.json, as the last step of an experiment."""
         arguments, path = self.plan.arguments, self.plan.workspace.results(self.name)
         earlier = read_json(path) if path.is_file() else {"stages": {}, "training": None, "settings": {}}
         training = earlier["training"]
@@ -140,7 +140,7 @@ class Experiment:
         return results
 
     def _label(self) -> str:
-        """What the results call the method."""
+        """The name of the method in the results."""
         arguments = self.plan.arguments
         label = arguments.calibrate or arguments.lora_merge_strategy or self.plan.method
         if arguments.in_context_examples:
@@ -148,19 +148,19 @@ class Experiment:
         return f"shared_{label}" if self._is_shared() else label
 
     def _is_shared(self) -> bool:
-        """Whether the calibration was learned for several compositional tasks, here or in the experiment that it is taken from."""
+        """Whether the calibration was learned for several compositional tasks, here or by --stored_calibration's experiment."""
         if not self.plan.calibration_source:
             return self.plan.calibrates and len(self.plan.merge_sets) > 1
         record = self.plan.calibration_source.folder / ADAPTER_RECORD
         return record.is_file() and len(read_json(record)["settings"]["merge_datasets"]) > 1
 
     def _settings_of_predictions(self) -> dict[str, Any]:
-        """With the adapter that the predictions are made with, which may have been made by this experiment."""
+        """The settings of the predictions, with the hash of the adapter, which may have been made by this experiment."""
         settings = settings_of_predictions(self.plan, self.data)
         return settings | ({"hash_of_adapter": self.answering_adapters[0].hash} if self.answering_adapters else {})
 
     def _guard_predictions(self) -> None:
-        """Leave the settings beside the predictions; raises UserError when earlier ones were made with other settings."""
+        """Record the settings beside the predictions; raises UserError when existing predictions have other settings."""
         path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
         earlier, now = settings_of_earlier_predictions(path.parent), self._settings_of_predictions()
         if mistakes := differences(self.plan, f"predictions of {self.name}", earlier, now):
@@ -168,7 +168,7 @@ class Experiment:
         write_json(path, earlier | now)
 
     def _predict_in_steps(self, stage: str, examples: Examples) -> list[Prediction]:
-        """The main task's adapter answers first; its answers are the inputs of the first auxiliary task's, and so on."""
+        """Predict with the main task's adapter, then pass its outputs as inputs to the first auxiliary task's, and so on."""
         from compositional.prediction.predict import join_steps, read_predictions
 
         path = self.plan.workspace.predictions(self.name, stage)
@@ -184,7 +184,9 @@ class Experiment:
             steps.append(self._predict(step_path, inputs, instruction((task,)), adapter, f"{stage}, step {number}"))
         return join_steps(path, examples.chosen, steps)
 
-    def _predict(self, path: Path, examples: list, asked: str, adapter: StoredAdapter | None, description: str) -> list[Prediction]:
+    def _predict(
+        self, path: Path, examples: list, request: str, adapter: StoredAdapter | None, description: str
+    ) -> list[Prediction]:
         from compositional.models.chat import ChatEncoder
         from compositional.prediction import make_generator
         from compositional.prediction.predict import predict_split
@@ -198,20 +200,21 @@ class Experiment:
             self._note_generator(path.stem, settings)
             return make_generator(base, adapter, settings, self.engines, log_path)
 
-        return predict_split(path, examples, asked, encoder, settings, start, f"{self.name}: {description}")
+        return predict_split(path, examples, request, encoder, settings, start, f"{self.name}: {description}")
 
     def _note_generator(self, part: str, settings: PredictionSettings) -> None:
-        """Leave beside the predictions what made them last; another machine may go on with them."""
+        """Record beside the predictions the backend, precision and device of this run. Another machine may continue them."""
         path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
         earlier = read_json(path)
         made_by = earlier.get("made_by", {}) | {part: {"backend": settings.backend, "dtype": settings.dtype, "device": device()}}
         write_json(path, earlier | {"made_by": made_by})
 
     def _cost(self) -> Cost:
-        """What the method needs on a device beyond the base model and one adapter per single task, measured from the files."""
+        """The cost of the method on a device, beyond the base model and one adapter per single task, measured from the files."""
         if self.plan.method == MULTI_STEP:
             return Cost(inferences_per_example=len(self.answering_adapters))
         names = {JOINT_EXPERT: [WEIGHTS_FILE], CALIBRATION: [LEARNED_FILE, CALIBRATION_FILE], MERGE: [LEARNED_FILE]}
         files = [one.folder / name for one in self.answering_adapters for name in names.get(self.plan.method, [])]
-        there = [path for path in files if path.is_file()]
-        return Cost(extra_parameters=sum(map(count_parameters, there)), extra_bytes=sum(path.stat().st_size for path in there))
+        existing = [path for path in files if path.is_file()]
+        parameters, size = sum(map(count_parameters, existing)), sum(path.stat().st_size for path in existing)
+        return Cost(extra_parameters=parameters, extra_bytes=size)

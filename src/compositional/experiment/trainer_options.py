@@ -1,4 +1,4 @@
-"""The flag `--trainer`: any setting of transformers' TrainingArguments that has no flag of its own here."""
+"""The flag `--trainer`: any setting of transformers' TrainingArguments that has no flag of its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOT_POSSIBLE = {
 
 
 def wrong_trackers(names: list[str]) -> list[str]:
-    """A line for each tracker of --report_to that there isn't, or that is not installed."""
+    """A message for each tracker in --report_to that is unknown or not installed."""
     mistakes = []
     if "none" in names and len(names) > 1:
         mistakes.append(f"--report_to {' '.join(names)}: none contradicts the others")
@@ -38,9 +38,9 @@ def wrong_trackers(names: list[str]) -> list[str]:
 
 
 def check_trainer_options(pairs: list[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs as settings of transformers' TrainingArguments; raises UserError for unknown keys and for ours.
+    """KEY=VALUE pairs as settings of TrainingArguments; raises UserError for unknown keys, and for keys that have a flag here.
 
-    The known keys are read from transformers' source, which takes no import of it.
+    The known keys are read from transformers' source, without importing it.
     """
     options, mistakes = {}, []
     own_flags = _own_flags()
@@ -65,7 +65,7 @@ def check_trainer_options(pairs: list[str]) -> dict[str, Any]:
 
 
 def _own_flags() -> dict[str, str]:
-    """Our flags by the names that TrainingArguments have for them."""
+    """Our flags, by the names of the same settings in TrainingArguments."""
     named = {field.metadata["trainer_name"]: f"--{field.name}" for field in dataclasses.fields(Arguments)}
     own = {name: flag for name, flag in named.items() if name}
     return own | {"per_device_train_batch_size": "--batch_size or --device_batch_size"}
@@ -79,7 +79,7 @@ def _value(text: str) -> Any:
 
 
 def _fits(value: Any, annotation: str) -> bool:
-    """Whether a value is of an annotated type; annotations of more than numbers and truth values are left to the Trainer."""
+    """Whether a value has the annotated type. Only numbers and booleans are checked; the Trainer checks other types."""
     kinds = {"int": int, "float": (int, float), "bool": bool, "None": type(None)}
     members = [member.strip() for member in annotation.split("|")]
     if not set(members) <= kinds.keys():
@@ -90,7 +90,7 @@ def _fits(value: Any, annotation: str) -> bool:
 
 
 def _training_argument_types() -> dict[str, str]:
-    """Names and annotations of the settings of TrainingArguments."""
+    """The names of TrainingArguments' settings, with their type annotations."""
     folder = Path(importlib.util.find_spec("transformers").origin).parent
     tree = ast.parse((folder / "training_args.py").read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"]

@@ -64,7 +64,7 @@ def _read_split(dataset: Dataset, split: str) -> Reading:
         raise UserError(f"the {split} split of {dataset.source.title} has no examples")
     repeated = len(reading.examples) - len({example.id for example in reading.examples})
     if repeated:
-        raise UserError(f"the {split} split of {dataset.source.title} has ids that stand there twice ({repeated} too many)")
+        raise UserError(f"the {split} split of {dataset.source.title} has duplicate ids ({repeated} too many)")
     return reading
 
 
