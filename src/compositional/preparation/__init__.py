@@ -1,7 +1,5 @@
 """Making the benchmark's data sets: from sources through text models and a quality gate to folders with a card each.
 
-`__main__` runs the command; `plan` decides what there is to make; `session` makes it, set by set: `rewriting` the targets,
-`quality` looks at them, `saving` writes the folder, `lengths` and `card` the report.
+`__main__` is the command. `plan` has its flags and decides which sets are made. `prepare` makes them one after another: `sets` reads
+sources and saves folders, `rewriting` rewrites targets with a text model, `quality` reports findings, `card` describes a set.
 """
-
-from __future__ import annotations

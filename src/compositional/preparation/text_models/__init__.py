@@ -1,4 +1,4 @@
-"""Models that make texts of texts: translators and tone rewriters, one file each, found by being in this folder.
+"""Text-to-text models: translators and tone rewriters, one file each, found by being in this folder.
 
 A file has TASKS, the names of the tasks it can do, REVISION, which prepared sets record and which needs a new value when
 the texts change that it makes, and a function `text_model(task, settings)` that returns a TextModel. It imports libraries of
