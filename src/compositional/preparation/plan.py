@@ -28,8 +28,8 @@ class PreparationArguments:
         (), "what", "make these sets, or those of a pattern such as 'tedtalks_*'; default: the paper's", repeatable=True
     )
     pocket: bool = flag(False, "what", "make Pocket's sets: no network is needed")
-    dry_run: bool = flag(False, "what", "say what would be made, from what, and how large; write nothing")
-    overwrite: bool = flag(False, "what", "make anew what is made already, rewritten texts included")
+    dry_run: bool = flag(False, "what", "show what would be made, from what, and how large; write nothing")
+    overwrite: bool = flag(False, "what", "make everything again, rewritten texts included")
 
     raw_data_dir: str | None = flag(None, "sources", "folder with the publishers' own files; default: the hub")
     max_train_examples: int | None = flag(
@@ -37,14 +37,16 @@ class PreparationArguments:
     )
     data_seed: int = flag(42, "sources", "seed of that sample", "sibling")
 
-    translator: str | None = flag(None, "text models", "what translates; default: marian, and pocket for Pocket's sets", "sibling")
+    translator: str | None = flag(
+        None, "text models", "text model that translates; default: marian, and pocket for Pocket's sets", "sibling"
+    )
     translator_model: str | None = flag(
         None,
         "text models",
         "hub id, hub id@revision or folder, {language} for es, fr or de; default: Helsinki-NLP/opus-mt-en-{language}",
     )
     tone_rewriter: str | None = flag(
-        None, "text models", "what changes the tone; default: llm_toys, and pocket for Pocket's sets", "sibling"
+        None, "text models", "text model that changes the tone; default: llm_toys, and pocket for Pocket's sets", "sibling"
     )
     tone_rewriter_model: str | None = flag(
         None, "text models", "hub id, hub id@revision or folder; default: togethercomputer/RedPajama-INCITE-Base-3B-v1"
@@ -53,7 +55,9 @@ class PreparationArguments:
         None, "text models", "its LoRA adapter; default: llm-toys/RedPajama-INCITE-Base-3B-v1-paraphrase-tone"
     )
     convert_pickled_adapter: bool = flag(
-        False, "text models", "where an adapter's publishers have a pickle only, read its tensors and keep them as safetensors"
+        False,
+        "text models",
+        "allow loading an adapter that is published as a pickle only: its tensors are read and kept as safetensors",
     )
     text_model_dtype: str = flag(
         "auto",
@@ -66,7 +70,7 @@ class PreparationArguments:
     length_models: list[str] = flag(
         (),
         "quality",
-        "models under whose templates lengths are measured; default: the paper's three, and Pocket's for its sets",
+        "models whose chat templates and tokenizers measure lengths; default: the paper's three, and Pocket's for its sets",
     )
 
     batch_size: int | None = flag(

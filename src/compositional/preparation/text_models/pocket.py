@@ -33,10 +33,10 @@ class PocketGrammar:
         return {"model": "pocket", "style": self.style, "grammar": GRAMMAR_REVISION}
 
     def check(self) -> None:
-        """A grammar is always there."""
+        """Nothing to check."""
 
     def start(self) -> None:
-        """A grammar is always there."""
+        """Nothing to load."""
 
     def loaded(self) -> dict[str, Any]:
         """Nothing is loaded."""
