@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -228,3 +231,16 @@ def copied(made, tmp_path):
     from compositional.core.workspace import Workspace
 
     return Workspace(shutil.copytree(made.root, tmp_path / "copied"))
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory) -> Path:
+    """A Python with this environment's requirements, in which the package is not installed.
+
+    A folder that a .pth file names is searched, but .pth files in it, such as that of an editable installation, are not read.
+    """
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (libraries,) = folder.glob("lib/python*/site-packages")
+    (libraries / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin" / "python"

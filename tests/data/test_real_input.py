@@ -43,7 +43,7 @@ def prepared_data(raw_data, workspace):
 def test_all_500_dialogues_are_predicted_on_pockets_base(run, workspace, raw_data):
     run(
         f"{TINY_RUN}--experiment_name d --model_name_or_path pocket --dataset dialogsum --raw_data_dir {raw_data} "
-        "--stored_model_name d --do_train --max_train_examples 8 --do_valid --max_valid_examples 4 --do_predict --max_length 512"
+        "--stored_model_name d --do_train --max_train_examples 8 --do_valid --max_valid_examples 4 --do_predict --max_length 320"
     )
     results = read_json(workspace.results("d"))
     counts = results["stages"]["test"]["counts"]

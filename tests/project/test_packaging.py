@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tomllib
 import zipfile
 from email.parser import Parser
@@ -22,21 +21,7 @@ from helpers.checkout import copy_checkout
 PACKAGE = PROJECT / "src" / "compositional"
 SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 COMMANDS = ("run_experiment", "llm_judge_eval", "run_sweep", "make_tables")
-LAUNCHER = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
 POCKET_RUN = "@configs/pocket.txt --experiment_name e --dataset pocket_dialogs --zero_shot --do_predict --max_test_examples 2"
-
-
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory) -> Path:
-    """A Python with this environment's requirements, in which the package is not installed.
-
-    A folder that a .pth file names is searched, but .pth files in it, such as that of an editable installation, are not read.
-    """
-    folder = tmp_path_factory.mktemp("bare")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    (libraries,) = folder.glob("lib/python*/site-packages")
-    (libraries / "requirements.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
@@ -166,11 +151,10 @@ def test_a_script_of_a_checkout_helps_from_any_folder(command, bare_python, tmp_
 
 
 @pytest.mark.slow(9)
-@pytest.mark.parametrize("launcher", ["", LAUNCHER], ids=["python", "accelerate launch"])
-def test_a_script_of_a_checkout_trains_from_any_folder(launcher, bare_python, tiny_models, tmp_path):
+def test_a_script_of_a_checkout_trains_from_any_folder(bare_python, tiny_models, tmp_path):
     flags = (
         f"@configs/pocket.txt --model_name_or_path {tiny_models['llama']} --experiment_name e --stored_model_name e "
         "--dataset pocket_dialogs --do_train --max_train_examples 4 --batch_size 2 --gradient_accumulation_steps 1 --report_to none"
     )
-    output_of(bare_python, f"{launcher} {PROJECT / 'run_experiment.py'} {flags}", tmp_path)
+    output_of(bare_python, f"{PROJECT / 'run_experiment.py'} {flags}", tmp_path)
     assert (Workspace(tmp_path).stored_model("e") / "adapter_model.safetensors").is_file()

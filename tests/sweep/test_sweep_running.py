@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import signal
@@ -15,14 +14,16 @@ from random import uniform
 
 import pytest
 
+import run_sweep
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
+from compositional.sweep import execution
 from compositional.sweep.execution import Progress, run_group
 from compositional.sweep.steps import Artefact, Contents, Kind, Step
 from compositional.sweep.worker import DONE, FAILED, SKIPPED, Job, read_events
 from helpers import PROJECT
 from helpers.planning import with_ctrl_c
-from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, steps_of
+from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, run_in_this_process
 
 TINY = f"{TINY_WITHOUT_JOINT_EXPERT}--joint_expert_flags=' --max_train_examples 8' "
 
@@ -91,82 +92,79 @@ def test_what_is_lost_with_another_group_is_skipped_and_the_rest_can_run():
 
 
 TABLE = f"{ONE_SUB_TASK}{TINY}--methods zero_shot joint_expert_lora linear_merge learnable_calibration_merge --workspace "
+TAKEN = "pocket_sentences_es_lora"
 
 
 @dataclass(frozen=True)
-class Swept:
-    """A workspace with a whole sweep that failed in part at first, what it said then, its seconds, and what it said in the end."""
+class Failed:
+    """A workspace after a sweep in which one step failed; its output, and its seconds."""
 
     workspace: Workspace
-    failed: subprocess.CompletedProcess
+    run: subprocess.CompletedProcess
     seconds: float
-    done: subprocess.CompletedProcess
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory) -> Swept:
-    """A sweep with a planted failure, and again without it."""
-    folder, start = tmp_path_factory.mktemp("swept"), time.monotonic()
-    planted = Workspace(folder).stored_model("pocket_sentences_es_lora")
-    planted.mkdir(parents=True)
-    command = [sys.executable, "run_sweep.py", *shlex.split(TABLE), str(folder)]
-    failed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - start
-    planted.rmdir()
-    return Swept(
-        Workspace(folder), failed, seconds, subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    )
+def failed(tmp_path_factory) -> Failed:
+    """A sweep whose second adapter can't be stored, because its place is taken."""
+    workspace, start = Workspace(tmp_path_factory.mktemp("failed")), time.monotonic()
+    workspace.stored_model(TAKEN).mkdir(parents=True)
+    run = subprocess.run(command_in(workspace), cwd=PROJECT, capture_output=True, text=True, check=False)
+    return Failed(workspace, run, time.monotonic() - start)
+
+
+@pytest.fixture(scope="module")
+def whole(one_thread, tmp_path_factory) -> Workspace:
+    """The same sweep without Ray, uninterrupted: its steps in this process, in another order."""
+    workspace = Workspace(tmp_path_factory.mktemp("whole"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "run_steps", run_in_this_process)
+        assert run_sweep.run([*shlex.split(TABLE), str(workspace.root)])
+    return workspace
+
+
+def command_in(workspace: Workspace) -> list[str]:
+    return [sys.executable, "run_sweep.py", *shlex.split(TABLE), str(workspace.root)]
 
 
 @pytest.mark.slow(45)
-def test_a_planted_failure_leaves_the_rest_done_and_the_same_command_goes_on(swept):
-    planted = swept.workspace.stored_model("pocket_sentences_es_lora")
-    assert swept.failed.returncode == 1
-    assert "5 done, 1 failed, 4 skipped" in swept.failed.stdout
-    assert f"error: {planted} exists and was not made by an experiment: choose another name" in swept.failed.stdout
+def test_a_step_that_fails_leaves_the_rest_done(failed):
+    shown = failed.run.stdout
+    assert failed.run.returncode == 1
+    assert "5 done, 1 failed, 4 skipped" in shown
+    assert f"error: {failed.workspace.stored_model(TAKEN)} exists and was not made by an experiment: choose another name" in shown
     lost = ("linear_merge", "learnable_calibration_merge")
     skipped = ", ".join(f"{judge}pocket_sum_tr_es_{name}" for judge in ("", "judge ") for name in lost)
-    assert f"skipped, as what they need has failed: {skipped}" in swept.failed.stdout
-    assert "10 done, 0 failed, 0 skipped" in swept.done.stdout
-    for name in ("zero_shot", "joint_expert_lora", *lost):
-        results = read_json(swept.workspace.results(f"pocket_sum_tr_es_{name}"))
-        assert results["stages"]["test"]["counts"]["examples"] == 4
-        assert swept.workspace.judgement(f"pocket_sum_tr_es_{name}", "pocket").is_file()
+    assert f"skipped, as what they need has failed: {skipped}" in shown
+    for name in ("zero_shot", "joint_expert_lora"):
+        assert read_json(failed.workspace.results(f"pocket_sum_tr_es_{name}"))["stages"]["test"]["counts"]["examples"] == 4
+        assert failed.workspace.judgement(f"pocket_sum_tr_es_{name}", "pocket").is_file()
 
 
-@pytest.mark.slow(8)
-@pytest.mark.parametrize("method", ["joint_expert_lora", "learnable_calibration_merge"])
-def test_a_training_in_a_process_that_others_share_is_the_same_as_in_one_of_its_own(swept, method, workspace):
-    shared = swept.workspace
-    for name in ("pocket_dialogs_lora", "pocket_sentences_es_lora"):
-        shutil.copytree(shared.stored_model(name), workspace.stored_model(name))
-    name = f"pocket_sum_tr_es_{method}"
-    (step,) = [step for step in steps_of(f"{TABLE}{workspace.root}") if step.name == name]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "run_experiment.py", *step.words], cwd=PROJECT, env=environment, check=True)
-    files = sorted(path.name for path in shared.stored_model(name).glob("*.safetensors"))
-    assert files
-    for file in files:
-        assert (shared.stored_model(name) / file).read_bytes() == (workspace.stored_model(name) / file).read_bytes()
-    assert shared.predictions(name, "test").read_bytes() == workspace.predictions(name, "test").read_bytes()
-
-
-@pytest.mark.slow(60)
-def test_a_sweep_that_is_killed_at_three_random_points_takes_its_processes_with_it_and_ends_in_the_same_table(swept, workspace):
-    whole = swept.workspace
-    command = [sys.executable, "run_sweep.py", *shlex.split(TABLE), str(workspace.root)]
+@pytest.mark.slow(80)
+def test_it_goes_on_with_what_failed_however_often_it_is_killed_and_ends_in_the_same_adapters_and_table(failed, whole, tmp_path):
+    workspace = Workspace(shutil.copytree(failed.workspace.root, tmp_path / "workspace"))
+    workspace.stored_model(TAKEN).rmdir()
     for _ in range(3):
-        killed = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, preexec_fn=with_ctrl_c)
-        time.sleep(uniform(0.2, 0.6) * swept.seconds)
+        killed = subprocess.Popen(command_in(workspace), cwd=PROJECT, stdout=subprocess.DEVNULL, preexec_fn=with_ctrl_c)
+        time.sleep(uniform(0.2, 0.6) * failed.seconds)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         deadline = time.monotonic() + 30
         while (left := _workers_in(workspace.root)) and time.monotonic() < deadline:
             time.sleep(0.2)
         assert left == []
-    subprocess.run(command, cwd=PROJECT, stdout=subprocess.DEVNULL, check=True)
+    done = subprocess.run(command_in(workspace), cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert "10 done, 0 failed, 0 skipped" in done.stdout
     for name in ("main.csv", "main.md", "main_storage.svg", "main_training.svg"):
         assert (whole.root / "output" / "tables" / name).read_text() == (workspace.root / "output" / "tables" / name).read_text()
+    for name in ("joint_expert_lora", "learnable_calibration_merge"):
+        experiment = f"pocket_sum_tr_es_{name}"
+        files = sorted(path.name for path in whole.stored_model(experiment).glob("*.safetensors"))
+        assert files
+        for file in files:
+            assert (whole.stored_model(experiment) / file).read_bytes() == (workspace.stored_model(experiment) / file).read_bytes()
+        assert whole.predictions(experiment, "test").read_bytes() == workspace.predictions(experiment, "test").read_bytes()
 
 
 def _workers_in(folder: Path) -> list[str]:

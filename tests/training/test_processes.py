@@ -1,10 +1,9 @@
-"""One training over several processes."""
+"""One training over several processes, from any folder, without the package being installed."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,20 +18,21 @@ LAUNCHER = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines
 
 
 @pytest.mark.slow(14)
-def test_accelerate_launch_gives_the_adapter_of_one_process(tiny_models, tmp_path):
+def test_accelerate_launch_gives_the_adapter_of_one_process(tiny_models, bare_python, tmp_path):
     flags = (
         f"--model_name_or_path {tiny_models['llama']} --experiment_name a --dataset pocket_dialogs --stored_model_name a "
         "--do_train --max_train_examples 24 --do_predict --max_test_examples 4 --max_new_tokens 4 --report_to none --lora_rank 4 "
         "--lora_dropout 0 --learning_rate 1e-2 --batch_size 8 --gradient_accumulation_steps 1 --warmup_steps 0"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     adapters = []
     for name, launcher in (("one", None), ("two", LAUNCHER)):
         workspace = Workspace(tmp_path / name)
         words = [*flags.split(), "--workspace", str(workspace.root)]
         if launcher:
-            launched = [sys.executable, *launcher.split(), str(PROJECT / "run_experiment.py"), *words]
-            done = subprocess.run(launched, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+            launched = [bare_python, *launcher.split(), str(PROJECT / "run_experiment.py"), *words]
+            done = subprocess.run(launched, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr[-2000:]
         else:
             run_experiment.run(words)
