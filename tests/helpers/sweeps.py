@@ -31,7 +31,8 @@ def mistakes_in(flags: str) -> list[str]:
 def run_in_this_process(progress: Progress, *ignored: object) -> None:
     """In the place of `run_steps`: a sweep's own commands in another order, without Ray and its processes."""
     stages = {Kind.TRAIN: 0, Kind.JUDGE: 2}
-    for step in sorted(progress.steps[::-1], key=lambda step: 1 if step.predicts else stages[step.kind]):
+    last_first = progress.steps[::-1]
+    for step in sorted(last_first, key=lambda step: 1 if step.predicts else stages[step.kind]):
         run = llm_judge_eval.run if step.kind is Kind.JUDGE else run_experiment.run
         run(list(step.words))
         progress.states[step.name] = Event(step.name, DONE)
