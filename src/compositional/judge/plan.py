@@ -115,9 +115,9 @@ class JudgePlan:
         return self.arguments.judge_name
 
 
-def make_judge_plan(arguments: JudgeArguments, found_while_parsing: Sequence[str] = ()) -> JudgePlan:
+def make_judge_plan(arguments: JudgeArguments, parsing_mistakes: Sequence[str] = ()) -> JudgePlan:
     """Check a call; raises UserError with one line per mistake."""
-    mistakes = [*found_while_parsing, *_wrong_values(arguments)]
+    mistakes = [*parsing_mistakes, *_wrong_values(arguments)]
     workspace = Workspace(Path(arguments.workspace))
     experiments = []
     for name in dict.fromkeys(arguments.experiment_name):

@@ -126,9 +126,9 @@ class PreparationPlan:
         return self.workspace.prepared_data(".rewritten") / f"{name}.jsonl"
 
 
-def make_preparation_plan(arguments: PreparationArguments, found_while_parsing: Sequence[str] = ()) -> PreparationPlan:
+def make_preparation_plan(arguments: PreparationArguments, parsing_mistakes: Sequence[str] = ()) -> PreparationPlan:
     """Check a call; raises UserError with one line per mistake."""
-    mistakes = [*found_while_parsing, *_wrong_values(arguments)]
+    mistakes = [*parsing_mistakes, *_wrong_values(arguments)]
     workspace = Workspace(Path(arguments.workspace))
     raw = Path(arguments.raw_data_dir) if arguments.raw_data_dir else None
     sets = []

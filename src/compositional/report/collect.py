@@ -32,6 +32,7 @@ class Outcome:
 
     @property
     def stratum(self) -> str:
+        """Sub-task and model, such as `sum_tr_es slm`: what an estimate is averaged over."""
         return f"{self.cell.sub_task.name} {self.cell.model}".strip()
 
 

@@ -50,6 +50,7 @@ class Measured:
 
     @classmethod
     def of(cls, path: Path) -> Measured:
+        """Read a safetensors file's header and size."""
         from compositional.core.files import count_parameters
 
         return cls(count_parameters(path), path.stat().st_size)

@@ -71,9 +71,9 @@ class TablePlan:
         return self.arguments.reference or self.choice.reference
 
 
-def make_table_plan(arguments: TableArguments, found_while_parsing: Sequence[str] = ()) -> TablePlan:
+def make_table_plan(arguments: TableArguments, parsing_mistakes: Sequence[str] = ()) -> TablePlan:
     """Check a command; raises UserError with one line per mistake."""
-    mistakes = Mistakes(found_while_parsing)
+    mistakes = Mistakes(parsing_mistakes)
     choice = choose(arguments, mistakes)
     mistakes += wrong_values(arguments)
     folder = Path(arguments.folder) if arguments.folder else Path(arguments.workspace) / "output" / "tables"

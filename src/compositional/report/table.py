@@ -27,11 +27,13 @@ class Column:
 
     @property
     def label(self) -> str:
+        """Heading of the column: composition and metric."""
         metric = METRIC_LABELS[find_task(self.main).headline_metric]
         return f"{self.composition} {'LLM-J' if self.judged else metric}"
 
     @property
     def composition(self) -> str:
+        """Heading shared by both columns of a compositional task."""
         return f"{_SHORT[self.main]}+{_SHORT[self.auxiliary]}"
 
 
@@ -70,10 +72,12 @@ class Table:
 
     @property
     def quality_columns(self) -> list[Column]:
+        """The columns of the headline metrics, without the judge's."""
         return [column for column in self.columns if not column.judged]
 
     @property
     def has_papers_figures(self) -> bool:
+        """Whether any entry has a figure of the paper to compare with."""
         return any(entry.paper is not None for entries in self.rows.values() for entry in entries.values())
 
 

@@ -29,11 +29,14 @@ class UnicodeTokenizer:
     """Tokens of any script; a text of symbols alone is split into its characters."""
 
     def tokenize(self, text):
+        """The tokens, case-folded, in their order."""
         folded = unicodedata.normalize("NFC", text).casefold()
         return _WORD.findall(folded) or [character for character in folded if not character.isspace()]
 
 
 class TextOverlap(evaluate.Metric):
+    """Scores of (n) predictions against (n) references, each figure a list of (n) values between 0 and 1."""
+
     def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,

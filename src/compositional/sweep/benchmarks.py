@@ -40,14 +40,17 @@ class SubTask:
 
     @property
     def main_set(self) -> str:
+        """Name of the main task's data set: dialogsum."""
         return MAIN_SETS[self.benchmark][self.main.name]
 
     @property
     def auxiliary_set(self) -> str:
+        """Name of the auxiliary task's data set: tedtalks_es."""
         return f"{AUXILIARY_SETS[self.benchmark][self.auxiliary.name]}_{self.auxiliary.variant}"
 
     @property
     def composed_set(self) -> str:
+        """Name of the compositional data set: dialogsum_es."""
         return f"{self.main_set}_{self.auxiliary.variant}"
 
     @property

@@ -36,21 +36,26 @@ class Progress:
 
     @property
     def groups(self) -> dict[str, list[Step]]:
+        """The steps by the process that they share, in their order."""
         found: dict[str, list[Step]] = {}
         for step in self.steps:
             found.setdefault(step.group, []).append(step)
         return found
 
     def log_of(self, group: str) -> Path:
+        """Where a group's process writes what it prints."""
         return self.folder / f"{group.replace(' ', '_').replace(',', '')}.log"
 
     def status_of(self, group: str) -> Path:
+        """Where a group's process notes the states of its steps."""
         return self.log_of(group).with_suffix(".status.jsonl")
 
     def named(self, state: str) -> list[str]:
+        """Names of the steps in a state."""
         return [name for name, event in self.states.items() if event.state == state]
 
     def is_done(self, step: Step) -> bool:
+        """Whether the step has ended well."""
         return self.states[step.name].state == DONE
 
     def update(self) -> list[Event]:

@@ -45,9 +45,9 @@ class SweepPlan:
         return Step(Kind.TABLE, "", (*words, *judge, "--workspace", self.choice.workspace), "table")
 
 
-def make_sweep_plan(arguments: SweepArguments, found_while_parsing: list[str]) -> SweepPlan:
+def make_sweep_plan(arguments: SweepArguments, parsing_mistakes: list[str]) -> SweepPlan:
     """Check a command; raises UserError with one line per mistake."""
-    mistakes = Mistakes(found_while_parsing)
+    mistakes = Mistakes(parsing_mistakes)
     choice = choose(arguments, mistakes)
     mistakes += wrong_values(arguments)
     check_quoted_flags(arguments, choice, mistakes)

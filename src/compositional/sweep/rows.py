@@ -21,9 +21,11 @@ class Naming:
     suffix: str = ""
 
     def adapter(self, dataset: str) -> str:
+        """Stored name of a data set's single-task adapter."""
         return f"{dataset}_lora{self.suffix}"
 
     def experiment(self, sub_task: SubTask, row: str) -> str:
+        """Name of the experiment of a table row on a sub-task."""
         return f"{self.prefix}{sub_task.name}_{row}{self.suffix}"
 
 

@@ -25,6 +25,7 @@ class Kind(Enum):
 
     @property
     def stores_adapter(self) -> bool:
+        """Whether such a step leaves a stored adapter."""
         return self in (Kind.TRAIN, Kind.LEARN, Kind.MERGE)
 
 
@@ -69,6 +70,7 @@ class Step:
 
     @property
     def predicts(self) -> bool:
+        """Whether the step leaves predictions."""
         return any(one.contents is Contents.PREDICTIONS for one in self.makes)
 
     @property

@@ -27,6 +27,7 @@ class Event:
     seconds: float = 0.0
 
     def line(self) -> str:
+        """The event as one line of a status file (JSON)."""
         return json.dumps(asdict(self)) + "\n"
 
 
