@@ -25,13 +25,14 @@ import torch
 from compositional.adapters.peft_folder import StoredAdapter, write_adapter
 from compositional.calibration import LC_PLUS_PLUS, CalibrationSpec
 from compositional.core.logs import log_to_screen, quieten_libraries
-from compositional.core.machine import resolve_dtype
+from compositional.core.machine import has_bfloat16, resolve_dtype
 from compositional.merging import merge
 from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.models.model import Model
 from compositional.prediction import PROMPTS_AT_A_TIME, PredictionSettings, make_generator
 from compositional.prediction.vllm_backend import Engines
 from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders
+from compositional.training.precision import Precision
 from compositional.training.recipes import train_calibration, train_lora
 
 LORA = LoraSettings(32, 16, 0.05, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
@@ -121,12 +122,14 @@ def training_lines(shape: Shape, base: Model, folder: Path) -> list[str]:
         learning_rate=5e-5,
         epochs=1.0,
         effective_batch_size=192,
-        device_batch_size=8,
+        device_batch_size=None,
+        device_batch_tokens=None,
         seed=0,
         data_seed=0,
         lr_scheduler_type="cosine",
         warmup_steps=0,
-        bf16=True,
+        precision=Precision("bfloat16" if has_bfloat16() else "float32", has_bfloat16()),
+        torch_compile="off",
         gradient_checkpointing=False,
         save_steps=1000,
         report_to=["none"],

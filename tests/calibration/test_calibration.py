@@ -14,7 +14,7 @@ from compositional.core.errors import UserError
 from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
-from compositional.training.recipes import CorrectedModel, fold_adapter
+from compositional.training.corrected import CorrectedModel, fold_adapter
 from helpers import ARCHITECTURES
 from helpers.calibrating import MODULES, random_calibration, random_merge, shapes_of
 
@@ -70,7 +70,7 @@ def test_one_module_computes_the_papers_formula(method):
     CorrectedModel(model, calibration)
     correction = calibration.p["up_proj"] if method == LC else x @ calibration.P1["up_proj"].T @ calibration.P2["up_proj"].T
     expected = x @ W.T + 0.7 * x @ merged.factors["up_proj"].A.T @ merged.factors["up_proj"].B.T + correction
-    torch.testing.assert_close(linear(x) if method == LC else model.up_proj(x), expected)
+    torch.testing.assert_close(model.up_proj(x), expected)
 
 
 @pytest.mark.parametrize("for_each_component", [True, False])
@@ -116,7 +116,8 @@ def test_a_calibrated_model_trains_and_saves_the_calibration_alone(tiny_models):
     assert names == set(calibrated.state_dict()) == {f"correction.p.{name}" for name in MODULES}
     calibrated(input_ids=torch.arange(5, 25).view(2, 10)).logits.square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in calibrated.parameters())
-    assert all(parameter.grad is None for parameter in model.parameters())
+    own = {id(parameter) for parameter in calibrated.parameters()}
+    assert all(parameter.grad is None for parameter in model.parameters() if id(parameter) not in own)
 
 
 def test_stored_biases_are_as_large_as_their_numbers(tmp_path):

@@ -19,7 +19,8 @@ from compositional.core.files import read_json, read_metadata
 from compositional.models.chat import IGNORED
 from compositional.training import TrainingFolders
 from compositional.training import recipes as calibration
-from compositional.training.recipes import CorrectedModel, SharedCorrection, train_calibration
+from compositional.training.corrected import CorrectedModel, SharedCorrection
+from compositional.training.recipes import train_calibration
 from helpers.calibrating import MODULES
 from helpers.composing import SPANISH, adapter_of, calibrated_by_hand, mistake_in, random_calibration, shapes_in, store, two_of
 from helpers.training import optimization, sequences_of

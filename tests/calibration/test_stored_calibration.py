@@ -18,7 +18,7 @@ from compositional.core.files import read_json, read_metadata
 from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
-from compositional.training.recipes import CorrectedModel
+from compositional.training.corrected import CorrectedModel
 from helpers.calibrating import shapes_of
 from helpers.composing import (
     LEARN,

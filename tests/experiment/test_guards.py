@@ -143,7 +143,7 @@ def test_a_calibration_is_checkpointed_when_asked(tiny_models, monkeypatch):
     from transformers import AutoModelForCausalLM
 
     from compositional.calibration import LC
-    from compositional.training.recipes import CorrectedModel
+    from compositional.training.corrected import CorrectedModel
     from helpers.calibrating import random_calibration, random_merge
 
     model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])

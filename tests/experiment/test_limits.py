@@ -12,7 +12,7 @@ from helpers.planning import MERGED, ONE, mistakes_in, plan_of
     [
         *("num_examples_merge", "calibration_rank", "lora_rank", "lora_alpha", "batch_size", "gradient_accumulation_steps"),
         *("max_train_examples", "max_valid_examples", "max_test_examples", "max_length", "max_prompt_length", "max_new_tokens"),
-        *("device_batch_size", "prediction_batch_size", "save_steps", "bootstrap_resamples"),
+        *("device_batch_size", "device_batch_tokens", "prediction_batch_size", "save_steps", "bootstrap_resamples"),
     ],
 )
 @pytest.mark.parametrize("value", [0, -3])
@@ -70,12 +70,12 @@ def test_trainer_settings_that_are_unknown_or_have_a_flag_are_a_mistake(pair, ex
 
 
 def test_trainer_settings_get_the_type_of_their_value(workspace):
-    flags = f"{ONE}--stored_model_name new --do_train --trainer weight_decay=0.1 max_steps=3 optim=sgd torch_compile=False"
+    flags = f"{ONE}--stored_model_name new --do_train --trainer weight_decay=0.1 max_steps=3 optim=sgd tf32=False"
     assert plan_of(flags, workspace).trainer_options == {
         "weight_decay": 0.1,
         "max_steps": 3,
         "optim": "sgd",
-        "torch_compile": False,
+        "tf32": False,
     }
 
 

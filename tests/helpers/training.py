@@ -5,6 +5,7 @@ from __future__ import annotations
 from compositional.data import Example
 from compositional.models.chat import ChatEncoder, TrainingSequence
 from compositional.training import OptimizationSettings
+from compositional.training.precision import Precision
 
 
 def optimization(**changes) -> OptimizationSettings:
@@ -13,9 +14,11 @@ def optimization(**changes) -> OptimizationSettings:
         "epochs": 1.0,
         "effective_batch_size": 6,
         "device_batch_size": None,
+        "device_batch_tokens": None,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0,
-        "bf16": False,
+        "precision": Precision(),
+        "torch_compile": "off",
         "gradient_checkpointing": False,
         "seed": 0,
         "data_seed": 42,

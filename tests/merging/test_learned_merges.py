@@ -18,6 +18,7 @@ from compositional.adapters.updates import AdapterUpdates
 from compositional.merging import merge
 from compositional.merging.dam import mean_cosine
 from compositional.training import TrainingFolders, TrainingReport
+from compositional.training.precision import Precision
 from compositional.training.recipes import MergeExamples
 from helpers import ARCHITECTURES
 from helpers.calibrating import MODULES
@@ -197,11 +198,11 @@ def test_the_penalty_is_the_mean_cosine_and_counts_once_in_an_update(tiny_models
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bf16", [False, True])
-def test_training_the_scales_lowers_the_cost_and_a_penalty_their_likeness(bf16, tiny_models, examples_of):
+@pytest.mark.parametrize("autocast", [False, True])
+def test_training_the_scales_lowers_the_cost_and_a_penalty_their_likeness(autocast, tiny_models, examples_of):
     adapters, costs, likeness = two_of(tiny_models["llama"]), [], []
     for cosine in (0.0, 5.0):
-        examples = examples_of(bf16=bf16)
+        examples = examples_of(precision=Precision(autocast=autocast))
         costs.append(examples.loss(AdapterUpdates(adapters, [0.5, 0.5])))
         merged = merge("dam", adapters, [], {"learning_rate": 0.05, "epochs": 8.0, "cosine": cosine}, examples)
         costs.append(loss_by_hand(folded(tiny_models["llama"], [merged], [1.0]), examples.sequences))

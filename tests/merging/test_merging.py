@@ -145,7 +145,7 @@ def test_rslora_scaling_is_read_as_alpha_over_the_root_of_rank(tmp_path):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("strategy", ["linear", "peft_linear"])
 def test_a_merge_through_its_folder_gives_the_logits_of_folded_weights(architecture, strategy, tiny_models, tmp_path):
-    from compositional.training.recipes import fold_adapter
+    from compositional.training.corrected import fold_adapter
 
     folder = tiny_models[architecture]
     peft_model = peft_model_with_adapters(folder, [{"r": 4, "lora_alpha": 8}, {"r": 4, "lora_alpha": 2}])

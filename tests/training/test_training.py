@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from compositional.models.chat import IGNORED
+from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.training import LoraSettings, TrainingFolders
-from compositional.training.batching import Collator, EffectiveBatchSampler, accumulation
+from compositional.training.batching import Collator, EffectiveBatchSampler, device_batches, per_process
 from compositional.training.recipes import train_lora
 from compositional.training.trainer import last_whole_checkpoint, target_loss
 from helpers.training import optimization, sequences_of
@@ -30,20 +30,38 @@ def trained_factors(tiny_models, tokenizer, folder, **changes) -> torch.Tensor:
     return torch.cat([factors.B.flatten() for factors in adapter.factors.values()])
 
 
+def test_an_update_is_shared_equally_or_not_at_all():
+    assert per_process(192, 3) == 64
+    with pytest.raises(ValueError, match="7 examples per update can't be shared by 2"):
+        per_process(7, 2)
+
+
 @pytest.mark.parametrize(
-    ("effective", "asked", "processes", "expected"),
+    ("lengths", "max_tokens", "max_examples", "expected"),
     [
-        (192, 3, 1, (3, 64)),
-        (192, 32, 1, (32, 6)),
-        (192, 100, 1, (96, 2)),
-        (192, None, 1, (16, 12)),
-        (192, 3, 2, (3, 32)),
-        (12, 64, 1, (12, 1)),
-        (7, 2, 1, (1, 7)),
+        ([5, 4, 3, 2], 20, None, [4]),
+        ([5, 4, 3, 2], 10, None, [2, 2]),
+        ([5, 4, 3, 2], 20, 3, [3, 1]),
+        ([50, 4, 3, 2], 10, None, [1, 2, 1]),
+        ([5], 1, 1, [1]),
     ],
 )
-def test_device_batch_times_accumulation_is_the_effective_batch(effective, asked, processes, expected):
-    assert accumulation(effective, asked, on_gpu=False, processes=processes) == expected
+def test_a_batch_on_the_device_has_no_more_tokens_than_fit(lengths, max_tokens, max_examples, expected):
+    sequences = [TrainingSequence(list(range(1, n + 1)), [IGNORED] * (n - 1) + [n], truncated=False) for n in lengths]
+    parts = device_batches(Collator(0)(sequences), max_tokens, max_examples)
+    assert [len(part["input_ids"]) for part in parts] == expected
+    rows = [row for part in parts for row in zip(part["input_ids"], part["attention_mask"], strict=True)]
+    assert [ids[mask.bool()].tolist() for ids, mask in rows] == [sequence.ids for sequence in sequences], "nothing is lost"
+    assert all(part["attention_mask"][0].all() for part in parts), "each part is cut to its longest example"
+    assert all(part["logits_to_keep"] == min(2, part["input_ids"].shape[1]) for part in parts)
+
+
+def test_each_process_gets_examples_of_all_lengths():
+    order = [
+        EffectiveBatchSampler([9, 1, 8, 2, 7, 3], 6, seed=1, processes=2).lengths[i]
+        for i in EffectiveBatchSampler([9, 1, 8, 2, 7, 3], 6, seed=1, processes=2)
+    ]
+    assert order == [9, 7, 2, 8, 3, 1]
 
 
 def test_each_update_holds_the_same_examples_whatever_their_lengths():
@@ -140,28 +158,3 @@ def test_the_trainer_takes_each_epoch_in_an_order_of_its_own(tiny_models, tiny_t
     first, second = seen[:5], seen[5:]
     assert len(first) == len(second) == 5
     assert first != second
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("requested", "has_instructions", "used", "said"),
-    [
-        (True, True, "bfloat16 mixed", []),
-        (True, False, "float32", ["--bf16: this CPU has no bfloat16 instructions, so the training is in float32"]),
-        (False, True, "float32", []),
-    ],
-)
-def test_bf16_on_a_cpu_without_its_instructions_is_said_and_done_in_float32_and_recorded(
-    requested, has_instructions, used, said, tiny_models, tiny_tokenizer, tmp_path, monkeypatch, caplog
-):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("compositional.training.trainer.has_bfloat16", lambda: has_instructions)
-    precisions = []
-    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
-    model.lm_head.register_forward_hook(lambda module, inputs, output: precisions.append(output.dtype))
-    lora, folders = LoraSettings(4, 8, 0.0, ["q_proj"]), TrainingFolders(tmp_path / "checkpoints", tmp_path / "logs")
-    sequences, settings = sequences_of(tiny_tokenizer, 6), optimization(bf16=requested)
-    _, report = train_lora(model, "llama", sequences, tiny_tokenizer.pad_token_id, lora, settings, folders, "test")
-    assert report.precision == used
-    assert set(precisions) == {torch.bfloat16 if used == "bfloat16 mixed" else torch.float32}
-    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == said

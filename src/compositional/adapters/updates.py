@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from compositional.adapters.lora import LoraAdapter
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+
+
+class Correction(Protocol):
+    """Terms added to the outputs of linear modules: a calibration, or the updates of adapters."""
+
+    @property
+    def corrected_paths(self) -> list[str]:
+        """The paths of the linear modules whose outputs it corrects."""
+        ...
+
+    def correction_of(self, module_path: str) -> nn.Module:
+        """The term of one linear module: maps its input x (..., d_in) to what is added to its output, (..., d_out) or (d_out).
+
+        The modules of all layers must run the same code, with tensors as their only difference, so that compiled code serves
+        all layers.
+        """
+        ...
+
+
+@dataclass
+class _Selection:
+    """What all modules share: `weights` (number of adapters) and `index` (batch), each example's adapter, or None for all."""
+
+    weights: torch.Tensor
+    index: torch.Tensor | None = None
 
 
 class AdapterUpdates(nn.Module):
@@ -25,17 +51,32 @@ class AdapterUpdates(nn.Module):
             path: [number for number, adapter in enumerate(adapters) if path in adapter.factors]
             for path in dict.fromkeys(path for adapter in adapters for path in adapter.factors)
         }
-        self.register_buffer("weights", torch.ones(len(adapters)) if column_scales else torch.tensor(weights), persistent=False)
-        for number, adapter in enumerate(adapters):
-            for path, factors in adapter.factors.items():
-                self.register_buffer(_key("A", number, path), factors.A.float(), persistent=False)
-                self.register_buffer(_key("B", number, path), factors.scaling * factors.B.float(), persistent=False)
-        self._rows: list[torch.Tensor] | None = None
+        self._selection = _Selection(torch.ones(len(adapters)) if column_scales else torch.tensor(weights))
         self.scales = nn.ParameterDict()
         if column_scales:
             for number, (adapter, weight) in enumerate(zip(adapters, weights, strict=True)):
                 for path, factors in adapter.factors.items():
                     self.scales[_key("m", number, path)] = nn.Parameter(torch.full((factors.d_in,), weight))
+        self._modules_by_path = nn.ModuleDict(
+            {
+                _key("update", 0, path): _ModuleUpdates(
+                    {number: adapters[number].factors[path] for number in numbers},
+                    len(adapters),
+                    self.column_scales(path) if column_scales else [],
+                    self._selection,
+                )
+                for path, numbers in self._numbers.items()
+            }
+        )
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """w (number of adapters)."""
+        return self._selection.weights
+
+    @weights.setter
+    def weights(self, weights: torch.Tensor) -> None:
+        self._selection.weights = weights
 
     @property
     def corrected_paths(self) -> list[str]:
@@ -44,26 +85,11 @@ class AdapterUpdates(nn.Module):
 
     def choose(self, index: torch.Tensor) -> None:
         """Choose a single adapter for each example of the next batch: `index` (batch) has the adapters' numbers."""
-        self._rows = [(index == number).nonzero().flatten() for number in range(len(self.weights))]
+        self._selection.index = index
 
-    def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
-        """(batch × length × d_out) for x (batch × length × d_in)."""
-        numbers = self._numbers[module_path]
-        if self._rows is None:
-            return sum(self._update(number, module_path, x) for number in numbers)
-        total = x.new_zeros(*x.shape[:-1], getattr(self, _key("B", numbers[0], module_path)).shape[0])
-        for number in numbers:
-            rows = self._rows[number]
-            if len(rows):
-                update = self._update(number, module_path, x.index_select(0, rows))
-                total = total.index_add(0, rows, update.to(total.dtype))
-        return total
-
-    def _update(self, number: int, module_path: str, x: torch.Tensor) -> torch.Tensor:
-        """w s B A (m ∘ x) of a single adapter."""
-        scaled = x * self.scales[_key("m", number, module_path)] if self.scales else x
-        A, B = getattr(self, _key("A", number, module_path)), getattr(self, _key("B", number, module_path))
-        return self.weights[number] * functional.linear(functional.linear(scaled, A.to(x.dtype)), B.to(x.dtype))
+    def correction_of(self, module_path: str) -> nn.Module:
+        """Maps x (batch × length × d_in) to the module's update (batch × length × d_out)."""
+        return self._modules_by_path[_key("update", 0, module_path)]
 
     def column_scales(self, module_path: str) -> list[nn.Parameter]:
         """m_i of each adapter that updates a module."""
@@ -75,19 +101,41 @@ class AdapterUpdates(nn.Module):
         return {path: self.scales[_key("m", number, path)].detach().cpu() for path in paths}
 
 
+class _ModuleUpdates(nn.Module):
+    """The updates of one linear module by the adapters that update it, as two products for all of them.
+
+    A (adapters × rank × d_in) and B (adapters × rank × d_out, with the scaling) are padded with zeros to the highest rank.
+    `slots` (number of all adapters) has each adapter's place in A and B, -1 for those that do not update the module.
+    """
+
+    def __init__(self, factors: dict[int, LoraFactors], adapters: int, scales: list[nn.Parameter], selection: _Selection) -> None:
+        super().__init__()
+        rank = max(one.A.shape[0] for one in factors.values())
+        padded = [(functional.pad(one.A.float(), (0, 0, 0, rank - one.A.shape[0])), one) for one in factors.values()]
+        A = torch.stack([A for A, _ in padded])
+        B = torch.stack([functional.pad(one.scaling * one.B.float(), (0, rank - one.B.shape[1])).T for _, one in padded])
+        slots = torch.full((adapters,), -1)
+        slots[list(factors)] = torch.arange(len(factors))
+        for name, value in (("A", A), ("B", B), ("slots", slots), ("numbers", torch.tensor(list(factors)))):
+            self.register_buffer(name, value, persistent=False)
+        self._scales = tuple(scales)  # a tuple: they are AdapterUpdates' parameters, and stored once
+        self._selection = selection
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Σ w s B A (m ∘ x), (batch × length × d_out), or each example's update by its own adapter."""
+        weights = self._selection.weights.to(x.device)
+        A = self.A * torch.stack(self._scales).unsqueeze(1) if self._scales else self.A
+        if self._selection.index is None:
+            weighted = weights[self.numbers].view(-1, 1, 1) * A
+            A, B = weighted.flatten(0, 1).to(x.dtype), self.B.flatten(0, 1).to(x.dtype)
+            return functional.linear(functional.linear(x, A), B.T)
+        index = self._selection.index
+        slot = self.slots[index]
+        weight = torch.where(slot < 0, 0.0, weights[index]).view(-1, 1, 1)
+        A, B = (weight * A[slot.clamp(min=0)]).to(x.dtype), self.B[slot.clamp(min=0)].to(x.dtype)
+        return (x @ A.transpose(1, 2)) @ B
+
+
 def _key(kind: str, number: int, path: str) -> str:
-    """A name for a buffer or parameter; torch allows no dots in it."""
+    """A name for a submodule or parameter; torch allows no dots in it."""
     return f"{kind}{number}_{path.replace('.', '/')}"
-
-
-class Correction(Protocol):
-    """A term added to the outputs of linear modules: a calibration, or the updates of adapters."""
-
-    @property
-    def corrected_paths(self) -> list[str]:
-        """The paths of the linear modules whose outputs it corrects."""
-        ...
-
-    def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
-        """The term added to a module's output (..., d_out), for its input x (..., d_in)."""
-        ...

@@ -45,12 +45,12 @@ class Calibration(nn.Module):
         """The paths of the calibrated modules."""
         return list(self.component_of_module)
 
-    def correction(self, module_path: str, x: torch.Tensor) -> torch.Tensor:
-        """c(x), (d_out) for LC and (..., d_out) for LC++, for x (..., d_in)."""
+    def correction_of(self, module_path: str) -> nn.Module:
+        """c of one module, with the parameters that it shares: x (..., d_in) to (d_out) for LC and (..., d_out) for LC++."""
         component = self.component_of_module[module_path]
         if self.spec.method == LC:
-            return self.p[component]
-        return functional.linear(functional.linear(x, self.P1[component]), self.P2[component])
+            return _Bias(self.p[component])
+        return _LowRank(self.P1[component], self.P2[component])
 
     @property
     def num_parameters(self) -> int:
@@ -78,6 +78,30 @@ class Calibration(nn.Module):
         tensors = {name: parameter.detach().cpu().to(kind).contiguous() for name, parameter in self.named_parameters()}
         save_file(tensors, folder / CALIBRATION_FILE, metadata=header_of(self.spec))
         return folder / CALIBRATION_FILE
+
+
+class _Bias(nn.Module):
+    """LC: c(x) = p."""
+
+    def __init__(self, p: nn.Parameter) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """p (d_out), whatever x is."""
+        return self.p
+
+
+class _LowRank(nn.Module):
+    """LC++: c(x) = P2 P1 x."""
+
+    def __init__(self, P1: nn.Parameter, P2: nn.Parameter) -> None:
+        super().__init__()
+        self.P1, self.P2 = P1, P2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., d_out) for x (..., d_in)."""
+        return functional.linear(functional.linear(x, self.P1), self.P2)
 
 
 def read_calibration(folder: Path, shapes: dict[str, tuple[int, int]]) -> Calibration:

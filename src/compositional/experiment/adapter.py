@@ -139,8 +139,11 @@ class AdapterMaker:
     def _model(self) -> Any:
         import torch
 
+        precision = self.plan.precision
+        if self.plan.arguments.bf16 and not precision.autocast:
+            logger.warning("--bf16: this CPU has no bfloat16 instructions, so the training is in float32")
         self.engines.make_room()
-        return self.plan.base.load(torch.float32)
+        return self.plan.base.load(getattr(torch, precision.weights))
 
     def _sequences(self, training: Examples) -> list[TrainingSequence]:
         from tqdm import tqdm

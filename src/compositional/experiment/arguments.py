@@ -182,8 +182,16 @@ class Arguments:
     bf16: bool = flag(
         False,
         "optimization",
-        "train in bfloat16 mixed precision; a CPU without bfloat16 instructions uses float32",
+        "train in bfloat16 mixed precision, with a float32 base; a CPU without bfloat16 instructions uses float32",
         trainer_name="bf16",
+    )
+    train_dtype: str = flag(
+        "auto",
+        "optimization",
+        "precision of the frozen base in training; adapters and optimizer are in float32; auto: bfloat16 for models of at least "
+        "50M parameters on a GPU, or a CPU with AMX; float32 otherwise, and with --bf16",
+        choices=("auto", "float32", "bfloat16"),
+        is_budget=True,
     )
     seed: int = flag(0, "optimization", "seed of weights, dropout and sampling", "sibling", range=SEED, trainer_name="seed")
     data_seed: int = flag(
@@ -237,8 +245,21 @@ class Arguments:
     device_batch_size: int | None = flag(
         None,
         "machine",
-        "maximum examples per batch on the device; changes speed and memory, not the result; default: 16 on a CPU, 8 on a GPU",
+        "maximum examples per batch on the device; changes speed and memory, not the result; default: no limit",
         range=COUNT,
+    )
+    device_batch_tokens: int | None = flag(
+        None,
+        "machine",
+        "maximum tokens per batch on the device in training, padding included; default: 2048 on a CPU, 8192 on a GPU",
+        range=COUNT,
+    )
+    torch_compile: str = flag(
+        "auto",
+        "machine",
+        "compile the model's layers for training; auto: on a CPU with a C++ compiler, where the run is long enough to gain time",
+        choices=("auto", "on", "off"),
+        trainer_name="torch_compile",
     )
     prediction_batch_size: int | None = flag(
         None,

@@ -45,6 +45,10 @@ def contradictions(arguments: Arguments, method: str, learns_merge: bool) -> lis
             arguments.do_train and bool(strategy),
             "--do_train contradicts --lora_merge_strategy: train the adapters in runs of their own",
         ),
+        (
+            arguments.bf16 and arguments.train_dtype == "bfloat16",
+            "--bf16 contradicts --train_dtype bfloat16: mixed precision has a float32 base",
+        ),
         (arguments.zero_shot and arguments.do_train, "--zero_shot contradicts --do_train"),
         (arguments.zero_shot and bool(strategy), "--zero_shot contradicts --lora_merge_strategy"),
         (arguments.zero_shot and arguments.multi_step_prompts, "--zero_shot contradicts --multi_step_prompts"),

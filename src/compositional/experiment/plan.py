@@ -32,6 +32,7 @@ from compositional.merging import Strategy, find_strategy
 from compositional.models.model import Model
 from compositional.prediction import PROMPTS_AT_A_TIME, PredictionSettings, resolve_backend
 from compositional.training import LoraSettings, OptimizationSettings
+from compositional.training.precision import Precision, resolve_precision
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,12 @@ class Plan:
         )
 
     @property
+    def precision(self) -> Precision:
+        """The precision of training on this device."""
+        parameters = sum(d_out * d_in for d_out, d_in in self.base.linear_shapes.values())
+        return resolve_precision(self.arguments.train_dtype, self.arguments.bf16, parameters)
+
+    @property
     def optimization(self) -> OptimizationSettings:
         """How the adapter, merge or calibration is trained. A calibration has its own learning rate and epochs."""
         arguments = self.arguments
@@ -151,9 +158,11 @@ class Plan:
             epochs=epochs,
             effective_batch_size=arguments.batch_size * arguments.gradient_accumulation_steps,
             device_batch_size=arguments.device_batch_size,
+            device_batch_tokens=arguments.device_batch_tokens,
             lr_scheduler_type=arguments.lr_scheduler_type,
             warmup_steps=arguments.warmup_steps,
-            bf16=arguments.bf16,
+            precision=self.precision,
+            torch_compile=arguments.torch_compile,
             gradient_checkpointing=arguments.gradient_checkpointing,
             seed=arguments.seed,
             data_seed=arguments.data_seed,

@@ -132,10 +132,13 @@ def _check_training(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[in
     """Check that the Trainer accepts its settings, and that the model has the modules that get a LoRA."""
     if not data.training:
         return
+    from compositional.training import compilation
     from compositional.training.trainer import check_trainer_takes
 
     if plan.arguments.do_train:
         _check_target_modules(plan.lora.target_modules, plan.base, shapes)
+    if plan.arguments.torch_compile == compilation.ON and (missing := compilation.missing_compiler()):
+        raise UserError(f"--torch_compile on: {missing}")
     check_trainer_takes(plan.optimization)
 
 

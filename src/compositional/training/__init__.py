@@ -6,18 +6,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compositional.training.precision import Precision
+
 
 @dataclass(frozen=True)
 class OptimizationSettings:
-    """How parameters are trained. Each update uses `effective_batch_size` examples, whatever the batch size on the device."""
+    """How parameters are trained. Each update uses `effective_batch_size` examples, in batches that fit on the device.
+
+    A batch on the device has at most `device_batch_tokens` tokens, padding included, and `device_batch_size` examples; None
+    stands for this device's default, and for any number of examples.
+    """
 
     learning_rate: float
     epochs: float
     effective_batch_size: int
     device_batch_size: int | None
+    device_batch_tokens: int | None
     lr_scheduler_type: str
     warmup_steps: int
-    bf16: bool
+    precision: Precision
+    torch_compile: str
     gradient_checkpointing: bool
     seed: int
     data_seed: int
@@ -40,7 +48,8 @@ class LoraSettings:
 class TrainingReport:
     """A summary of a training run. `losses` are (update, mean loss since the previous entry), in nats per target token.
 
-    `precision` is the precision used, which may differ from the requested one; empty when nothing was trained.
+    `precision` and `compiled` say how it was trained on this device; `padding` is the share of padding among all tokens that
+    the device has processed. They are empty when nothing was trained.
     """
 
     updates: int
@@ -50,6 +59,8 @@ class TrainingReport:
     seconds: float
     losses: list[tuple[int, float]] = field(default_factory=list)
     precision: str = ""
+    compiled: bool = False
+    padding: float | None = None
 
 
 @dataclass(frozen=True)

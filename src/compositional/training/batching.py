@@ -1,7 +1,7 @@
 """The examples of each update, their order, and their conversion to tensors.
 
-An update's examples depend only on seed and effective batch size. Within an update they are sorted by length, so that device
-batches have examples of similar length. The device batch size changes speed and memory, not the update.
+An update's examples depend only on seed and effective batch size. Within an update they are sorted by length and split by
+tokens, so that the batches on the device have examples of similar length. The split changes speed and memory, not the update.
 """
 
 from __future__ import annotations
@@ -15,27 +15,61 @@ from torch.utils.data import Sampler
 
 from compositional.models.chat import IGNORED, TrainingSequence, left_padded
 
+# Tokens per batch on the device, padding included, unless --device_batch_tokens says otherwise.
+_TOKENS_ON_CPU, _TOKENS_ON_GPU = 2048, 8192
 
-def accumulation(effective_batch_size: int, device_batch_size: int | None, on_gpu: bool, processes: int) -> tuple[int, int]:
-    """Device batch size and accumulation steps whose product over all processes is the effective batch size.
 
-    The device batch is the largest divisor that does not exceed the requested size (default: 8 on a GPU, 16 on a CPU).
-    """
+def per_process(effective_batch_size: int, processes: int) -> int:
+    """Examples of an update that each process has; raises ValueError when they can't be shared equally."""
     if effective_batch_size % processes:
         raise ValueError(f"{effective_batch_size} examples per update can't be shared by {processes} processes")
-    per_process = effective_batch_size // processes
-    limit = min(device_batch_size or (8 if on_gpu else 16), per_process)
-    device_batch = next(size for size in range(limit, 0, -1) if per_process % size == 0)
-    return device_batch, per_process // device_batch
+    return effective_batch_size // processes
+
+
+def default_device_batch_tokens(on_gpu: bool) -> int:
+    """The limit of tokens per batch on the device: larger batches need more memory, and are not faster."""
+    return _TOKENS_ON_GPU if on_gpu else _TOKENS_ON_CPU
+
+
+def device_batches(batch: dict[str, Any], max_tokens: int, max_examples: int | None) -> list[dict[str, Any]]:
+    """Split a collated batch into parts of at most `max_tokens` tokens, padding included, and `max_examples` examples.
+
+    The examples are left-padded and sorted by length, longest first, so each part is cut to its own longest example. An example
+    that is longer than `max_tokens` is a part of its own.
+    """
+    lengths = batch["attention_mask"].sum(dim=1).tolist()
+    parts, start = [], 0
+    while start < len(lengths):
+        longest = max(lengths[start:])
+        size = max(1, min(max_tokens // longest, max_examples or len(lengths)))
+        end = min(start + size, len(lengths))
+        parts.append(_part(batch, start, end, longest))
+        start = end
+    return parts
+
+
+def _part(batch: dict[str, Any], start: int, end: int, length: int) -> dict[str, Any]:
+    """Examples start to end, and their last `length` tokens, with as many logits as their targets need."""
+    part = {
+        name: value[start:end] if name == "merge_index" else value[start:end, -length:]
+        for name, value in batch.items()
+        if isinstance(value, torch.Tensor)
+    }
+    targets = (part["labels"] != IGNORED).any(dim=0).nonzero()
+    return part | {"logits_to_keep": min(length - int(targets[0]) + 1, length) if len(targets) else 1}
 
 
 class EffectiveBatchSampler(Sampler[int]):
-    """Indices for each epoch: shuffled, split into effective batches, and sorted by length within each, longest first."""
+    """Indices for each epoch: shuffled, split into effective batches, and sorted by length within each, longest first.
 
-    def __init__(self, lengths: list[int], effective_batch_size: int, seed: int) -> None:
+    An effective batch is dealt out to `processes`, so that each has examples of all lengths: those of the first come first.
+    """
+
+    def __init__(self, lengths: list[int], effective_batch_size: int, seed: int, processes: int = 1) -> None:
         self.lengths = lengths
         self.effective_batch_size = effective_batch_size
         self.seed = seed
+        self.processes = processes
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -50,7 +84,9 @@ class EffectiveBatchSampler(Sampler[int]):
         Random(f"{self.seed}/{self.epoch}").shuffle(order)
         for start in range(0, len(order), self.effective_batch_size):
             batch = order[start : start + self.effective_batch_size]
-            yield from sorted(batch, key=lambda index: (-self.lengths[index], index))
+            by_length = sorted(batch, key=lambda index: (-self.lengths[index], index))
+            for process in range(self.processes):
+                yield from by_length[process :: self.processes]
 
 
 class Collator:

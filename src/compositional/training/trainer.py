@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,17 @@ from tqdm import tqdm
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from compositional.core.errors import UserError, first_line
-from compositional.core.machine import has_bfloat16
 from compositional.core.processes import process_count
 from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.training import OptimizationSettings, TrainingFolders, TrainingReport
-from compositional.training.batching import Collator, EffectiveBatchSampler, accumulation
+from compositional.training.batching import (
+    Collator,
+    EffectiveBatchSampler,
+    default_device_batch_tokens,
+    device_batches,
+    per_process,
+)
+from compositional.training.compilation import AUTO, ON, compiled_layers, is_worthwhile, missing_compiler
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,7 @@ Penalty = Callable[[], torch.Tensor]
 
 def train_parameters(
     model: nn.Module,
+    base: nn.Module,
     sequences: list[TrainingSequence],
     pad_token_id: int,
     settings: OptimizationSettings,
@@ -42,13 +49,14 @@ def train_parameters(
 ) -> TrainingReport:
     """Train the parameters of `model` that require gradients, in place; resumes from the last complete checkpoint.
 
-    `penalty` is added to the loss of each update.
+    `base` is the transformers model inside `model`, whose layers may be compiled. `penalty` is added to the loss of each update.
     """
     start = time.monotonic()
-    settings = with_possible_precision(settings)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.logs)
     trainer = make_trainer(model, sequences, pad_token_id, settings, folders, description, penalty)
-    result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folders.checkpoints))
+    compiles = _compiles(base, sequences, settings)
+    with compiled_layers(base) if compiles else nullcontext():
+        result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folders.checkpoints))
     losses = [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
     return TrainingReport(
         updates=result.global_step,
@@ -57,16 +65,23 @@ def train_parameters(
         last_loss=losses[-1][1] if losses else None,
         seconds=time.monotonic() - start,
         losses=losses,
-        precision="bfloat16 mixed" if settings.bf16 else "float32",
+        precision=str(settings.precision),
+        compiled=compiles,
+        padding=trainer.padding,
     )
 
 
-def with_possible_precision(settings: OptimizationSettings) -> OptimizationSettings:
-    """The settings, but without --bf16 (and with a warning) on a CPU without bfloat16 instructions, where it would be very slow."""
-    if not settings.bf16 or torch.cuda.is_available() or has_bfloat16():
-        return settings
-    logger.warning("--bf16: this CPU has no bfloat16 instructions, so the training is in float32")
-    return replace(settings, bf16=False)
+def _compiles(base: nn.Module, sequences: list[TrainingSequence], settings: OptimizationSettings) -> bool:
+    """Whether the base's layers are compiled: if --torch_compile says so, or if it pays back and the machine can do it."""
+    if settings.torch_compile != AUTO:
+        return settings.torch_compile == ON
+    parameters = sum(module.weight.numel() for module in base.modules() if isinstance(module, nn.Linear))
+    tokens = round(settings.epochs * sum(len(sequence.ids) for sequence in sequences))
+    if not is_worthwhile(parameters, tokens):
+        return False
+    if missing := missing_compiler():
+        logger.info("not compiled, so an update takes up to twice as long: %s", missing)
+    return not missing
 
 
 def make_trainer(
@@ -80,8 +95,7 @@ def make_trainer(
 ) -> TargetLossTrainer:
     """transformers' Trainer with our batches, loss and progress bar."""
     trainer = TargetLossTrainer(
-        batch_seed=settings.data_seed,
-        effective_batch_size=settings.effective_batch_size,
+        settings=settings,
         model=model,
         args=training_arguments(settings, folders),
         train_dataset=sequences,
@@ -123,17 +137,39 @@ def target_loss(
 
 
 class TargetLossTrainer(Trainer):
-    """A Trainer whose updates consist of the examples that `EffectiveBatchSampler` selects."""
+    """A Trainer whose updates consist of the examples that `EffectiveBatchSampler` selects, split to fit on the device."""
 
-    def __init__(self, batch_seed: int, effective_batch_size: int, **options: Any) -> None:
+    def __init__(self, settings: OptimizationSettings, **options: Any) -> None:
         super().__init__(**options)
-        self.batch_seed = batch_seed
-        self.effective_batch_size = effective_batch_size
+        self.settings = settings
+        limit = settings.device_batch_tokens
+        self.max_tokens = limit or default_device_batch_tokens(torch.cuda.is_available())
+        self._tokens = self._padded_tokens = 0
+
+    @property
+    def padding(self) -> float | None:
+        """The share of padding among the tokens processed so far."""
+        return 1 - self._tokens / self._padded_tokens if self._padded_tokens else None
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """The loss of an update (or of this process's part of it), whose gradients are added up batch by batch."""
+        parts = device_batches(inputs, self.max_tokens, self.settings.device_batch_size)
+        self._tokens += int(inputs["attention_mask"].sum())
+        self._padded_tokens += sum(part["input_ids"].numel() for part in parts)
+        losses = []
+        for number, part in enumerate(parts, start=1):
+            # Processes exchange their gradients once per update.
+            with self.accelerator.no_sync(model) if number < len(parts) else nullcontext():
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
 
     def _get_train_sampler(self, train_dataset: list[TrainingSequence] | None = None) -> EffectiveBatchSampler:
         sequences = train_dataset if train_dataset is not None else self.train_dataset
         lengths = [len(sequence.ids) for sequence in sequences]
-        return EffectiveBatchSampler(lengths, self.effective_batch_size, self.batch_seed)
+        settings = self.settings
+        return EffectiveBatchSampler(lengths, settings.effective_batch_size, settings.data_seed, process_count())
 
 
 class LossBar(TrainerCallback):
@@ -183,16 +219,14 @@ def _is_json(path: Path) -> bool:
 def training_arguments(settings: OptimizationSettings, folders: TrainingFolders) -> TrainingArguments:
     """Our settings, and the user's own, for transformers' Trainer."""
     on_gpu = torch.cuda.is_available()
-    device_batch, steps = accumulation(settings.effective_batch_size, settings.device_batch_size, on_gpu, process_count())
     ours = {
         "output_dir": str(folders.checkpoints),
         "learning_rate": settings.learning_rate,
         "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": device_batch,
-        "gradient_accumulation_steps": steps,
+        "per_device_train_batch_size": per_process(settings.effective_batch_size, process_count()),
         "lr_scheduler_type": settings.lr_scheduler_type,
         "warmup_steps": settings.warmup_steps,
-        "bf16": settings.bf16,
+        "bf16": settings.precision.autocast,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "seed": settings.seed,
         "save_strategy": "steps",

@@ -1,0 +1,44 @@
+"""The precision of a training: that of the frozen base's weights, and that of the matrix products."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from compositional.core.machine import has_bfloat16, has_fast_bfloat16
+
+logger = logging.getLogger(__name__)
+
+AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "bfloat16"
+# Smaller models gain little from bfloat16: their steps are not limited by matrix products.
+_LARGE = 50_000_000
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`weights` is the precision of the frozen base's weights. With `autocast`, matrix products are in bfloat16.
+
+    Adapters, calibrations and the optimizer's state are in float32 in any case.
+    """
+
+    weights: str = FLOAT32
+    autocast: bool = False
+
+    def __str__(self) -> str:
+        if self.weights == BFLOAT16:
+            return "bfloat16 base"
+        return "bfloat16 mixed" if self.autocast else FLOAT32
+
+
+def resolve_precision(train_dtype: str, bf16: bool, parameters: int) -> Precision:
+    """The precision that the flags ask for on this device.
+
+    `--bf16` is mixed precision: a float32 base with products in bfloat16, or float32 alone on a CPU without bfloat16
+    instructions. `--train_dtype auto` is a bfloat16 base for models of at least 50M linear `parameters`, on a GPU with
+    bfloat16 and on a CPU whose bfloat16 products are faster than its float32 products (AMX); else float32.
+    """
+    if bf16:
+        return Precision(autocast=has_bfloat16())
+    if train_dtype == BFLOAT16 or (train_dtype == AUTO and parameters >= _LARGE and has_fast_bfloat16()):
+        return Precision(BFLOAT16, autocast=True)
+    return Precision()
