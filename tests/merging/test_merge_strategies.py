@@ -202,6 +202,16 @@ def test_an_option_out_of_range_is_one_line(strategy, option):
         merge(strategy, adapters_of(2, (2, 2)), [], find_strategy(strategy).parse_options([option]))
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.5])
+def test_svc_divides_by_alpha_at_least(alpha):
+    adapters = adapters_of(2)
+    found = merge("svc", adapters, [1.0, 1.0], {"alpha": alpha}).factors[PATH].delta()
+    deltas = [adapter.factors[PATH].delta() for adapter in adapters]
+    torch.testing.assert_close(found, svc_by_hand(deltas, [1.0, 1.0], alpha), rtol=1e-4, atol=1e-5)
+    if alpha != 1.0:
+        assert (found - svc_by_hand(deltas, [1.0, 1.0])).abs().max() > 1e-3
+
+
 def random_factors(d_out: int, d_in: int, zero: bool = False) -> LoraFactors:
     generator = torch.Generator().manual_seed(5)
     A, B = torch.randn(2, d_in, generator=generator), torch.randn(d_out, 2, generator=generator)
