@@ -18,10 +18,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 
+from benchmarks.shapes import SHAPES
 from compositional.adapters.peft_folder import StoredAdapter, write_adapter
 from compositional.calibration import LC_PLUS_PLUS, CalibrationSpec
 from compositional.core.logs import log_to_screen, quieten_libraries
@@ -39,84 +39,56 @@ LORA = LoraSettings(32, 16, 0.05, ["q_proj", "k_proj", "v_proj", "o_proj", "gate
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A model's configuration and how much is computed with it."""
+class Size:
+    """How much is computed with a model of a shape."""
 
-    config: dict[str, Any]
     sequences: int
     prompts: int
     length: int = 512
     new_tokens: int = 128
 
 
-SHAPES = {
-    "llama-3.2-1b": Shape(
-        {
-            "hidden_size": 2048,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 16,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 64,
-            "vocab_size": 128256,
-            "max_position_embeddings": 4096,
-        },
-        sequences=960,
-        prompts=1024,
-    ),
-    "tiny": Shape(
-        {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 32,
-            "vocab_size": 2048,
-            "max_position_embeddings": 1024,
-        },
-        sequences=32,
-        prompts=32,
-        length=128,
-        new_tokens=16,
-    ),
+SIZES = {
+    "llama-3.2-1b": Size(sequences=960, prompts=1024),
+    "tiny": Size(sequences=32, prompts=32, length=128, new_tokens=16),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="llama-3.2-1b")
-    shape = SHAPES[parser.parse_args().shape]
+    parser.add_argument("--shape", choices=sorted(SIZES), default="llama-3.2-1b")
+    shape = parser.parse_args().shape
+    size = SIZES[shape]
     log_to_screen()
     quieten_libraries()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     with tempfile.TemporaryDirectory() as folder, Engines() as engines:
         base = random_model(shape, Path(folder) / "model")
-        lines = [*training_lines(shape, base, Path(folder)), *prediction_lines(shape, base, Path(folder), engines)]
+        lines = [*training_lines(size, base, Path(folder)), *prediction_lines(size, base, Path(folder), engines)]
     print(f"\n{time.strftime('%Y-%m-%d')}, {device}, torch {torch.__version__}\n")
     print("| what | tokens/s | seconds | peak memory, GiB |\n|---|---:|---:|---:|")
     print("\n".join(lines))
     return 0
 
 
-def random_model(shape: Shape, folder: Path) -> Model:
+def random_model(shape: str, folder: Path) -> Model:
     """A model of a shape, saved with Pocket's tokenizer, whose ids all models of ours have."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = Model("pocket").tokenizer
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**shape.config, **ends, tie_word_embeddings=True))
+    model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], **ends, tie_word_embeddings=True))
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Model(str(folder))
 
 
-def training_lines(shape: Shape, base: Model, folder: Path) -> list[str]:
+def training_lines(size: Size, base: Model, folder: Path) -> list[str]:
     """LoRA training and LC++ calibration, in bfloat16 mixed precision with batches of eight on the device; stores the adapters."""
     random = Random(0)
-    ids = [[random.randrange(300, 2000) for _ in range(shape.length)] for _ in range(shape.sequences)]
-    prompt = shape.length * 3 // 4
+    ids = [[random.randrange(300, 2000) for _ in range(size.length)] for _ in range(size.sequences)]
+    prompt = size.length * 3 // 4
     sequences = [TrainingSequence(one, [IGNORED] * prompt + one[prompt:], truncated=False) for one in ids]
     settings = OptimizationSettings(
         learning_rate=5e-5,
@@ -135,7 +107,7 @@ def training_lines(shape: Shape, base: Model, folder: Path) -> list[str]:
         report_to=["none"],
         trainer={},
     )
-    tokens = shape.sequences * shape.length
+    tokens = size.sequences * size.length
     folders = [TrainingFolders(folder / f"training{number}", folder / "logs") for number in range(2)]
     model = base.load(torch.float32)
     with Measured("LoRA training, rank 32", tokens) as lora:
@@ -150,21 +122,21 @@ def training_lines(shape: Shape, base: Model, folder: Path) -> list[str]:
     return [lora.line, calibrated.line]
 
 
-def prediction_lines(shape: Shape, base: Model, folder: Path, engines: Engines) -> list[str]:
+def prediction_lines(size: Size, base: Model, folder: Path, engines: Engines) -> list[str]:
     """Greedy answers with the calibrated merge (rank 68) and without an adapter, by both backends."""
     random = Random(1)
-    prompts = [[random.randrange(300, 2000) for _ in range(shape.length // 2)] for _ in range(shape.prompts)]
-    settings = PredictionSettings("", shape.new_tokens, shape.length, 0, resolve_dtype("auto"))
+    prompts = [[random.randrange(300, 2000) for _ in range(size.length // 2)] for _ in range(size.prompts)]
+    settings = PredictionSettings("", size.new_tokens, size.length, 0, resolve_dtype("auto"))
     lines = []
     for backend in ("transformers", "vllm"):
         for label, adapter in (("rank 68", StoredAdapter(folder / "adapter")), ("no adapter", None)):
-            size = PROMPTS_AT_A_TIME[backend]
-            asked = replace(settings, backend=backend, batch_size=size)
+            at_a_time = PROMPTS_AT_A_TIME[backend]
+            asked = replace(settings, backend=backend, batch_size=at_a_time)
             generator = make_generator(base, adapter, asked, engines, folder / "vllm.log")
             generator.answers(prompts[:2])
-            with Measured(f"prediction, {backend}, {label}", shape.prompts * shape.new_tokens) as measured:
-                for start in range(0, shape.prompts, size):
-                    generator.answers(prompts[start : start + size])
+            with Measured(f"prediction, {backend}, {label}", size.prompts * size.new_tokens) as measured:
+                for start in range(0, size.prompts, at_a_time):
+                    generator.answers(prompts[start : start + at_a_time])
             lines.append(measured.line)
             del generator
             engines.close()

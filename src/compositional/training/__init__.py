@@ -48,8 +48,8 @@ class LoraSettings:
 class TrainingReport:
     """A summary of a training run. `losses` are (update, mean loss since the previous entry), in nats per target token.
 
-    `precision` and `compiled` say how it was trained on this device; `padding` is the share of padding among all tokens that
-    the device has processed. They are empty when nothing was trained.
+    `precision` and `compiled` say how it was trained on this device, and `seconds_per_update` (median) how fast. `padding` is
+    the share of padding among all tokens that the device has processed. They are empty when nothing was trained.
     """
 
     updates: int
@@ -60,6 +60,7 @@ class TrainingReport:
     losses: list[tuple[int, float]] = field(default_factory=list)
     precision: str = ""
     compiled: bool = False
+    seconds_per_update: float | None = None
     padding: float | None = None
 
 

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -67,6 +69,7 @@ def train_parameters(
         losses=losses,
         precision=str(settings.precision),
         compiled=compiles,
+        seconds_per_update=trainer.seconds_per_update,
         padding=trainer.padding,
     )
 
@@ -145,6 +148,12 @@ class TargetLossTrainer(Trainer):
         limit = settings.device_batch_tokens
         self.max_tokens = limit or default_device_batch_tokens(torch.cuda.is_available())
         self._tokens = self._padded_tokens = 0
+        self._starts: list[float] = []
+
+    @property
+    def seconds_per_update(self) -> float | None:
+        """The median time from the start of an update to that of the next; None for a single update."""
+        return median(after - before for before, after in pairwise(self._starts)) if len(self._starts) > 1 else None
 
     @property
     def padding(self) -> float | None:
@@ -155,6 +164,7 @@ class TargetLossTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """The loss of an update (or of this process's part of it), whose gradients are added up batch by batch."""
+        self._starts.append(time.monotonic())
         parts = device_batches(inputs, self.max_tokens, self.settings.device_batch_size)
         self._tokens += int(inputs["attention_mask"].sum())
         self._padded_tokens += sum(part["input_ids"].numel() for part in parts)

@@ -1,0 +1,395 @@
+"""Seconds per update, tokens per second and peak memory of training, each in a process of its own and in one run.
+
+    python -m benchmarks.training --shape smollm2-135m
+
+Compares, on a randomly initialised model of a published shape: the floor (a frozen base, forward and backward through its
+activations, no adapter), LoRA, LC, LC++, a shared LC++ and DAM as this project trains them; the same as it trained them before
+(hooks, eager attention, no compilation); the way of a later code base of the paper's authors (batches of 3 padded to 512 tokens,
+gradient checkpointing, logits everywhere, float32); and PEFT with transformers' Trainer as its documentation shows. A joint
+expert costs what a LoRA costs. Prints a Markdown table. Ratios within one run are what counts: the machine may be noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.shapes import SHAPES
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.updates import AdapterUpdates
+from compositional.calibration import LC, LC_PLUS_PLUS, CalibrationSpec
+from compositional.calibration.parameters import Calibration
+from compositional.core.logs import quieten_libraries
+from compositional.merging import merge
+from compositional.models.chat import IGNORED, TrainingSequence
+from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders
+from compositional.training.batching import Collator
+from compositional.training.corrected import fold_adapter
+from compositional.training.precision import Precision, resolve_precision
+from compositional.training.recipes import MergeExamples, train_calibration, train_lora
+from compositional.training.trainer import TargetLossTrainer, target_loss, train_parameters
+
+MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+RANK = 16
+
+
+@dataclass(frozen=True)
+class Way:
+    """A row of the table: what is trained, and how. `baseline` names the row whose time its ratio refers to."""
+
+    kind: str
+    compiled: bool = True
+    dropout: float = 0.0
+    train_dtype: str = "auto"
+    bf16: bool = False
+    baseline: str = "floor, compiled"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is none of this project's present ways."""
+        return self.kind in TRAIN
+
+
+WAYS = {
+    "floor": Way("floor", compiled=False, baseline="floor"),
+    "floor, compiled": Way("floor"),
+    "LC": Way(LC),
+    "LC++": Way(LC_PLUS_PLUS),
+    "shared LC++ (two merges)": Way("shared"),
+    "DAM": Way("dam"),
+    "LoRA": Way("lora"),
+    "LoRA, dropout 0.05": Way("lora", dropout=0.05),
+    "LC, not compiled": Way(LC, compiled=False, baseline="floor"),
+    "LC++, not compiled": Way(LC_PLUS_PLUS, compiled=False, baseline="floor"),
+    "LoRA, not compiled": Way("lora", compiled=False, baseline="floor"),
+    "LoRA, dropout 0.05, not compiled": Way("lora", compiled=False, dropout=0.05, baseline="floor"),
+    "earlier: LC++": Way("earlier " + LC_PLUS_PLUS, train_dtype="float32", baseline="floor"),
+    "earlier: LoRA, dropout 0.05": Way("earlier lora", dropout=0.05, train_dtype="float32", baseline="floor"),
+    "earlier: LC++, --bf16": Way("earlier " + LC_PLUS_PLUS, bf16=True, baseline="floor"),
+    "earlier: LoRA, dropout 0.05, --bf16": Way("earlier lora", dropout=0.05, bf16=True, baseline="floor"),
+    "PEFT and Trainer": Way("peft", dropout=0.05, train_dtype="float32", baseline="floor"),
+    "padded to 512, checkpointing": Way("padded", dropout=0.05, train_dtype="float32", baseline="floor"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="smollm2-135m")
+    parser.add_argument("--rows", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="ROW")
+    parser.add_argument("--batch", type=int, default=16, help="examples per update")
+    parser.add_argument("--length", type=int, default=96, help="tokens of the longest example")
+    parser.add_argument("--updates", type=int, default=5, help="updates per row; the first is not timed")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        quieten_libraries()
+        print(json.dumps(measured(WAYS[options.child], options)))
+        return 0
+    rows = {name: _in_a_process(name, options) for name in options.rows}
+    print(
+        f"\n{time.strftime('%Y-%m-%d')}, {_machine()}, torch {torch.__version__}: {options.shape}, updates of {options.batch} examples"
+    )
+    print(f"of at most {options.length} tokens; matrix products of this shape: {product_rate(options):,.0f} GFLOP/s\n")
+    print("| what | precision | s/update | of its floor | tokens/s | first update, s | peak memory, GB |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for name, row in rows.items():
+        floor = rows.get(WAYS[name].baseline)
+        ratio = f"{row['seconds'] / floor['seconds']:.2f}" if floor else "—"
+        print(
+            f"| {name} | {row['precision']} | {row['seconds']:.2f} | {ratio} | {row['tokens'] / row['seconds']:,.0f} | "
+            f"{row['first']:.1f} | {row['memory']:.2f} |",
+            flush=True,
+        )
+    return 0
+
+
+def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    sizes = [f"--{key}={getattr(options, key)}" for key in ("shape", "batch", "length", "updates")]
+    command = [sys.executable, "-m", "benchmarks.training", "--child", name, *sizes]
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        raise SystemExit(f"error: {name} failed")
+    row = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}: {row['seconds']:.2f} s", file=sys.stderr, flush=True)
+    return row
+
+
+def measured(way: Way, options: argparse.Namespace) -> dict[str, Any]:
+    """Train a few updates; seconds are the median of all but the first."""
+    base = _random_base(options.shape)
+    parameters = sum(module.weight.numel() for module in base.modules() if isinstance(module, nn.Linear))
+    precision = resolve_precision(way.train_dtype, way.bf16, parameters)
+    attention = "sdpa" if way.compiled and not way.is_plain else "eager"
+    base.set_attn_implementation(attention)
+    base = base.to(device=_device(), dtype=getattr(torch, precision.weights)).requires_grad_(False)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    sequences = _sequences(options, way)
+    with tempfile.TemporaryDirectory() as folder:
+        folders = TrainingFolders(Path(folder) / "checkpoints", Path(folder) / "logs")
+        times = TRAIN.get(way.kind, _train_ours)(way, base, sequences, _settings(way, precision, options.batch), folders)
+    gaps = sorted(after - start for start, after in pairwise(times[1:]))
+    return {
+        "seconds": gaps[len(gaps) // 2],
+        "first": times[1] - times[0],
+        "tokens": sum(len(one.ids) for one in sequences) / options.updates,
+        "precision": str(precision),
+        "memory": _peak_memory() / 1e9,
+    }
+
+
+def _random_base(shape: str) -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], tie_word_embeddings=True, bos_token_id=None, eos_token_id=1))
+    return model.eval()
+
+
+def _sequences(options: argparse.Namespace, way: Way) -> list[TrainingSequence]:
+    """Examples of half to all of the length, the last quarter of each a target."""
+    random = Random(0)
+    sequences = []
+    for _ in range(options.batch * options.updates):
+        length = random.randint(options.length // 2, options.length)
+        ids, target = [random.randrange(300, 2000) for _ in range(length)], length // 4
+        sequences.append(TrainingSequence(ids, [IGNORED] * (length - target) + ids[-target:], truncated=False))
+    return sequences
+
+
+def _settings(way: Way, precision: Precision, batch: int) -> OptimizationSettings:
+    return OptimizationSettings(
+        learning_rate=1e-3,
+        epochs=1.0,
+        effective_batch_size=batch,
+        device_batch_size=None,
+        device_batch_tokens=None,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
+        precision=precision,
+        torch_compile="on" if way.compiled else "off",
+        gradient_checkpointing=False,
+        seed=0,
+        data_seed=0,
+        save_steps=10_000,
+        report_to=["none"],
+    )
+
+
+def _train_ours(
+    way: Way, base: Any, sequences: list[TrainingSequence], settings: OptimizationSettings, folders: TrainingFolders
+) -> list[float]:
+    """As run_experiment.py trains. Returns the times of the start and of the start of each update."""
+    times = [time.monotonic()]
+    original = TargetLossTrainer.training_step
+
+    def training_step(self: TargetLossTrainer, *inputs: Any, **more: Any) -> torch.Tensor:
+        times.append(time.monotonic())
+        return original(self, *inputs, **more)
+
+    TargetLossTrainer.training_step = training_step
+    merges = [_random_adapter(base, seed) for seed in range(2)]
+    both = merge("linear", merges, [0.5, 0.5])
+    spec = CalibrationSpec(LC_PLUS_PLUS if way.kind == "shared" else way.kind, for_each_component=True)
+    if way.kind == "floor":
+        train_parameters(_Floor(base), base, sequences, 0, settings, folders, "floor")
+    elif way.kind == "lora":
+        train_lora(base, "", sequences, 0, LoraSettings(RANK, RANK, way.dropout, MODULES), settings, folders, "lora")
+    elif way.kind == "dam":
+        updates = AdapterUpdates(merges, [0.5, 0.5], column_scales=True)
+        MergeExamples(base, sequences, 0, settings, folders, "dam").train(updates, 1e-3, 1.0)
+    elif way.kind == "shared":
+        numbered = [replace(one, merge_index=number % 2) for number, one in enumerate(sequences)]
+        train_calibration(base, [both, both], spec, numbered, 0, settings, folders, "shared")
+    else:
+        train_calibration(base, [both], spec, sequences, 0, settings, folders, way.kind)
+    return [*times, time.monotonic()]
+
+
+class _Floor(nn.Module):
+    """A frozen base and one trained vector that is added to its embeddings, so that gradients go through all activations."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.config, self._base = base.config, (base,)
+        self.added = nn.Parameter(torch.zeros(base.config.hidden_size))
+        base.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output + self.added.to(output.dtype))
+
+    def forward(self, **inputs: Any) -> Any:
+        return self._base[0](**inputs)
+
+
+def _random_adapter(base: nn.Module, seed: int) -> LoraAdapter:
+    generator = torch.Generator().manual_seed(seed)
+    factors = {
+        path: LoraFactors(
+            torch.randn(RANK, module.in_features, generator=generator) / module.in_features**0.5,
+            torch.randn(module.out_features, RANK, generator=generator) / 100,
+            1.0,
+        )
+        for path, module in base.named_modules()
+        if isinstance(module, nn.Linear) and "lm_head" not in path
+    }
+    return LoraAdapter(f"random{seed}", "", factors)
+
+
+def _train_earlier(
+    way: Way, base: Any, sequences: list[TrainingSequence], settings: OptimizationSettings, folders: TrainingFolders
+) -> list[float]:
+    """As this project trained before: batches of 16 examples, forward hooks, PEFT's own casts, nn.Dropout."""
+    if way.kind == "earlier lora":
+        model, parameters = _peft_model(base, way.dropout)
+    else:
+        merged = merge("linear", [_random_adapter(base, seed) for seed in range(2)], [0.5, 0.5])
+        fold_adapter(base, merged)
+        shapes = {path: (one.d_out, one.d_in) for path, one in merged.factors.items()}
+        calibration = Calibration(CalibrationSpec(LC_PLUS_PLUS, for_each_component=True), shapes)
+        for path in calibration.corrected_paths:
+            added = calibration.correction_of(path)
+            base.get_submodule(path).register_forward_hook(
+                lambda module, inputs, output, added=added: output + added(inputs[0]).to(output.dtype)
+            )
+        model, parameters = base, list(calibration.parameters())
+    optimizer, collate, times = torch.optim.AdamW(parameters, lr=settings.learning_rate), Collator(0), [time.monotonic()]
+    for start in range(0, len(sequences), settings.effective_batch_size):
+        times.append(time.monotonic())
+        whole = sorted(sequences[start : start + settings.effective_batch_size], key=lambda one: -len(one.ids))
+        for first in range(0, len(whole), 16):
+            batch = {name: _to_device(value) for name, value in collate(whole[first : first + 16]).items()}
+            labels = batch.pop("labels")
+            with torch.autocast(_device(), torch.bfloat16, enabled=settings.precision.autocast):
+                loss = target_loss(model(**batch, use_cache=False), labels)
+            (loss * len(labels) / len(whole)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return [*times, time.monotonic()]
+
+
+def _train_with_peft(
+    way: Way, base: Any, sequences: list[TrainingSequence], settings: OptimizationSettings, folders: TrainingFolders
+) -> list[float]:
+    """PEFT and transformers' Trainer with its own collator for token classification, which pads ids and labels; float32."""
+    from transformers import Trainer, TrainingArguments
+
+    model, _ = _peft_model(base, way.dropout)
+    length = 512 if way.kind == "padded" else None
+    rows = [_padded(one, length) for one in sequences]
+    at_a_time = 3 if way.kind == "padded" else 8
+    times = [time.monotonic()]
+
+    class Timed(Trainer):
+        def training_step(self, *inputs: Any, **more: Any) -> torch.Tensor:
+            times.append(time.monotonic())
+            return super().training_step(*inputs, **more)
+
+    arguments = TrainingArguments(
+        str(folders.checkpoints),
+        per_device_train_batch_size=at_a_time,
+        num_train_epochs=1,
+        learning_rate=settings.learning_rate,
+        gradient_checkpointing=way.kind == "padded",
+        save_strategy="no",
+        report_to=["none"],
+        use_cpu=not torch.cuda.is_available(),
+        max_steps=3 * len(sequences) // settings.effective_batch_size,
+        disable_tqdm=True,
+    )
+    Timed(model, arguments, train_dataset=rows, data_collator=_pad).train()
+    times.append(time.monotonic())
+    # Steps of a few examples, as seconds for as many examples as an update of ours has.
+    scale = settings.effective_batch_size / at_a_time
+    return [times[0], times[1], *(times[1] + scale * (one - times[1]) for one in times[2:])]
+
+
+TRAIN = {
+    "earlier lora": _train_earlier,
+    "earlier " + LC_PLUS_PLUS: _train_earlier,
+    "peft": _train_with_peft,
+    "padded": _train_with_peft,
+}
+
+
+def _peft_model(base: Any, dropout: float) -> tuple[Any, list[nn.Parameter]]:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=RANK, lora_alpha=RANK, lora_dropout=dropout, target_modules=MODULES, task_type="CAUSAL_LM")
+    model = get_peft_model(base, config).train()
+    model.enable_input_require_grads()
+    return model, [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _padded(one: TrainingSequence, length: int | None) -> dict[str, list[int]]:
+    missing = max(0, (length or 0) - len(one.ids))
+    return {
+        "input_ids": [0] * missing + one.ids,
+        "labels": [IGNORED] * missing + one.labels,
+        "attention_mask": [0] * missing + [1] * len(one.ids),
+    }
+
+
+def _pad(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    longest = max(len(row["input_ids"]) for row in rows)
+    filler = {"input_ids": 0, "labels": IGNORED, "attention_mask": 0}
+    return {
+        name: torch.tensor([[value] * (longest - len(row[name])) + row[name] for row in rows]) for name, value in filler.items()
+    }
+
+
+def product_rate(options: argparse.Namespace) -> float:
+    """GFLOP/s of the model's own matrix products in the precision of this device."""
+    shape = SHAPES[options.shape]
+    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
+    parameters = 4 * hidden * hidden * shape["num_hidden_layers"]
+    dtype = getattr(torch, resolve_precision("auto", False, max(parameters, 1)).weights)
+    x = torch.randn(options.batch * options.length, hidden, dtype=dtype, device=_device())
+    weight = torch.randn(inner, hidden, dtype=dtype, device=_device())
+    functional.linear(x, weight)
+    start, count = time.monotonic(), 0
+    while time.monotonic() - start < 2:
+        functional.linear(x, weight)
+        count += 1
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    return 2 * x.shape[0] * hidden * inner * count / (time.monotonic() - start) / 1e9
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _to_device(value: Any) -> Any:
+    return value.to(_device()) if isinstance(value, torch.Tensor) else value
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    kinds = {"AMX": torch.cpu._is_amx_tile_supported(), "AVX512-BF16": torch.cpu._is_avx512_bf16_supported()}
+    return f"{torch.get_num_threads()} cores ({', '.join(name for name, there in kinds.items() if there) or 'AVX2'})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
