@@ -101,10 +101,8 @@ def main() -> int:
         print(json.dumps(measured(WAYS[options.child], options)))
         return 0
     rows = {name: _in_a_process(name, options) for name in options.rows}
-    print(
-        f"\n{time.strftime('%Y-%m-%d')}, {_machine()}, torch {torch.__version__}: {options.shape}, updates of {options.batch} examples"
-    )
-    print(f"of at most {options.length} tokens; matrix products of this shape: {product_rate(options):,.0f} GFLOP/s\n")
+    print(f"\n{time.strftime('%Y-%m-%d')}, {_machine()}, torch {torch.__version__}: {options.shape}, {options.batch} examples of")
+    print(f"at most {options.length} tokens per update; its products: {product_rate(options):,.0f} GFLOP/s\n")
     print("| what | precision | s/update | of its floor | tokens/s | first update, s | peak memory, GB |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for name, row in rows.items():
