@@ -155,11 +155,32 @@ def test_a_large_matrix_is_truncated_as_well_as_by_an_exact_decomposition():
 
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(300, 400, generator=generator) * torch.logspace(0, -2, 400)
-    factors, error = truncated(matrix, 16)
+    factors, error, norm = truncated(matrix, 16)
+    error /= norm
     values = torch.linalg.svdvals(matrix)
     best = (values[16:].square().sum() / values.square().sum()).sqrt().item()
     assert factors.rank == 16
     assert best <= error + 1e-6 < best * 1.001
+
+
+@pytest.mark.parametrize("density", [0.001, 0.2, 0.5, 0.999])
+@pytest.mark.parametrize("kind", ["normal", "sorted", "many equal", "mostly zero"])
+def test_the_largest_entries_of_a_large_update_are_kept_exactly(kind, density):
+    from compositional.adapters.sparsity import trim
+
+    values = torch.randn(1_200_000, generator=torch.Generator().manual_seed(0))
+    delta = {
+        "normal": values,
+        "sorted": values.sort().values,
+        "many equal": values.round(decimals=1),
+        "mostly zero": values * (values > 1.5),
+    }[kind].view(1000, 1200)
+    kept = trim(delta, density)
+    order = delta.abs().flatten().sort(descending=True).values
+    count = int(density * delta.numel())
+    assert kept.abs().flatten().sort(descending=True).values[:count].equal(order[:count])
+    assert (kept != 0).sum() == (order[:count] != 0).sum()
+    assert torch.equal(kept[kept != 0], delta[kept != 0])
 
 
 @pytest.mark.parametrize("strategy", [name for name, one in strategies().items() if not one.learns])
@@ -266,6 +287,6 @@ def test_an_update_that_cancels_to_nothing_can_be_interpolated():
 
 def test_the_error_of_a_truncation_is_exact_on_large_matrices():
     delta = torch.randn(2048, 2048, generator=torch.Generator().manual_seed(0))
-    factors, error = truncated(delta, 4)
+    factors, error, norm = truncated(delta, 4)
     exact = (torch.linalg.norm((delta - factors.delta()).double()) / torch.linalg.norm(delta.double())).item()
-    assert error == pytest.approx(exact, rel=1e-6)
+    assert error / norm == pytest.approx(exact, rel=1e-6)

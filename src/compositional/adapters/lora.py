@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -85,14 +86,32 @@ def merged_by_module(
     adapters: list[LoraAdapter],
     weights: list[float],
     merge_module: Callable[[list[tuple[float, LoraFactors]], str], LoraFactors],
+    in_threads: bool = False,
 ) -> LoraAdapter:
-    """Merge module by module. `merge_module` gets the (weight, factors) of the adapters that update a module, and its path."""
-    paths = dict.fromkeys(path for adapter in adapters for path in adapter.factors)
-    factors = {}
-    for path in paths:
-        parts = [(w, adapter.factors[path]) for adapter, w in zip(adapters, weights, strict=True) if path in adapter.factors]
-        factors[path] = merge_module(parts, path)
-    return LoraAdapter(name, adapters[0].base_model, factors)
+    """Merge module by module. `merge_module` gets the (weight, factors) of the adapters that update a module, and its path.
+
+    With `in_threads`, several modules are merged side by side. That pays where full matrices are computed with.
+    """
+    paths = list(dict.fromkeys(path for adapter in adapters for path in adapter.factors))
+    parts = [
+        [(w, adapter.factors[path]) for adapter, w in zip(adapters, weights, strict=True) if path in adapter.factors]
+        for path in paths
+    ]
+    merged = (_map_in_threads if in_threads else map)(merge_module, parts, paths)
+    return LoraAdapter(name, adapters[0].base_model, dict(zip(paths, merged, strict=True)))
+
+
+def _map_in_threads(function: Callable[..., LoraFactors], *arguments: list[Any]) -> list[LoraFactors]:
+    """`map` over up to four threads that share torch's threads among them."""
+    import torch
+
+    available = torch.get_num_threads()
+    workers = min(4, available)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(available // workers,)) as threads:
+            return list(threads.map(function, *arguments))
+    finally:
+        torch.set_num_threads(available)  # some of torch's libraries have one number for all threads
 
 
 def absent_as_zero(adapters: list[LoraAdapter]) -> list[LoraAdapter]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch.nn import functional
 
 from compositional.core.errors import UserError
+
+# From so many entries on, a threshold is searched for by a sample of so many. Sums are made in parts that fit in a cache.
+_MANY, _SAMPLE, _PART = 1_000_000, 100_000, 65_536
 
 
 def check_density(density: float) -> None:
@@ -20,15 +24,44 @@ def trim(tensor: torch.Tensor, density: float) -> torch.Tensor:
     check_density(density)
     if density == 1:
         return tensor
-    kept, magnitudes = int(density * tensor.numel()), tensor.abs().flatten()
+    kept = int(density * tensor.numel())
     if kept == 0:
         return torch.zeros_like(tensor)
-    # Several times faster than topk. Only ties at the threshold are left to topk, which chooses among them as in PEFT.
-    mask = magnitudes >= magnitudes.kthvalue(tensor.numel() - kept + 1).values
-    if mask.sum() > kept:
-        mask = torch.zeros_like(mask)
-        mask[torch.topk(magnitudes, kept).indices] = True
-    return tensor * mask.view(tensor.shape)
+    threshold, ties = _threshold(tensor.flatten(), kept)
+    if ties and tensor.numel() < _MANY:  # the choice among equal entries is topk's, as in PEFT
+        mask = torch.zeros(tensor.numel(), dtype=torch.bool)
+        mask[torch.topk(tensor.abs().flatten(), kept).indices] = True
+        return tensor * mask.view(tensor.shape)
+    below = torch.nextafter(threshold, torch.zeros_like(threshold)).item()
+    trimmed = functional.hardshrink(tensor, below)  # zero where |x| <= below; a mask would be many times slower
+    for part in reversed(trimmed.view(-1).split(_MANY)):
+        if ties:
+            equal = (part.abs() == threshold).nonzero().flatten()[-ties:]
+            part[equal] = 0.0
+            ties -= len(equal)
+    return trimmed
+
+
+def _threshold(values: torch.Tensor, k: int) -> tuple[torch.Tensor, int]:
+    """The k-th largest magnitude, exactly, and how many more than k entries are at least as large.
+
+    Of many values, a sample narrows the search to one per cent of them.
+    """
+    between, above = values.abs(), 0
+    if values.numel() >= _MANY:
+        sample = values[:: values.numel() // _SAMPLE].abs().sort().values
+        place, margin = round((1 - k / values.numel()) * len(sample)), len(sample) // 200
+        low, high = sample[max(0, place - margin)], sample[min(len(sample) - 1, place + margin)]
+        parts = [(part, part > high) for part in between.split(_MANY)]
+        above = int(sum(torch.count_nonzero(larger) for _, larger in parts))
+        near = torch.cat([part[(part >= low) & ~larger] for part, larger in parts])
+        if 1 <= k - above <= near.numel():  # else the sample was not like the rest
+            between = near
+        else:
+            above = 0
+    rank = k - above
+    threshold = between.kthvalue(between.numel() - rank + 1).values
+    return threshold, int(torch.count_nonzero(between >= threshold)) - rank
 
 
 def drop_and_rescale(tensor: torch.Tensor, density: float, generator: torch.Generator) -> torch.Tensor:
@@ -36,7 +69,7 @@ def drop_and_rescale(tensor: torch.Tensor, density: float, generator: torch.Gene
     check_density(density)
     if density == 1:
         return tensor
-    return tensor * (torch.rand(tensor.shape, generator=generator) < density) / density
+    return torch.rand(tensor.shape, generator=generator).lt_(density).div_(density).mul_(tensor)
 
 
 def drop_all(tensors: list[torch.Tensor], density: float, generators: list[torch.Generator]) -> list[torch.Tensor]:
@@ -44,19 +77,21 @@ def drop_all(tensors: list[torch.Tensor], density: float, generators: list[torch
     return [drop_and_rescale(tensor, density, generator) for tensor, generator in zip(tensors, generators, strict=True)]
 
 
-def elected_signs(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """The sign of the sum, entry by entry, +1 for a sum of zero: the one with the larger total magnitude (TIES, step 2)."""
-    return torch.where(sum(tensors) >= 0, 1.0, -1.0)
-
-
 def agreeing_mean(weights: list[float], tensors: list[torch.Tensor]) -> torch.Tensor:
-    """λ Σ w_i τ_i / Σ |w_i| over the tensors whose w_i τ_i has the elected sign, entry by entry, λ = Σ |w_i| (TIES, step 3)."""
-    weighted = [weight * tensor for weight, tensor in zip(weights, tensors, strict=True)]
-    signs = elected_signs(weighted)
-    agreeing = [tensor.sign() == signs for tensor in weighted]
-    total = sum(tensor * agrees for tensor, agrees in zip(weighted, agreeing, strict=True))
-    share = sum(abs(weight) * agrees for weight, agrees in zip(weights, agreeing, strict=True))
-    return sum(map(abs, weights)) * total / torch.where(share > 0, share, 1.0)
+    """λ Σ w_i τ_i / Σ |w_i| over the tensors whose w_i τ_i has the elected sign, entry by entry, with λ = Σ |w_i|.
+
+    The elected sign is that of Σ w_i τ_i, which has the larger total magnitude (TIES, arXiv 2306.01708, steps 2 and 3).
+    """
+    result = torch.empty_like(tensors[0])
+    # In parts that fit in a processor's cache, and in float arithmetic: masks of booleans are several times slower.
+    for target, *parts in zip(result.view(-1).split(_PART), *(tensor.reshape(-1).split(_PART) for tensor in tensors), strict=True):
+        terms = [weight * part for weight, part in zip(weights, parts, strict=True)]
+        sign = sum(terms).ge_(0).mul_(2).sub_(1)  # a sum of zero counts as positive
+        agreeing = [(term * sign).clamp_(min=0) for term in terms]
+        share = sum(part.sign().mul_(abs(weight)) for weight, part in zip(weights, agreeing, strict=True))
+        mean = sum(agreeing).mul_(sum(map(abs, weights))) / share.masked_fill_(share == 0, 1.0)
+        torch.mul(mean, sign, out=target)
+    return result
 
 
 def generator_for(*parts: object) -> torch.Generator:

@@ -55,12 +55,12 @@ def peft_svd(adapters: list[LoraAdapter], weights: list[float], *, rank: int = 0
 
     ΔW = Σ w_i ΔW_i is truncated to the highest of the adapters' ranks. With rsLoRA the result is √rank stronger, as PEFT's is.
     """
-    from compositional.adapters.low_rank import merged_deltas
+    from compositional.adapters.low_rank import truncated_by_module, truncated_sum
 
+    if rank < 0:
+        raise UserError(f"--lora_merge_options rank={rank}: must be at least 1, or 0 for the highest of the adapters' ranks")
     rank = rank or max(map(_rank_of, adapters))
-    merged = merged_deltas(
-        "peft_svd", adapters, weights, lambda weighted, path: sum(weight * delta for weight, delta in weighted), rank
-    )
+    merged = truncated_by_module("peft_svd", adapters, weights, lambda parts, path: truncated_sum(parts, rank), rank)
     scaling = _common_scaling(adapters, rank)
     return replace(merged, factors={path: replace(factors, scaling=scaling) for path, factors in merged.factors.items()})
 
