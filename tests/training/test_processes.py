@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 import run_experiment
 from compositional.adapters.peft_folder import read_adapter
 from compositional.core.files import read_json
+from compositional.core.processes import exit_code_of
 from compositional.core.workspace import Workspace
 from helpers import PROJECT
 
@@ -41,3 +43,30 @@ def test_accelerate_launch_gives_the_adapter_of_one_process(tiny_models, bare_py
     for path, factors in adapters[0].factors.items():
         torch.testing.assert_close(factors.delta(), adapters[1].factors[path].delta(), rtol=0.02, atol=2e-3)
         assert factors.delta().abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("of_the_user", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(of_the_user, expected, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if of_the_user:
+        monkeypatch.setenv("OMP_WAIT_POLICY", of_the_user)
+    assert exit_code_of(lambda: None) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == expected
+
+
+@pytest.mark.slow
+def test_a_command_sets_how_threads_wait_before_it_imports_torch():
+    """Its libraries read the setting when they are loaded."""
+    code = """
+import sys, run_experiment
+from compositional.core import processes
+real = processes.os.environ.setdefault
+def noted(name, value):
+    print(name, "torch" in sys.modules)
+    return real(name, value)
+processes.os.environ.setdefault = noted
+sys.argv = ["run_experiment.py"]
+run_experiment.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert "OMP_WAIT_POLICY False" in done.stdout.splitlines()

@@ -14,7 +14,12 @@ from compositional.core.errors import UserError
 
 
 def exit_code_of(command: Callable[[], object]) -> int:
-    """Run a command and return its exit code. SIGTERM, by which clusters end jobs, becomes SystemExit, so that cleanup runs."""
+    """Run a command and return its exit code. SIGTERM, by which clusters end jobs, becomes SystemExit, so that cleanup runs.
+
+    Unless the user has set OMP_WAIT_POLICY, waiting OpenMP threads sleep. Threads that spin are a little faster on an idle machine,
+    and take the time of other processes on a busy one. The setting counts if torch is imported later, by the command.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         command()
