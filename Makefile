@@ -1,10 +1,14 @@
-.PHONY: environment quickstart test test-fast lint docs pocket-base gpu-check
+.PHONY: environment quickstart real-quickstart test test-fast lint docs pocket-base gpu-check
 
 environment:
 	@bash scripts/make_environment.sh
 
 quickstart: environment
 	@.venv/bin/python quickstart.py
+
+# RAW_DATA_DIR names the folder of llm-toys' file and, without a hub, of Synthetic-Persona-Chat's.
+real-quickstart: environment
+	@.venv/bin/python real_quickstart.py $(if $(RAW_DATA_DIR),--raw_data_dir $(RAW_DATA_DIR))
 
 # Two processes side by side, whose waiting threads sleep instead of spinning.
 test: environment

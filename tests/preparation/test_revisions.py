@@ -18,7 +18,7 @@ from compositional.pocket.examples import draw_examples
 from compositional.pocket.rules import says
 from compositional.pocket.sentences import render_all
 from compositional.preparation import quality, text_models
-from compositional.preparation.text_models import llm_toys, marian, pocket
+from compositional.preparation.text_models import chat, llm_toys, marian, pocket
 
 STYLES = ("en", "es", "fr", "de", "professional", "casual", "witty", "paraphrase")
 
@@ -50,12 +50,14 @@ def test_code_that_makes_texts_or_findings_is_that_of_its_revision():
     found = {
         "marian": (marian.REVISION[:8], fingerprint_of_code(marian, *splitting)),
         "llm_toys": (llm_toys.REVISION[:8], fingerprint_of_code(llm_toys, *splitting)),
+        "chat": (chat.REVISION[:8], fingerprint_of_code(chat, *splitting)),
         "pocket": (pocket.REVISION[:8], fingerprint_of_code(pocket)),
         "quality": (quality.REVISION[:8], fingerprint_of_code(quality)),
     }
     assert found == {
         "marian": ("9fe2b441", "ad2674862b1cc6c4"),
         "llm_toys": ("972a280d", "6392326e1feee4d2"),
+        "chat": ("7c1f4b0e", "b19ce6fed01e4492"),
         "pocket": ("05400d0c", "d589a1004cc9199e"),
         "quality": ("eff71df3", "e3f8c7dd5b0b0bc6"),
     }

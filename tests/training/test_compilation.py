@@ -20,7 +20,7 @@ def on_a_cpu(monkeypatch) -> None:
 
 def test_it_is_worth_it_for_a_large_model_and_a_long_run_only():
     assert compilation.is_worthwhile(100_000_000, 200_000)
-    assert not compilation.is_worthwhile(100_000_000, 20_000)
+    assert not compilation.is_worthwhile(100_000_000, 10_000)
     assert not compilation.is_worthwhile(2_000_000, 2_000_000), "Pocket"
 
 

@@ -6,12 +6,15 @@ Validation and test are samples, as in the paper's later code base.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
+from io import StringIO
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 
-from compositional.core.files import read_delimited
+from compositional.core.files import read_delimited, write_text
 from compositional.data import (
     Dataset,
     Example,
@@ -89,3 +92,24 @@ def _conversations(locations: Locations, split: str) -> Iterator[tuple[int, str]
     path = source_file(SOURCE, locations, split)
     for number, (line, row) in enumerate(read_delimited(path)):
         yield number, text_field(row, COLUMN, f"{path}, line {line}")
+
+
+def split_conversations(path: Path, folder: Path, test: int = 12, validation: int = 4) -> Path:
+    """Split one of the publishers' files into files of all three splits, by a seeded choice of conversations.
+
+    Returns the folder, which `--raw_data_dir` may name. It is the same for the same file.
+    """
+    rows = [row for _, row in read_delimited(path)]
+    order = Random(f"{NAME}/conversations").sample(range(len(rows)), len(rows))
+    chosen = {
+        "test": sorted(order[:test]),
+        "validation": sorted(order[test : test + validation]),
+        "train": sorted(order[test + validation :]),
+    }
+    for split, places in chosen.items():
+        text = StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[place] for place in places)
+        write_text(folder / SOURCE.files[split], text.getvalue())
+    return folder

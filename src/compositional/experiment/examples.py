@@ -33,14 +33,19 @@ class ExperimentData:
     solved: Examples | None = None
 
 
+_SEED_OF_PREDICTED_EXAMPLES = 42
+
+
 def load_data(plan: Plan) -> ExperimentData:
     """Read and sample the splits; raises UserError that lists all missing, invalid or empty data."""
     arguments = plan.arguments
     mistakes: list[str] = []
 
     def read(dataset: Dataset, split: str, limit: int | None) -> Examples | None:
+        # Experiments that are repeated with other seeds of training predict the same examples.
+        seed = arguments.data_seed if split == "train" else _SEED_OF_PREDICTED_EXAMPLES
         try:
-            return _read(dataset, split, limit, arguments.data_seed)
+            return _read(dataset, split, limit, seed)
         except UserError as error:
             mistakes.extend(error.mistakes)
             return None

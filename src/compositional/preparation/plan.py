@@ -45,6 +45,7 @@ class PreparationArguments:
         "text models",
         "hub id, hub id@revision or folder, {language} for es, fr or de; default: Helsinki-NLP/opus-mt-en-{language}",
     )
+    translator_adapter: str | None = flag(None, "text models", "a LoRA adapter of the translator chat: hub id or folder")
     tone_rewriter: str | None = flag(
         None, "text models", "text model that changes the tone; default: llm_toys, and pocket for Pocket's sets", "sibling"
     )
@@ -202,16 +203,23 @@ def _set_plan(dataset: Dataset, arguments: PreparationArguments, workspace: Work
 
 
 def _text_model(task: Task, default: str | None, arguments: PreparationArguments, workspace: Workspace) -> tuple[str, TextModel]:
+    converted = workspace.prepared_data(".converted") if arguments.convert_pickled_adapter else None
+    logs = workspace.root / "logs" / "preparation"
     if task.name == "translation":
         name = arguments.translator or default or "marian"
-        settings = TextModelSettings(arguments.translator_model, None, arguments.text_model_dtype)
+        if arguments.translator_adapter and name != "chat":
+            raise UserError(f"--translator_adapter: the translator {name} takes no adapter; --translator chat does")
+        settings = TextModelSettings(
+            arguments.translator_model, arguments.translator_adapter, arguments.text_model_dtype, converted, logs
+        )
         return name, find_text_model(name, task, settings, "--translator")
     name = arguments.tone_rewriter or default or "llm_toys"
     settings = TextModelSettings(
         arguments.tone_rewriter_model,
         arguments.tone_rewriter_adapter,
         arguments.text_model_dtype,
-        converted=workspace.prepared_data(".converted") if arguments.convert_pickled_adapter else None,
+        converted,
+        logs,
     )
     return name, find_text_model(name, task, settings, "--tone_rewriter")
 

@@ -1,4 +1,4 @@
-"""The two benchmarks: their sub-tasks with data sets and adapters, and the settings and budgets of their experiments."""
+"""The benchmarks: their sub-tasks with data sets and adapters, and the settings and budgets of their experiments."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from compositional.tasks import Task, find_task
 MAIN_SETS = {
     "paper": {"summarization": "dialogsum", "reply": "synthetic_persona_chat"},
     "pocket": {"summarization": "pocket_dialogs", "reply": "pocket_replies"},
+    "smollm2": {"reply": "synthetic_persona_chat"},
 }
 AUXILIARY_SETS = {
     "paper": {"translation": "tedtalks", "tone_adjustment": "content_rephrasing"},
     "pocket": {"translation": "pocket_sentences", "tone_adjustment": "pocket_sentences"},
+    "smollm2": {"tone_adjustment": "llm_toys"},
 }
 # A language or tone that the tasks know beyond these is none of the benchmark's.
 VARIANTS = {"translation": LANGUAGES, "tone_adjustment": TONES}
@@ -123,5 +125,20 @@ POCKET = Profile(
         "learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2",
         "shared_learnable_calibration_merge": "--calibration_learning_rate 5e-2 --num_examples_merge 400",
         "shared_learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2 --num_examples_merge 400",
+    },
+)
+# A real LLM and real text on two cores in tens of minutes; learning rates from a few trials. The base model is named beside it.
+SMOLLM2 = Profile(
+    "smollm2",
+    common="--lora_rank 16 --lora_dropout 0 --learning_rate 1e-3 --batch_size 16 --gradient_accumulation_steps 1 "
+    "--max_new_tokens 48 --max_test_examples 150 --report_to none",
+    joint_expert="--max_train_examples 640",
+    learned="--num_examples_merge 640",
+    one_process=True,
+    usual_calibration_examples=640,
+    usual_updates=40,
+    by_row={
+        "learnable_calibration_merge": "--calibration_learning_rate 2e-2",
+        "learnable_calibration_pp_merge": "--calibration_learning_rate 5e-3",
     },
 )

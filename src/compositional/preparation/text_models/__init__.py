@@ -1,8 +1,9 @@
 """Text-to-text models: translators and tone rewriters, one file each, found by being in this folder.
 
 A file has TASKS, the names of the tasks it can do, REVISION, which prepared sets record and which needs a new value when
-the texts change that it makes, and a function `text_model(task, settings)` that returns a TextModel. It imports libraries of
-weight only when the model is started. Its name is what `--translator` or `--tone_rewriter` says.
+the texts change that it makes, and a function `text_model(task, settings)` that returns a TextModel. NEEDS_MODEL = True says
+that a user has to name a model. It imports libraries of weight only when the model is started. Its name is what `--translator`
+or `--tone_rewriter` says.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ from compositional.tasks import Task
 
 @dataclass(frozen=True)
 class TextModelSettings:
-    """What a user may say of a text model; None is the model's own choice. `converted` is where a converted adapter is kept."""
+    """What a user may say of a text model; None is the model's own choice.
+
+    `converted` is where a converted adapter is kept, `logs` where an engine's messages go.
+    """
 
     model: str | None = None
     adapter: str | None = None
     dtype: str = "auto"
     converted: Path | None = None
+    logs: Path | None = None
 
 
 class TextModel(Protocol):

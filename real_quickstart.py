@@ -1,0 +1,191 @@
+"""The paper's comparison on a real LLM and real text, for replies in a professional tone: `make real-quickstart`.
+
+SmolLM2-135M-Instruct (from the hub, or without one from PyPI) learns to reply on Synthetic-Persona-Chat and a professional tone on
+llm-toys. The composed targets are replies that SmolLM2 itself has rewritten, with a tone adapter of another rank and seed than the
+one that is merged. Ends with a table and ten examples side by side. A second call resumes where the first stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import run_experiment
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+from compositional.core.errors import UserError
+from compositional.core.files import write_text
+from compositional.core.flags import COUNT, build_parser, flag, parse
+from compositional.core.hub import use_cache_without_network
+from compositional.core.logs import log_to_screen
+from compositional.core.processes import exit_code_of
+from compositional.core.workspace import Workspace
+from compositional.data import llm_toys, synthetic_persona_chat
+from compositional.models import smollm2
+from compositional.prediction.vllm_backend import Engines
+from compositional.preparation import __main__ as preparation
+from compositional.sweep.benchmarks import SMOLLM2, SubTask
+from compositional.sweep.graph import make_steps
+from compositional.sweep.rows import PAPER_ROWS
+from compositional.sweep.selection import Choice, cells
+from compositional.tasks import find_task
+
+logger = logging.getLogger(__name__)
+
+TONE = "professional"
+SUB_TASK = SubTask("smollm2", find_task("reply"), find_task("tone_adjustment", TONE))
+METHODS = (
+    *("Zero-shot", "Main-task LoRA", "Auxiliary-task LoRA", "In-context learning", "Linear merge", "Concat merge"),
+    *("Multi-step LoRA usage", "Joint-expert LoRA", "Learnable Calibration", "Learnable Calibration++"),
+)
+REWRITER = f"{TONE}_rewriter_lora"
+NOTE = (
+    "The targets were made by SmolLM2-135M-Instruct with a tone adapter of rank 8 and seed 7; the tone adapter that is merged, and "
+    "that multi-step usage applies, has rank 16 and seed 0. Both learned from the same sentences, so multi-step usage is close to "
+    "what made the targets. Seeds vary the order and choice of composed examples, and the joint expert's start; single-task "
+    "adapters are the same for all seeds."
+)
+
+
+@dataclass
+class RealQuickstartArguments:
+    """How the comparison is run."""
+
+    raw_data_dir: str | None = flag(
+        None,
+        "what",
+        "folder with paraphrase_tone.json of llm-toys (github.com/kuutsav/llm-toys) and, without a hub, Synthetic-Persona-Chat's "
+        "CSV files; of its validation file alone, test and validation conversations are split off",
+    )
+    seeds: list[int] = flag((0, 1, 2), "what", "seeds of what learns from composed examples")
+    single_task_examples: int = flag(1280, "what", "training examples of the reply adapter", range=COUNT)
+    composed_examples: int = flag(640, "what", "composed training examples", range=COUNT)
+    test_examples: int = flag(150, "what", "test examples", range=COUNT)
+    workspace: str = flag("real", "machine", "folder that holds data, output, predictions, stored_models and the base model")
+
+
+def run(argv: list[str]) -> None:
+    """Run what is not done yet, and show the table; raises UserError for the user's mistakes."""
+    arguments, mistakes = parse(build_parser(RealQuickstartArguments, "real_quickstart.py", __doc__), RealQuickstartArguments, argv)
+    raw = Path(arguments.raw_data_dir or ".")
+    if arguments.raw_data_dir and not raw.is_dir():
+        mistakes.append(f"--raw_data_dir {raw}: there is no such folder")
+    elif not (raw / llm_toys.SOURCE.files["train"]).is_file():
+        mistakes.append(f"{llm_toys.SOURCE.files['train']} is missing: it is in github.com/kuutsav/llm-toys; see --raw_data_dir")
+    if mistakes:
+        raise UserError(*mistakes)
+    start = time.monotonic()
+    workspace = Workspace(Path(arguments.workspace))
+    use_cache_without_network()
+    base, replies = _base_model(workspace), _replies(raw, workspace)
+    _prepare(arguments, workspace, base, raw, replies)
+    choice = _choice(arguments, base)
+    steps = make_steps(choice)[1:]  # the first is the preparation, which is done
+    with Engines(highest_rank=64) as engines:
+        for number, step in enumerate(steps, start=1):
+            print(f"\n[{number}/{len(steps)}] {step}", flush=True)
+            run_experiment.run(list(step.words), engines)
+    print(f"{_show(choice, workspace)}; {time.monotonic() - start:.0f} s")
+
+
+def _base_model(workspace: Workspace) -> str:
+    """The hub's id where a hub can be reached, else the folder with the model of PyPI's package."""
+    if os.environ.get("HF_HUB_OFFLINE") != "1":
+        return smollm2.HUB_ID
+    return str(smollm2.from_package(workspace.root / "models" / "SmolLM2-135M-Instruct"))
+
+
+def _replies(raw: Path, workspace: Workspace) -> str | None:
+    """The folder with the publishers' files of the reply task; None for the hub's."""
+    files = synthetic_persona_chat.SOURCE.files
+    if all((raw / name).is_file() for name in files.values()):
+        return str(raw)
+    if not (raw / files["validation"]).is_file():
+        return None
+    return str(synthetic_persona_chat.split_conversations(raw / files["validation"], workspace.root / "raw"))
+
+
+def _prepare(arguments: RealQuickstartArguments, workspace: Workspace, base: str, raw: Path, replies: str | None) -> None:
+    """Make the single-task sets, train the rewriter's adapter, and make the composed set."""
+    main, auxiliary, composed = SUB_TASK.main_set, SUB_TASK.auxiliary_set, SUB_TASK.composed_set
+    here = f"--workspace {shlex.quote(str(workspace.root))} --length_models {shlex.quote(base)}"
+    source = f"--raw_data_dir {shlex.quote(replies)}" if replies else ""
+    _print_and_run(preparation.run, f"--only {main} --max_train_examples {arguments.single_task_examples} {source} {here}")
+    _print_and_run(preparation.run, f"--only {auxiliary} --raw_data_dir {shlex.quote(str(raw))} {here}")
+    shape = "--lora_rank 8 --lora_dropout 0 --seed 7"
+    budget = "--learning_rate 1e-3 --batch_size 16 --gradient_accumulation_steps 1 --report_to none"
+    _print_and_run(
+        run_experiment.run,
+        f"--model_name_or_path {shlex.quote(base)} --experiment_name {REWRITER} --stored_model_name {REWRITER} "
+        f"--dataset {auxiliary} --do_train {shape} {budget} --workspace {shlex.quote(str(workspace.root))}",
+    )
+    rewriter = f"--tone_rewriter chat --tone_rewriter_model {shlex.quote(base)}"
+    adapter = f"--tone_rewriter_adapter {shlex.quote(str(workspace.stored_model(REWRITER)))}"
+    _print_and_run(
+        preparation.run,
+        f"--only {composed} --max_train_examples {arguments.composed_examples} {rewriter} {adapter} {source} {here}",
+    )
+
+
+def _print_and_run(command: object, words: str) -> None:
+    name = "python run_experiment.py" if command is run_experiment.run else "bash prepare_compositional_task_data.sh"
+    print(f"\n{name} {words}", flush=True)
+    command(shlex.split(words))
+
+
+def _choice(arguments: RealQuickstartArguments, base: str) -> Choice:
+    budget = f"--max_test_examples {arguments.test_examples}"
+    return Choice(
+        replace(SMOLLM2, last=budget, own={"learned": f"--num_examples_merge {arguments.composed_examples}"}),
+        models={"": base},
+        sub_tasks=[SUB_TASK],
+        rows=[row for row in PAPER_ROWS if row.label in METHODS],
+        seeds=arguments.seeds,
+        judged=False,
+        workspace=arguments.workspace,
+    )
+
+
+def _show(choice: Choice, workspace: Workspace) -> Path:
+    """Write and print the table, and ten examples side by side; returns where they are."""
+    from compositional.prediction.predict import read_predictions
+    from compositional.report.collect import collect
+    from compositional.report.formats import to_markdown
+    from compositional.report.table import make_table
+    from compositional.scoring.bootstrap import Resampler
+
+    all_cells = cells(choice)
+    outcomes = collect(all_cells, workspace, "test", "")
+    count = len(outcomes[0].ids)
+    setting = f"Replies in a {TONE} tone by SmolLM2-135M-Instruct, {count} test examples, seeds {choice.seeds}. {NOTE}"
+    table = make_table("SmolLM2", setting, all_cells, outcomes, choice.reference, Resampler(1000, 0))
+    text = to_markdown(table)
+    outputs = {
+        cell.label: read_predictions(workspace.predictions(cell.experiment, "test"))
+        for cell in all_cells
+        if cell.seed == choice.seeds[0] or cell.label not in {one.label for one in all_cells if one.seed == choice.seeds[0]}
+    }
+    first = next(iter(outputs.values()))
+    for place in range(0, count, max(1, count // 10)):
+        lines = [f"- {label}: {predictions[place].output}" for label, predictions in outputs.items()]
+        text += f"\n**{first[place].input}**\n\n" + "\n".join([f"- target: {first[place].reference}", *lines]) + "\n"
+    path = workspace.root / "output" / "real_quickstart.md"
+    write_text(path, text)
+    print(f"\n{text}")
+    return path
+
+
+def main() -> int:
+    """The command; returns its exit code."""
+    log_to_screen()
+    return exit_code_of(lambda: run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

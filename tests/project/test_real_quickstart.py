@@ -1,0 +1,67 @@
+"""The real lane from the first step to the table, with a tiny model in place of SmolLM2 and a few conversations."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import real_quickstart
+from compositional.core.errors import UserError
+from compositional.core.workspace import Workspace
+from compositional.models import smollm2
+
+ROWS = real_quickstart.METHODS
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    """The publishers' files: 20 conversations in the validation file alone, and 40 sentences in their tones."""
+    folder = tmp_path / "raw_text"
+    folder.mkdir()
+    talks = [
+        f'a,b,"User 1: Hello, I have {n} cats.\nUser 2: {n} cats, how nice!\nUser 1: Do you like cats?\nUser 2: Not {n} of them."\n'
+        for n in range(20)
+    ]
+    header = "user 1 personas,user 2 personas,Best Generated Conversation\n"
+    (folder / "Synthetic-Persona-Chat_valid.csv").write_text(header + "".join(talks))
+    tones = ("casual", "professional", "witty", "paraphrase")
+    rows = [{"original": f"I saw {n} of them.", **{tone: f"{tone}: {n} were seen." for tone in tones}} for n in range(40)]
+    (folder / "paraphrase_tone.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.mark.slow(25)
+def test_it_goes_from_text_to_table_and_is_done_when_it_is_run_again(raw, tiny_models, workspace, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    base = Path(shutil.copytree(tiny_models["llama"], workspace.root.parent / "long"))
+    config = json.loads((base / "config.json").read_text()) | {"max_position_embeddings": 8192}
+    (base / "config.json").write_text(json.dumps(config))  # an untrained rewriter writes as much as it may
+    monkeypatch.setattr(smollm2, "from_package", lambda folder: base)
+    small = ["--single_task_examples", "32", "--composed_examples", "16", "--test_examples", "6", "--seeds", "0", "1"]
+    words = ["--raw_data_dir", str(raw), "--workspace", str(workspace.root), *small]
+    real_quickstart.run(words)
+    text = (workspace.root / "output" / "real_quickstart.md").read_text()
+    table = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
+    assert {row[1].strip() for row in table} >= set(ROWS)
+    assert text.count("- target: ") == 6
+    assert text.count("- Learnable Calibration++: ") == 6
+    assert "rank 8 and seed 7" in text
+    stored = Workspace(workspace.root).stored_model("professional_rewriter_lora")
+    made = [path for kind in ("stored_models", "predictions") for path in (workspace.root / kind).rglob("*") if path.is_file()]
+    before = {path: path.stat().st_mtime_ns for path in made}
+    assert stored.is_dir()
+    real_quickstart.run(words)
+    assert (workspace.root / "output" / "real_quickstart.md").read_text() == text
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_it_needs_is_said_before_anything_is_written(tmp_path):
+    folder = tmp_path / "new"
+    with pytest.raises(UserError, match=r"paraphrase_tone.json is missing: it is in github.com/kuutsav/llm-toys"):
+        real_quickstart.run(["--raw_data_dir", str(tmp_path), "--workspace", str(folder)])
+    with pytest.raises(UserError, match="there is no such folder"):
+        real_quickstart.run(["--raw_data_dir", str(tmp_path / "nowhere"), "--workspace", str(folder)])
+    assert not folder.exists()
