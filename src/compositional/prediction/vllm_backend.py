@@ -33,7 +33,7 @@ class Engines:
     def engine(self, base: Model, settings: EngineSettings, adapter: StoredAdapter | None, log_path: Path) -> VllmEngine:
         """An engine that serves a model with an adapter. Raises UserError when vLLM can't start.
 
-        On a GPU, a calibration's biases need an eager engine: a compiled one would ignore them.
+        On a CPU, every engine can serve a calibration's biases; on a GPU only those that are started for one, as biases cost time.
         """
         import torch
 
@@ -46,8 +46,11 @@ class Engines:
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-            eager = has_biases or not torch.cuda.is_available()
-            self._engine = VllmEngine(base.location, base.commit, settings, rank, eager, log_path)
+            on_gpu = torch.cuda.is_available()
+            # vLLM compiles no model with LoRA on a CPU.
+            self._engine = VllmEngine(
+                base.location, base.commit, settings, rank, has_biases or not on_gpu, eager=not on_gpu, log_path=log_path
+            )
             self._key = key
             self.started += 1
         return self._engine
@@ -58,7 +61,7 @@ class Engines:
 
     @staticmethod
     def _fits(engine: VllmEngine, rank: int, has_biases: bool) -> bool:
-        return not engine.is_dead and engine.highest_rank >= rank and (engine.eager or not has_biases)
+        return not engine.is_dead and engine.highest_rank >= rank and (engine.has_biases or not has_biases)
 
     def make_room(self) -> None:
         """On a GPU, end the engine to free its memory for something else."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RESERVE_BIASES = "reserve_biases"  # in vLLM's additional_config, which its workers read
 _UNKNOWN = "unknown"  # the state of an engine that failed to change its calibration
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -52,17 +53,25 @@ class VllmEngine:
         model: a folder or a hub id.
         revision: the hub's commit.
         highest_rank: the highest rank of the adapters to support; 0 for no adapters.
-        eager: run without compilation and CUDA graphs, which would ignore a calibration's changed biases.
+        biases: give every linear layer a bias, whose values a calibration changes.
+        eager: run without compilation and CUDA graphs.
         log_path: the file for the messages of vLLM's processes.
 
     Raises UserError when vLLM can't start, with its reason.
     """
 
     def __init__(
-        self, model: str, revision: str | None, settings: EngineSettings, highest_rank: int, eager: bool, log_path: Path
+        self,
+        model: str,
+        revision: str | None,
+        settings: EngineSettings,
+        highest_rank: int,
+        biases: bool,
+        eager: bool,
+        log_path: Path,
     ) -> None:
         self.highest_rank = allowed_rank(highest_rank)
-        self.eager = eager
+        self.has_biases = biases
         self.is_dead = False
         self._ids: dict[str, int] = {}
         self._calibration: str | None = None
@@ -72,7 +81,7 @@ class VllmEngine:
         self._log_path, start = log_path, _size(log_path)
         try:
             with into_file(log_path), children_end_with_this_process(), ctrl_c_is_heard():
-                self._llm = _start(model, revision, settings, eager, adapters)
+                self._llm = _start(model, revision, settings, biases, eager, adapters)
             pass_messages_on("vllm")
         except (RuntimeError, ValueError, OSError) as error:
             reason = _first_error(log_path, start) or first_line(error)
@@ -170,7 +179,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _start(model: str, revision: str | None, settings: EngineSettings, eager: bool, adapters: dict[str, Any]) -> Any:
+def _start(model: str, revision: str | None, settings: EngineSettings, biases: bool, eager: bool, adapters: dict[str, Any]) -> Any:
     import torch
 
     for name, value in _ENVIRONMENT.items():
@@ -185,6 +194,7 @@ def _start(model: str, revision: str | None, settings: EngineSettings, eager: bo
         gpu_memory_utilization=settings.gpu_memory_utilization,
         tensor_parallel_size=settings.tensor_parallel_size,
         enforce_eager=eager,
+        additional_config={RESERVE_BIASES: biases},
         # Otherwise the model's own sampling settings would apply where a request sets none.
         generation_config="vllm",
         worker_extension_cls="compositional.prediction.vllm_worker.CalibrationExtension",

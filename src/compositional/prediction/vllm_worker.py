@@ -1,7 +1,7 @@
 """Code for vLLM's workers: adds a calibration's biases to the model's linear modules. vLLM imports it by name.
 
 vLLM supports no LoRA adapter with biases. Learnable Calibration is one bias per module, so the bias is added to the base layer
-that a LoRA wraps.
+that a LoRA wraps. An engine that will serve calibrations gets biases of zeros when it loads the model.
 """
 
 from __future__ import annotations
@@ -10,16 +10,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vllm.config import VllmConfig
 from vllm.model_executor.layers.linear import LinearBase, MergedColumnParallelLinear, QKVParallelLinear
+from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.model_executor.models.registry import ModelRegistry
 from vllm.model_executor.utils import set_weight_attrs
 
 from compositional.adapters.peft_folder import read_shapes
 from compositional.calibration.parameters import read_biases
 from compositional.core import processes as lifeline  # noqa: F401 - importing it is what it is for
+from compositional.prediction.vllm_engine import RESERVE_BIASES
 
 # vLLM's own StableLM supports no LoRA. A worker imports this module before it looks up the model's class.
 ModelRegistry.register_model("StableLmForCausalLM", "compositional.prediction.vllm_stablelm:StableLmForCausalLMWithLora")
+
+
+_load_model = BaseModelLoader.load_model
+
+
+def _load_model_with_biases(self: BaseModelLoader, vllm_config: VllmConfig, *more: Any, **named: Any) -> torch.nn.Module:
+    """vLLM's own loading, then a bias for every linear layer that has none, before the model is compiled or captured."""
+    model = _load_model(self, vllm_config, *more, **named)
+    if vllm_config.additional_config.get(RESERVE_BIASES):
+        for layer in _linear_layers(model).values():
+            if layer.bias is None:
+                layer.bias = _zeros(layer)
+    return model
+
+
+BaseModelLoader.load_model = _load_model_with_biases
 
 
 class CalibrationExtension:
@@ -28,11 +47,12 @@ class CalibrationExtension:
     def set_calibration(self, folder: str | None) -> int:
         """Add the biases of a stored Learnable Calibration to the model's own, replacing those set before; None removes them.
 
-        Returns the number of modules with an added bias. Raises KeyError when the model lacks the module of a bias.
+        The biases' values are changed in place, so that compiled code and captured graphs see them. Returns the number of modules
+        with an added bias. Raises KeyError when the model lacks the module of a bias.
         """
-        own: dict[str, tuple[LinearBase, torch.nn.Parameter | None]] = self.__dict__.setdefault("own_biases", {})
+        own: dict[str, tuple[LinearBase, torch.Tensor]] = self.__dict__.setdefault("own_biases", {})
         for layer, bias in own.values():
-            layer.bias = bias
+            layer.bias.data.copy_(bias)
         own.clear()
         if folder is None:
             return 0
@@ -43,8 +63,7 @@ class CalibrationExtension:
             name, shard = _place(path, layers, getattr(model, "packed_modules_mapping", {}))
             layer = layers[name]
             if name not in own:
-                own[name] = (layer, layer.bias)
-                layer.bias = _copy_or_zeros(layer)
+                own[name] = (layer, layer.bias.detach().clone())
             layer.bias.data += _shard_of(layer, bias, shard)
         return len(biases)
 
@@ -68,14 +87,10 @@ def _place(path: str, layers: dict[str, Any], packed: dict[str, list[str]]) -> t
     return path, None
 
 
-def _copy_or_zeros(layer: LinearBase) -> torch.nn.Parameter:
-    """A parameter with the layer's own bias, or with zeros."""
-    if layer.bias is not None:
-        bias = layer.bias.detach().clone()
-    else:
-        size = getattr(layer, "output_size_per_partition", layer.output_size)
-        bias = torch.zeros(size, dtype=layer.params_dtype, device=layer.weight.device)
-    return torch.nn.Parameter(bias, requires_grad=False)
+def _zeros(layer: LinearBase) -> torch.nn.Parameter:
+    """A bias of zeros for this worker's part of a layer."""
+    size = getattr(layer, "output_size_per_partition", layer.output_size)
+    return torch.nn.Parameter(torch.zeros(size, dtype=layer.params_dtype, device=layer.weight.device), requires_grad=False)
 
 
 def _shard_of(layer: LinearBase, bias: torch.Tensor, shard: int | str | None) -> torch.Tensor:
