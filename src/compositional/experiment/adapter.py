@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compositional.core.files import folder_in_the_making, write_json
-from compositional.core.processes import is_main_process
+from compositional.core.processes import is_main_process, wait_for_all_processes
 from compositional.experiment.arguments import CALIBRATION, MERGE
 from compositional.experiment.examples import Examples, ExperimentData
+from compositional.experiment.own_targets import with_multi_step_targets
 from compositional.experiment.plan import Plan
 from compositional.experiment.results import Journal
 from compositional.experiment.resume import ADAPTER_RECORD, SETTINGS_FILE, settings_of_adapter
@@ -75,7 +76,7 @@ class AdapterMaker:
         """Merge the stored adapters, learn or load a calibration of the merge, and store both as one adapter."""
         from compositional.calibration.parameters import read_calibration
 
-        sequences = [self._sequences(examples) for examples in self.data.training]
+        sequences = [self._sequences(examples) for examples in self._calibration_examples()]
         model = self._model() if sequences else None
         merges = self._merges(model, sequences)
         own = merges[self.plan.own_merge]
@@ -87,6 +88,19 @@ class AdapterMaker:
             report = {"calibration_of": self.plan.arguments.stored_calibration}
         merged = {"merge": own.report} if own.report else {}
         self._store(calibration.fold_into(own), report | merged | _truncation(*sequences), calibration)
+
+    def _calibration_examples(self) -> list[Examples]:
+        """The examples of each set to learn from, with targets of the adapters' own if the plan says so."""
+        if not self.plan.makes_targets:
+            return self.data.training
+        folders = self._training_folders()
+        if is_main_process():
+            with self.journal.timed("targets"):
+                made = with_multi_step_targets(self.plan, self.data.training[0], self.engines, folders.checkpoints)
+        wait_for_all_processes()
+        if not is_main_process():  # the answers are there
+            made = with_multi_step_targets(self.plan, self.data.training[0], self.engines, folders.checkpoints)
+        return [made]
 
     def _learned_calibration(
         self, model: Any, merges: list[LoraAdapter], sequences: list[list[TrainingSequence]]
@@ -151,7 +165,8 @@ class AdapterMaker:
         from compositional.models.chat import ChatEncoder
 
         arguments, encoder = self.plan.arguments, ChatEncoder(self.plan.base.tokenizer)
-        request = instruction(training.dataset.tasks, arguments.prompt_style)
+        tasks = self.plan.task_set.tasks if self.plan.makes_targets else training.dataset.tasks
+        request = instruction(tasks, arguments.prompt_style)
         return [
             encoder.training_sequence(request, example, arguments.max_length, arguments.train_on_source)
             for example in tqdm(training.chosen, desc=f"{self._name}: tokens", delay=2)

@@ -21,6 +21,9 @@ MULTI_STEP = "multi_step"
 MERGE = "merge"
 CALIBRATION = "calibration"
 
+# What a calibration learns; the other value is MULTI_STEP.
+DATA_SET = "data_set"
+
 SECONDARY_TASKS = ("translation", "tone_adjustment")
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -96,6 +99,14 @@ class Arguments:
         "calibration",
         "compositional data set whose training split a calibration or merge learns from; several sets share one calibration: "
         "--lora_merge_modules then lists the adapters for the first set, for the second, ...",
+    )
+    calibration_targets: str = flag(
+        DATA_SET,
+        "calibration",
+        "what a calibration learns: the targets of --merge_datasets, or, without reading them, the multi-step answers of "
+        "--lora_merge_modules (the main task's adapter, then one per auxiliary task) to its inputs; --merge_datasets may then be "
+        "the main task's set",
+        choices=(DATA_SET, MULTI_STEP),
     )
     num_examples_merge: int | None = flag(
         None,

@@ -8,7 +8,7 @@ from compositional.adapters.peft_folder import CONFIG_FILE, StoredAdapter
 from compositional.core.errors import Mistakes, UserError, nearest
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, find_dataset
-from compositional.experiment.arguments import JOINT_EXPERT, LORA, SECONDARY_TASKS, Arguments
+from compositional.experiment.arguments import JOINT_EXPERT, LORA, MULTI_STEP, SECONDARY_TASKS, Arguments
 from compositional.models.model import POCKET, Model
 
 
@@ -98,6 +98,7 @@ def contradictions(arguments: Arguments, method: str, learns_merge: bool) -> lis
         ),
         (merges > 1 and not arguments.calibrate, "several --merge_datasets need --calibrate, whose calibration they share"),
         (merges > 0 and not learns, "--merge_datasets needs --calibrate, or a --lora_merge_strategy that learns from examples"),
+        *_wrong_own_targets(arguments),
         (arguments.for_each_component and not arguments.calibrate, "--for_each_component needs --calibrate"),
         (bool(arguments.calibration_modules) and not arguments.calibrate, "--calibration_modules needs --calibrate"),
         (arguments.calibration_layer_groups != 1 and not arguments.calibrate, "--calibration_layer_groups needs --calibrate"),
@@ -116,6 +117,20 @@ def contradictions(arguments: Arguments, method: str, learns_merge: bool) -> lis
         ),
     ]
     return [message for wrong, message in rules if wrong]
+
+
+def _wrong_own_targets(arguments: Arguments) -> list[tuple[bool, str]]:
+    """What contradicts --calibration_targets multi_step, each with whether it is so."""
+    asked, flag = arguments.calibration_targets == MULTI_STEP, "--calibration_targets multi_step"
+    tasks, modules = 1 + len(arguments.secondary_task), len(arguments.lora_merge_modules)
+    return [
+        (asked and not arguments.calibrate, f"{flag} needs --calibrate, or a calibration as --lora_merge_strategy"),
+        (asked and len(arguments.merge_datasets) > 1, f"{flag}: a shared calibration learns from data sets only"),
+        (
+            asked and bool(arguments.secondary_task) and modules != tasks,
+            f"{flag} needs one of --lora_merge_modules per task, in order: {tasks} tasks, {modules} adapters",
+        ),
+    ]
 
 
 _VARIANT_FLAGS = dict(zip(SECONDARY_TASKS, ("tgt_lang", "tgt_tone"), strict=True))
@@ -146,7 +161,8 @@ def merge_sets(arguments: Arguments, locations: Locations, mistakes: Mistakes) -
     """The sets of --merge_datasets."""
     known_sets = [one for name in arguments.merge_datasets if (one := mistakes.attempt(find_dataset, name, locations))]
     for one in known_sets:
-        mistakes.when(not one.is_compositional, f"--merge_datasets {one.name}: a compositional data set is needed")
+        unlabelled = arguments.calibration_targets == MULTI_STEP and one.name == arguments.dataset
+        mistakes.when(not (one.is_compositional or unlabelled), f"--merge_datasets {one.name}: a compositional data set is needed")
     mistakes.when(len(set(arguments.merge_datasets)) < len(arguments.merge_datasets), "--merge_datasets names a data set twice")
     requested = arguments.secondary_task_dataset
     mistakes.when(

@@ -77,6 +77,11 @@ class Plan:
         return self.method == CALIBRATION and not self.calibration_source
 
     @property
+    def makes_targets(self) -> bool:
+        """Whether a calibration learns the adapters' own multi-step answers, not the targets of a data set."""
+        return self.calibrates and self.arguments.calibration_targets == MULTI_STEP
+
+    @property
     def merges(self) -> list[list[StoredAdapter]]:
         """The adapters of each merge, in the order of `merge_sets`. Several merges share one calibration."""
         modules, count = self.arguments.lora_merge_modules, max(1, len(self.merge_sets))

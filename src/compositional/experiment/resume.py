@@ -26,6 +26,8 @@ def settings_of_adapter(plan: Plan, data: ExperimentData) -> dict[str, Any]:
     groups = {MERGE: ["storage"], CALIBRATION: ["storage"]}.get(plan.method)
     if plan.learns:
         groups = ["calibration", "optimization", "storage"]
+        if plan.makes_targets:
+            groups.append("prediction")
     if plan.arguments.do_train:
         groups = ["training", "optimization", "storage"]
     if not groups:

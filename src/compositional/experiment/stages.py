@@ -145,6 +145,8 @@ class Experiment:
         label = arguments.calibrate or arguments.lora_merge_strategy or self.plan.method
         if arguments.in_context_examples:
             return "in_context_learning" if self.plan.method == ZERO_SHOT else f"{label}+in_context_learning"
+        if self.plan.makes_targets:
+            return f"{label}+multi_step_targets"
         return f"shared_{label}" if self._is_shared() else label
 
     def _is_shared(self) -> bool:

@@ -123,6 +123,7 @@ POCKET = Profile(
         "dam_merge": "--lora_merge_options learning_rate=5e-2",
         "learnable_calibration_merge": "--calibration_learning_rate 5e-2",
         "learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2",
+        "own_targets_pp_merge": "--calibration_learning_rate 1e-2",
         "shared_learnable_calibration_merge": "--calibration_learning_rate 5e-2 --num_examples_merge 400",
         "shared_learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2 --num_examples_merge 400",
     },
@@ -140,5 +141,6 @@ SMOLLM2 = Profile(
     by_row={
         "learnable_calibration_merge": "--calibration_learning_rate 2e-2",
         "learnable_calibration_pp_merge": "--calibration_learning_rate 5e-3",
+        "own_targets_pp_merge": "--calibration_learning_rate 5e-3",
     },
 )

@@ -117,6 +117,13 @@ OWN_ROWS = (
     _merge("exact TIES", "ties", "exact_ties"),
     _merge("exact DARE", "dare", "exact_dare"),
     _merge("KnOTS", "knots"),
+    TableRow(
+        "LC++ from multi-step targets",
+        "own_targets_pp_merge",
+        f"--for_each_component --lora_merge_strategy learnable_calibration_pp --calibration_targets multi_step {_LEARNED}",
+        Kind.LEARN,
+        learns=True,
+    ),
     TableRow("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {_MERGED} --lora_merge_weights 1 1"),
 )
 
