@@ -28,6 +28,7 @@ METHODS = {
     "Joint-expert LoRA": JOINT_EXPERT,
     "Learnable Calibration": CALIBRATION,
     "Learnable Calibration++": CALIBRATION,
+    "LC++ from multi-step targets": CALIBRATION,
 }
 
 
