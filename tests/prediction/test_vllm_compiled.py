@@ -12,6 +12,7 @@ from compositional.calibration import LC
 from compositional.calibration.parameters import fold_biases, read_biases
 from compositional.models.model import Model
 from compositional.prediction.vllm_engine import EngineSettings, VllmEngine
+from compositional.training.compilation import missing_compiler
 from helpers.calibrating import random_calibration, random_merge
 
 PROMPTS = [[5, 6, 7, 8, 9], [40, 30, 20, 10], [11, 12, 13, 14, 15, 16, 17]]
@@ -19,6 +20,7 @@ NEW_TOKENS = 12
 
 
 @pytest.mark.slow(60)
+@pytest.mark.skipif(missing_compiler() is not None, reason=f"torch.compile: {missing_compiler()}")
 def test_two_calibrations_one_after_the_other_give_their_own_texts(tiny_models, tmp_path):
     """Without LoRA, with which vLLM compiles no model on a CPU: the calibrations are of the base model."""
     if torch.cuda.is_available():
