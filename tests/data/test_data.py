@@ -308,8 +308,19 @@ def test_a_sample_is_seeded_and_keeps_the_order(raw, workspace):
     again = load(flags, raw, workspace).stages["test"]
     assert (again.chosen, again.hash) == (sample.chosen, sample.hash)
     other = load(f"{flags} --data_seed 1", raw, workspace).stages["test"]
-    assert other.chosen != sample.chosen
-    assert other.hash != sample.hash
+    assert other.chosen == sample.chosen, "seeds of training that are repeated predict the same examples"
+
+
+def test_a_sample_of_training_examples_has_the_seed_of_the_data(raw, workspace):
+    write_lines(raw / "dialogsum.train.jsonl", dialogs(200))
+    words = f"--experiment_name e --stored_model_name e --do_train --model_name_or_path pocket --raw_data_dir {raw}"
+    rest = f"--dataset dialogsum --max_train_examples 20 --workspace {workspace.root}"
+    samples = [
+        load_data(make_plan(*parse_arguments(shlex.split(f"{words} {rest} {seed}")))).training[0]
+        for seed in ("", "--data_seed 42", "--data_seed 1")
+    ]
+    assert samples[0].chosen == samples[1].chosen != samples[2].chosen
+    assert samples[0].hash != samples[2].hash
 
 
 @pytest.mark.parametrize("limit", ["", "--max_test_examples 5", "--max_test_examples 9"])
