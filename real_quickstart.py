@@ -33,7 +33,8 @@ from compositional.preparation import __main__ as preparation
 from compositional.sweep.benchmarks import SMOLLM2, SubTask
 from compositional.sweep.graph import make_steps
 from compositional.sweep.rows import PAPER_ROWS
-from compositional.sweep.selection import Choice, cells
+from compositional.sweep.selection import Choice, cells, wrong_seeds
+from compositional.sweep.steps import Kind
 from compositional.tasks import find_task
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ def run(argv: list[str]) -> None:
         mistakes.append(f"--raw_data_dir {raw}: there is no such folder")
     elif not (raw / llm_toys.SOURCE.files["train"]).is_file():
         mistakes.append(f"{llm_toys.SOURCE.files['train']} is missing: it is in github.com/kuutsav/llm-toys; see --raw_data_dir")
+    mistakes += wrong_seeds(arguments.seeds)
     if mistakes:
         raise UserError(*mistakes)
     start = time.monotonic()
@@ -86,7 +88,7 @@ def run(argv: list[str]) -> None:
     base, replies = _base_model(workspace), _replies(raw, workspace)
     _prepare(arguments, workspace, base, raw, replies)
     choice = _choice(arguments, base)
-    steps = make_steps(choice)[1:]  # the first is the preparation, which is done
+    steps = [step for step in make_steps(choice) if step.kind is not Kind.PREPARE]  # that is done
     with Engines(highest_rank=64) as engines:
         for number, step in enumerate(steps, start=1):
             print(f"\n[{number}/{len(steps)}] {step}", flush=True)
@@ -116,33 +118,33 @@ def _prepare(arguments: RealQuickstartArguments, workspace: Workspace, base: str
     main, auxiliary, composed = SUB_TASK.main_set, SUB_TASK.auxiliary_set, SUB_TASK.composed_set
     here = f"--workspace {shlex.quote(str(workspace.root))} --length_models {shlex.quote(base)}"
     source = f"--raw_data_dir {shlex.quote(replies)}" if replies else ""
-    _print_and_run(preparation.run, f"--only {main} --max_train_examples {arguments.single_task_examples} {source} {here}")
-    _print_and_run(preparation.run, f"--only {auxiliary} --raw_data_dir {shlex.quote(str(raw))} {here}")
+    _prepare_sets(f"--only {main} --max_train_examples {arguments.single_task_examples} {source} {here}")
+    _prepare_sets(f"--only {auxiliary} --raw_data_dir {shlex.quote(str(raw))} {here}")
     shape = "--lora_rank 8 --lora_dropout 0 --seed 7"
     budget = "--learning_rate 1e-3 --batch_size 16 --gradient_accumulation_steps 1 --report_to none"
-    _print_and_run(
-        run_experiment.run,
+    words = (
         f"--model_name_or_path {shlex.quote(base)} --experiment_name {REWRITER} --stored_model_name {REWRITER} "
-        f"--dataset {auxiliary} --do_train {shape} {budget} --workspace {shlex.quote(str(workspace.root))}",
+        f"--dataset {auxiliary} --do_train {shape} {budget} --workspace {shlex.quote(str(workspace.root))}"
     )
+    print(f"\npython run_experiment.py {words}", flush=True)
+    run_experiment.run(shlex.split(words))
     rewriter = f"--tone_rewriter chat --tone_rewriter_model {shlex.quote(base)}"
     adapter = f"--tone_rewriter_adapter {shlex.quote(str(workspace.stored_model(REWRITER)))}"
-    _print_and_run(
-        preparation.run,
+    _prepare_sets(
         f"--only {composed} --max_train_examples {arguments.composed_examples} {rewriter} {adapter} {source} {here}",
     )
 
 
-def _print_and_run(command: object, words: str) -> None:
-    name = "python run_experiment.py" if command is run_experiment.run else "bash prepare_compositional_task_data.sh"
-    print(f"\n{name} {words}", flush=True)
-    command(shlex.split(words))
+def _prepare_sets(words: str) -> None:
+    print(f"\nbash prepare_compositional_task_data.sh {words}", flush=True)
+    preparation.run(shlex.split(words))
 
 
 def _choice(arguments: RealQuickstartArguments, base: str) -> Choice:
-    budget = f"--max_test_examples {arguments.test_examples}"
+    budget, composed = f"--max_test_examples {arguments.test_examples}", arguments.composed_examples
+    own = {"learned": f"--num_examples_merge {composed}", "joint_expert": f"--max_train_examples {composed}"}
     return Choice(
-        replace(SMOLLM2, last=budget, own={"learned": f"--num_examples_merge {arguments.composed_examples}"}),
+        replace(SMOLLM2, last=budget, own=own),
         models={"": base},
         sub_tasks=[SUB_TASK],
         rows=[row for row in PAPER_ROWS if row.label in METHODS],
@@ -166,10 +168,10 @@ def _show(choice: Choice, workspace: Workspace) -> Path:
     setting = f"Replies in a {TONE} tone by SmolLM2-135M-Instruct, {count} test examples, seeds {choice.seeds}. {NOTE}"
     table = make_table("SmolLM2", setting, all_cells, outcomes, choice.reference, Resampler(1000, 0))
     text = to_markdown(table)
+    first_cells = {cell.label: cell for cell in reversed(all_cells)}
     outputs = {
-        cell.label: read_predictions(workspace.predictions(cell.experiment, "test"))
-        for cell in all_cells
-        if cell.seed == choice.seeds[0] or cell.label not in {one.label for one in all_cells if one.seed == choice.seeds[0]}
+        label: read_predictions(workspace.predictions(first_cells[label].experiment, "test"))
+        for label in dict.fromkeys(cell.label for cell in all_cells)
     }
     first = next(iter(outputs.values()))
     for place in range(0, count, max(1, count // 10)):

@@ -102,7 +102,9 @@ def main() -> int:
         return 0
     rows = {name: _in_a_process(name, options) for name in options.rows}
     print(f"\n{time.strftime('%Y-%m-%d')}, {_machine()}, torch {torch.__version__}: {options.shape}, {options.batch} examples of")
-    print(f"at most {options.length} tokens per update; its products: {product_rate(options):,.0f} GFLOP/s\n")
+    rates = {name: product_rate(options, getattr(torch, name)) for name in ("float32", "bfloat16")}
+    said = ", ".join(f"{rate:,.0f} GFLOP/s in {name}" for name, rate in rates.items())
+    print(f"at most {options.length} tokens per update; its matrix products: {said}\n")
     print("| what | precision | s/update | of its floor | tokens/s | first update, s | peak memory, GB |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for name, row in rows.items():
@@ -350,12 +352,9 @@ def _pad(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     }
 
 
-def product_rate(options: argparse.Namespace) -> float:
-    """GFLOP/s of the model's own matrix products in the precision of this device."""
-    shape = SHAPES[options.shape]
-    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
-    parameters = 4 * hidden * hidden * shape["num_hidden_layers"]
-    dtype = getattr(torch, resolve_precision("auto", False, max(parameters, 1)).weights)
+def product_rate(options: argparse.Namespace, dtype: torch.dtype) -> float:
+    """GFLOP/s of a matrix product of the model's own shape."""
+    hidden, inner = SHAPES[options.shape]["hidden_size"], SHAPES[options.shape]["intermediate_size"]
     x = torch.randn(options.batch * options.length, hidden, dtype=dtype, device=_device())
     weight = torch.randn(inner, hidden, dtype=dtype, device=_device())
     functional.linear(x, weight)

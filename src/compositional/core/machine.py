@@ -72,7 +72,7 @@ def has_bfloat16() -> bool:
 def has_fast_bfloat16() -> bool:
     """Whether bfloat16 products are faster than float32 products: on GPUs with bfloat16, and on CPUs with AMX.
 
-    AVX512-BF16 without AMX is not enough: on such a processor, bfloat16 products were half as fast as float32 products.
+    AVX512-BF16 without AMX is not enough: there, bfloat16 products can be slower than float32 products (docs/benchmarks.md).
     """
     import torch
 

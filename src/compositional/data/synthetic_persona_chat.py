@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+from compositional.core.errors import UserError
 from compositional.core.files import read_delimited, write_text
 from compositional.data import (
     Dataset,
@@ -97,9 +98,12 @@ def _conversations(locations: Locations, split: str) -> Iterator[tuple[int, str]
 def split_conversations(path: Path, folder: Path, test: int = 12, validation: int = 4) -> Path:
     """Split one of the publishers' files into files of all three splits, by a seeded choice of conversations.
 
-    Returns the folder, which `--raw_data_dir` may name. It is the same for the same file.
+    Returns the folder, which `--raw_data_dir` may name. It is the same for the same file. Raises UserError for a file with too
+    few conversations.
     """
     rows = [row for _, row in read_delimited(path)]
+    if len(rows) <= test + validation:
+        raise UserError(f"{path}: it has {len(rows)} conversations; more than {test + validation} are needed to split off a test")
     order = Random(f"{NAME}/conversations").sample(range(len(rows)), len(rows))
     chosen = {
         "test": sorted(order[:test]),

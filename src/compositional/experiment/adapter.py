@@ -96,11 +96,10 @@ class AdapterMaker:
         folders = self._training_folders()
         if is_main_process():
             with self.journal.timed("targets"):
-                made = with_multi_step_targets(self.plan, self.data.training[0], self.engines, folders.checkpoints)
+                with_multi_step_targets(self.plan, self.data.training[0], self.engines, folders.checkpoints)
         wait_for_all_processes()
-        if not is_main_process():  # the answers are there
-            made = with_multi_step_targets(self.plan, self.data.training[0], self.engines, folders.checkpoints)
-        return [made]
+        # The answers are there now, and every process reads them.
+        return [with_multi_step_targets(self.plan, self.data.training[0], self.engines, folders.checkpoints)]
 
     def _learned_calibration(
         self, model: Any, merges: list[LoraAdapter], sequences: list[list[TrainingSequence]]

@@ -57,8 +57,6 @@ def peft_svd(adapters: list[LoraAdapter], weights: list[float], *, rank: int = 0
     """
     from compositional.adapters.low_rank import truncated_by_module, truncated_sum
 
-    if rank < 0:
-        raise UserError(f"--lora_merge_options rank={rank}: must be at least 1, or 0 for the highest of the adapters' ranks")
     rank = rank or max(map(_rank_of, adapters))
     merged = truncated_by_module("peft_svd", adapters, weights, lambda parts, path: truncated_sum(parts, rank), rank)
     scaling = _common_scaling(adapters, rank)

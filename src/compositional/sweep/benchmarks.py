@@ -132,7 +132,7 @@ POCKET = Profile(
 SMOLLM2 = Profile(
     "smollm2",
     common="--lora_rank 16 --lora_dropout 0 --learning_rate 1e-3 --batch_size 16 --gradient_accumulation_steps 1 "
-    "--max_new_tokens 48 --max_test_examples 150 --report_to none",
+    "--max_new_tokens 48 --report_to none",
     joint_expert="--max_train_examples 640",
     learned="--num_examples_merge 640",
     one_process=True,
@@ -141,6 +141,5 @@ SMOLLM2 = Profile(
     by_row={
         "learnable_calibration_merge": "--calibration_learning_rate 2e-2",
         "learnable_calibration_pp_merge": "--calibration_learning_rate 5e-3",
-        "own_targets_pp_merge": "--calibration_learning_rate 5e-3",
     },
 )

@@ -89,8 +89,7 @@ def choose(selection: Selection, mistakes: Mistakes) -> Choice:
     rows = {row.name: row for row in (ablation.rows if ablation else (*PAPER_ROWS, *OWN_ROWS))}
     rows |= _strategy_rows(selection, mistakes)
     asked = _names_of_rows(selection, sub_tasks, list(rows), mistakes)
-    mistakes.when(any(not 0 <= seed < 2**32 - 42 for seed in selection.seeds), "--seeds: must be at least 0 and below 2^32 - 42")
-    mistakes.when(len(set(selection.seeds)) < len(selection.seeds), "--seeds: a seed stands there twice")
+    mistakes += wrong_seeds(selection.seeds)
     return Choice(
         profile,
         models,
@@ -101,6 +100,15 @@ def choose(selection: Selection, mistakes: Mistakes) -> Choice:
         ablation=ablation,
         workspace=selection.workspace if Path.cwd() == CHECKOUT else str(Path(selection.workspace).resolve()),
     )
+
+
+def wrong_seeds(seeds: list[int]) -> list[str]:
+    """What is wrong with the seeds of a table."""
+    found = {
+        "--seeds: must be at least 0 and below 2^32 - 42": any(not 0 <= seed < 2**32 - 42 for seed in seeds),
+        "--seeds: a seed stands there twice": len(set(seeds)) < len(seeds),
+    }
+    return [message for message, wrong in found.items() if wrong]
 
 
 def _strategy_rows(selection: Selection, mistakes: Mistakes) -> dict[str, TableRow]:

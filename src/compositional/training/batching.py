@@ -26,17 +26,14 @@ def per_process(effective_batch_size: int, processes: int) -> int:
     return effective_batch_size // processes
 
 
-def default_device_batch_tokens(on_gpu: bool) -> int:
-    """The limit of tokens per batch on the device: larger batches need more memory, and are not faster."""
-    return _TOKENS_ON_GPU if on_gpu else _TOKENS_ON_CPU
-
-
-def device_batches(batch: dict[str, Any], max_tokens: int, max_examples: int | None) -> list[dict[str, Any]]:
+def device_batches(batch: dict[str, Any], max_tokens: int | None, max_examples: int | None) -> list[dict[str, Any]]:
     """Split a collated batch into parts of at most `max_tokens` tokens, padding included, and `max_examples` examples.
 
+    None stands for this device's default number of tokens, and for any number of examples.
     The examples are left-padded and sorted by length, longest first, so each part is cut to its own longest example. An example
     that is longer than `max_tokens` is a part of its own.
     """
+    max_tokens = max_tokens or (_TOKENS_ON_GPU if torch.cuda.is_available() else _TOKENS_ON_CPU)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     parts, start = [], 0
     while start < len(lengths):

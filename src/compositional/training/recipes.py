@@ -19,7 +19,7 @@ from compositional.calibration import CalibrationSpec
 from compositional.calibration.parameters import Calibration
 from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders, TrainingReport
-from compositional.training.batching import Collator, default_device_batch_tokens, device_batches
+from compositional.training.batching import Collator, device_batches
 from compositional.training.corrected import CorrectedModel, SharedCorrection, fold_adapter
 from compositional.training.trainer import Penalty, target_loss, train_parameters
 
@@ -140,10 +140,9 @@ class MergeExamples:
 
     def _batches(self) -> list[dict[str, Any]]:
         """The same batches in each call, the longest sequences first."""
-        device, limit = self.model.device, self.settings.device_batch_tokens
+        device, settings = self.model.device, self.settings
         collated = Collator(self.pad_token_id)(sorted(self.sequences, key=lambda sequence: -len(sequence.ids)))
-        max_tokens = limit or default_device_batch_tokens(device.type == "cuda")
-        batches = device_batches(collated, max_tokens, self.settings.device_batch_size)
+        batches = device_batches(collated, settings.device_batch_tokens, settings.device_batch_size)
         return [
             {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
             for batch in batches

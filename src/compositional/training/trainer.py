@@ -28,7 +28,6 @@ from compositional.training import OptimizationSettings, TrainingFolders, Traini
 from compositional.training.batching import (
     Collator,
     EffectiveBatchSampler,
-    default_device_batch_tokens,
     device_batches,
     per_process,
 )
@@ -145,8 +144,6 @@ class TargetLossTrainer(Trainer):
     def __init__(self, settings: OptimizationSettings, **options: Any) -> None:
         super().__init__(**options)
         self.settings = settings
-        limit = settings.device_batch_tokens
-        self.max_tokens = limit or default_device_batch_tokens(torch.cuda.is_available())
         self._tokens = self._padded_tokens = 0
         self._starts: list[float] = []
 
@@ -165,7 +162,7 @@ class TargetLossTrainer(Trainer):
     ) -> torch.Tensor:
         """The loss of an update (or of this process's part of it), whose gradients are added up batch by batch."""
         self._starts.append(time.monotonic())
-        parts = device_batches(inputs, self.max_tokens, self.settings.device_batch_size)
+        parts = device_batches(inputs, self.settings.device_batch_tokens, self.settings.device_batch_size)
         self._tokens += int(inputs["attention_mask"].sum())
         self._padded_tokens += sum(part["input_ids"].numel() for part in parts)
         losses = []
