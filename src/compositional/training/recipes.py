@@ -21,6 +21,7 @@ from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders, TrainingReport
 from compositional.training.batching import Collator, device_batches
 from compositional.training.corrected import CorrectedModel, SharedCorrection, fold_adapter
+from compositional.training.dropout import drop_by_positions
 from compositional.training.trainer import Penalty, target_loss, train_parameters
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def train_lora(
         if isinstance(module, LoraLayer):
             # Under autocast, PEFT's own copy of the input to float32 would be copied back to bfloat16 for the product.
             module.cast_input_dtype_enabled = not settings.precision.autocast
+    if model.device.type == "cpu":  # a GPU draws masks fast enough
+        drop_by_positions(peft_model)
     if settings.gradient_checkpointing:
         peft_model.enable_input_require_grads()
     report = train_parameters(peft_model, model, sequences, pad_token_id, settings, folders, description)
