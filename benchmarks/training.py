@@ -29,23 +29,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.other_ways import MODULES, RANK, calibrated_by_hooks, peft_model, train_earlier, train_with_peft
 from benchmarks.shapes import SHAPES
 from compositional.adapters.lora import LoraAdapter, LoraFactors
 from compositional.adapters.updates import AdapterUpdates
 from compositional.calibration import LC, LC_PLUS_PLUS, CalibrationSpec
-from compositional.calibration.parameters import Calibration
 from compositional.core.logs import quieten_libraries
 from compositional.merging import merge
 from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders
-from compositional.training.batching import Collator
-from compositional.training.corrected import fold_adapter
 from compositional.training.precision import Precision, resolve_precision
 from compositional.training.recipes import MergeExamples, train_calibration, train_lora
-from compositional.training.trainer import TargetLossTrainer, target_loss, train_parameters
-
-MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-RANK = 16
+from compositional.training.trainer import TargetLossTrainer, train_parameters
 
 
 @dataclass(frozen=True)
@@ -253,69 +248,17 @@ def _random_adapter(base: nn.Module, seed: int) -> LoraAdapter:
 def _train_earlier(
     way: Way, base: Any, sequences: list[TrainingSequence], settings: OptimizationSettings, folders: TrainingFolders
 ) -> list[float]:
-    """As this project trained before: batches of 16 examples, forward hooks, PEFT's own casts, nn.Dropout."""
     if way.kind == "earlier lora":
-        model, parameters = _peft_model(base, way.dropout)
-    else:
-        merged = merge("linear", [_random_adapter(base, seed) for seed in range(2)], [0.5, 0.5])
-        fold_adapter(base, merged)
-        shapes = {path: (one.d_out, one.d_in) for path, one in merged.factors.items()}
-        calibration = Calibration(CalibrationSpec(LC_PLUS_PLUS, for_each_component=True), shapes)
-        for path in calibration.corrected_paths:
-            added = calibration.correction_of(path)
-            base.get_submodule(path).register_forward_hook(
-                lambda module, inputs, output, added=added: output + added(inputs[0]).to(output.dtype)
-            )
-        model, parameters = base, list(calibration.parameters())
-    optimizer, collate, times = torch.optim.AdamW(parameters, lr=settings.learning_rate), Collator(0), [time.monotonic()]
-    for start in range(0, len(sequences), settings.effective_batch_size):
-        times.append(time.monotonic())
-        whole = sorted(sequences[start : start + settings.effective_batch_size], key=lambda one: -len(one.ids))
-        for first in range(0, len(whole), 16):
-            batch = {name: _to_device(value) for name, value in collate(whole[first : first + 16]).items()}
-            labels = batch.pop("labels")
-            with torch.autocast(_device(), torch.bfloat16, enabled=settings.precision.autocast):
-                loss = target_loss(model(**batch, use_cache=False), labels)
-            (loss * len(labels) / len(whole)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return [*times, time.monotonic()]
+        model = peft_model(base, way.dropout)
+        return train_earlier(model, model, sequences, settings)
+    merged = merge("linear", [_random_adapter(base, seed) for seed in range(2)], [0.5, 0.5])
+    return train_earlier(base, calibrated_by_hooks(base, merged), sequences, settings)
 
 
 def _train_with_peft(
     way: Way, base: Any, sequences: list[TrainingSequence], settings: OptimizationSettings, folders: TrainingFolders
 ) -> list[float]:
-    """PEFT and transformers' Trainer with its own collator for token classification, which pads ids and labels; float32."""
-    from transformers import Trainer, TrainingArguments
-
-    model, _ = _peft_model(base, way.dropout)
-    length = 512 if way.kind == "padded" else None
-    rows = [_padded(one, length) for one in sequences]
-    at_a_time = 3 if way.kind == "padded" else 8
-    times = [time.monotonic()]
-
-    class Timed(Trainer):
-        def training_step(self, *inputs: Any, **more: Any) -> torch.Tensor:
-            times.append(time.monotonic())
-            return super().training_step(*inputs, **more)
-
-    arguments = TrainingArguments(
-        str(folders.checkpoints),
-        per_device_train_batch_size=at_a_time,
-        num_train_epochs=1,
-        learning_rate=settings.learning_rate,
-        gradient_checkpointing=way.kind == "padded",
-        save_strategy="no",
-        report_to=["none"],
-        use_cpu=not torch.cuda.is_available(),
-        max_steps=3 * len(sequences) // settings.effective_batch_size,
-        disable_tqdm=True,
-    )
-    Timed(model, arguments, train_dataset=rows, data_collator=_pad).train()
-    times.append(time.monotonic())
-    # Steps of a few examples, as seconds for as many examples as an update of ours has.
-    scale = settings.effective_batch_size / at_a_time
-    return [times[0], times[1], *(times[1] + scale * (one - times[1]) for one in times[2:])]
+    return train_with_peft(base, way.dropout, sequences, settings, folders, 512 if way.kind == "padded" else None)
 
 
 TRAIN = {
@@ -324,32 +267,6 @@ TRAIN = {
     "peft": _train_with_peft,
     "padded": _train_with_peft,
 }
-
-
-def _peft_model(base: Any, dropout: float) -> tuple[Any, list[nn.Parameter]]:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=RANK, lora_alpha=RANK, lora_dropout=dropout, target_modules=MODULES, task_type="CAUSAL_LM")
-    model = get_peft_model(base, config).train()
-    model.enable_input_require_grads()
-    return model, [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def _padded(one: TrainingSequence, length: int | None) -> dict[str, list[int]]:
-    missing = max(0, (length or 0) - len(one.ids))
-    return {
-        "input_ids": [0] * missing + one.ids,
-        "labels": [IGNORED] * missing + one.labels,
-        "attention_mask": [0] * missing + [1] * len(one.ids),
-    }
-
-
-def _pad(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    longest = max(len(row["input_ids"]) for row in rows)
-    filler = {"input_ids": 0, "labels": IGNORED, "attention_mask": 0}
-    return {
-        name: torch.tensor([[value] * (longest - len(row[name])) + row[name] for row in rows]) for name, value in filler.items()
-    }
 
 
 def product_rate(options: argparse.Namespace, dtype: torch.dtype) -> float:
@@ -369,10 +286,6 @@ def product_rate(options: argparse.Namespace, dtype: torch.dtype) -> float:
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _to_device(value: Any) -> Any:
-    return value.to(_device()) if isinstance(value, torch.Tensor) else value
 
 
 def _peak_memory() -> int:

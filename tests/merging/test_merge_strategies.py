@@ -163,16 +163,18 @@ def test_a_large_matrix_is_truncated_as_well_as_by_an_exact_decomposition():
     assert best <= error + 1e-6 < best * 1.001
 
 
+@pytest.mark.parametrize("density", [0.05, 0.5])
+@pytest.mark.parametrize("rank", [16, 64])
 @pytest.mark.parametrize("decay", [0.0, 0.15])
-def test_a_sparsified_update_is_truncated_within_a_hundredth_of_the_exact_error(decay):
+def test_a_sparsified_update_is_truncated_within_a_hundredth_of_the_exact_error(decay, rank, density):
     from compositional.adapters.sparsity import agreeing_mean, trim
 
     generator, strengths = torch.Generator().manual_seed(0), torch.exp(-decay * torch.arange(32))
     updates = [torch.randn(900, 32, generator=generator) * strengths @ torch.randn(32, 1000, generator=generator) for _ in range(2)]
-    merged = agreeing_mean([0.5, 0.5], [trim(update, 0.5) for update in updates])
-    factors, error, norm = truncated(merged, 64)
+    merged = agreeing_mean([0.5, 0.5], [trim(update, density) for update in updates])
+    factors, error, norm = truncated(merged, rank)
     values = torch.linalg.svdvals(merged)
-    best = (values[64:].square().sum() / values.square().sum()).sqrt().item()
+    best = (values[rank:].square().sum() / values.square().sum()).sqrt().item()
     assert best <= error / norm + 1e-6 < best * 1.01
     measured = (torch.linalg.norm((merged - factors.delta()).double()) / norm).item()
     assert error / norm == pytest.approx(measured, rel=1e-4)

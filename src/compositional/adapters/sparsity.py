@@ -47,21 +47,29 @@ def _threshold(values: torch.Tensor, k: int) -> tuple[torch.Tensor, int]:
 
     Of many values, a sample narrows the search to one per cent of them.
     """
-    between, above = values.abs(), 0
-    if values.numel() >= _MANY:
+    if values.numel() < _MANY:
+        between, above = values.abs(), 0
+    else:
         sample = values[:: values.numel() // _SAMPLE].abs().sort().values
         place, margin = round((1 - k / values.numel()) * len(sample)), len(sample) // 200
-        low, high = sample[max(0, place - margin)], sample[min(len(sample) - 1, place + margin)]
-        parts = [(part, part > high) for part in between.split(_MANY)]
-        above = int(sum(torch.count_nonzero(larger) for _, larger in parts))
-        near = torch.cat([part[(part >= low) & ~larger] for part, larger in parts])
-        if 1 <= k - above <= near.numel():  # else the sample was not like the rest
-            between = near
-        else:
-            above = 0
+        low, high = sample[max(0, place - margin)].item(), sample[min(len(sample) - 1, place + margin)].item()
+        between, above = _between(values, low, high)
+        if not 1 <= k - above <= between.numel():  # the sample was not like the rest
+            between, above = values.abs(), 0
     rank = k - above
     threshold = between.kthvalue(between.numel() - rank + 1).values
     return threshold, int(torch.count_nonzero(between >= threshold)) - rank
+
+
+def _between(values: torch.Tensor, low: float, high: float) -> tuple[torch.Tensor, int]:
+    """The magnitudes from `low` to `high`, and the number of those above `high`."""
+    near, above, magnitudes = [], 0, torch.empty(_PART, dtype=values.dtype)
+    for part in values.split(_PART):
+        magnitude = torch.abs(part, out=magnitudes[: len(part)])
+        larger = magnitude > high
+        above += int(larger.sum())
+        near.append(magnitude[(magnitude >= low) & ~larger])
+    return torch.cat(near), above
 
 
 def drop_and_rescale(tensor: torch.Tensor, density: float, generator: torch.Generator) -> torch.Tensor:
@@ -82,15 +90,15 @@ def agreeing_mean(weights: list[float], tensors: list[torch.Tensor]) -> torch.Te
 
     The elected sign is that of Σ w_i τ_i, which has the larger total magnitude (TIES, arXiv 2306.01708, steps 2 and 3).
     """
-    result = torch.empty_like(tensors[0])
-    # In parts that fit in a processor's cache, and in float arithmetic: masks of booleans are several times slower.
+    result, total_weight = torch.empty_like(tensors[0]), sum(map(abs, weights))
+    # In parts that fit in a processor's cache, in place, and in float arithmetic: masks of booleans are several times slower.
     for target, *parts in zip(result.view(-1).split(_PART), *(tensor.reshape(-1).split(_PART) for tensor in tensors), strict=True):
         terms = [weight * part for weight, part in zip(weights, parts, strict=True)]
         sign = sum(terms).ge_(0).mul_(2).sub_(1)  # a sum of zero counts as positive
-        agreeing = [(term * sign).clamp_(min=0) for term in terms]
-        share = sum(part.sign().mul_(abs(weight)) for weight, part in zip(weights, agreeing, strict=True))
-        mean = sum(agreeing).mul_(sum(map(abs, weights))) / share.masked_fill_(share == 0, 1.0)
-        torch.mul(mean, sign, out=target)
+        agreeing = [term.mul_(sign).clamp_(min=0) for term in terms]
+        share = sum(term.sign().mul_(abs(weight)) for weight, term in zip(weights, agreeing, strict=True))
+        mean = sum(agreeing).mul_(sign).mul_(total_weight)
+        torch.div(mean, share.masked_fill_(share == 0, 1.0), out=target)
     return result
 
 
