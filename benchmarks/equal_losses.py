@@ -14,6 +14,7 @@ with its standard deviation over seeds.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -22,6 +23,8 @@ from pathlib import Path
 from random import Random
 from statistics import mean, stdev
 from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do
 
 import torch
 
