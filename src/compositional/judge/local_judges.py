@@ -6,40 +6,42 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from compositional.core.files import hash_of_json
 from compositional.judge.question import Reply, Request, judge_prompt
 from compositional.models.chat import ChatEncoder
 from compositional.models.model import POCKET, Model
-from compositional.pocket import GRAMMAR_REVISION
+from compositional.pocket import GRADE_REVISION, GRAMMAR_REVISION
 from compositional.pocket.meaning import Sentence
 from compositional.prediction.vllm_backend import Engines
 from compositional.prediction.vllm_engine import EngineSettings
 
 
 class RuleJudge:
-    """Says yes when an output says the event that Pocket meant, in the asked language or tone; see `pocket.rules`."""
+    """Says yes when an output says the event that Pocket meant, in the asked language or tone, and grades; see `pocket.rules`."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The rule judge and the revision of its grammar."""
-        return {"judge": "rule", "model": POCKET, "revision": GRAMMAR_REVISION}
+        """The rule judge and the revision of its grammar and grades."""
+        return {"judge": "rule", "model": POCKET, "revision": hash_of_json([GRAMMAR_REVISION, GRADE_REVISION])}
 
     def start(self) -> None:
         """Nothing needs to start."""
 
     def replies(self, requests: list[Request]) -> list[Reply]:
-        """Yes or no for each request; a failure for an input that is none of Pocket's."""
+        """Yes or no and a grade for each request; a failure for an input that is none of Pocket's."""
         return [_reply(request) for request in requests]
 
 
 def _reply(request: Request) -> Reply:
-    from compositional.pocket.rules import says
+    from compositional.pocket.rules import grade, says
 
     source = request.dataset.name.removeprefix("pocket_").split("_")[0]
     meaning = _meanings(source, request.split).get(request.input)
     if meaning is None:
         return Reply(failure="the input is none of Pocket's")
     style = "_".join(task.variant for task in request.dataset.tasks if task.variant) or "en"
-    return Reply("yes" if says(request.output, meaning, style) else "no")
+    verdict = "yes" if says(request.output, meaning, style) else "no"
+    return Reply(verdict, grade=grade(request.output, meaning, style))
 
 
 @cache
