@@ -170,7 +170,7 @@ def test_a_right_word_in_place_of_a_wrong_one_never_lowers_a_grade(source, style
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_missing_word_that_is_added_to_its_sentence_never_lowers_a_grade(source, style, examples):
     random = Random(f"{source}/{style}")
-    for sentence in {sentence for example in examples[source][:60] for sentence in example.meaning}:
+    for sentence in dict.fromkeys(sentence for example in examples[source][:60] for sentence in example.meaning):
         words = render_all((sentence,), style).split()
         assert_never_lowered(["" for _ in words], words, (sentence,), style, random)
 

@@ -27,7 +27,8 @@ is this sum, divided by the number of sentences of the meaning or of the text, w
 - It is 1 exactly where the text says the meaning.
 - It is 0 for a text that has none of the style's own words, such as the meaning left in neutral English.
 - Everything that is added lowers it, so a text with all possible sentences has a low grade.
-- A right word in place of a wrong one never lowers it, nor does a missing word, added to a sentence compared with its own.
+- A right word in place of a wrong one never lowers it. Nor does a missing word that is added to a sentence compared with its own,
+  unless it tears a place or time apart.
 - Words that many sentences of a style have (va a, Please note that) count as well. Another sentence in the style is not at 0.
 """
 
@@ -220,8 +221,8 @@ def _adverbial_spellings(sentence: Sentence, style: str) -> tuple[tuple[Words, .
 def _take_out(words: Words, spellings: tuple[tuple[Words, ...], ...], may_miss: bool = False) -> Iterator[Words]:
     """Every way to take one phrase of each adverbial out of the words; first phrases first.
 
-    In place of a phrase, there is a mark for each word of the style's own spelling. With `may_miss`, phrases that are not there
-    are skipped.
+    In place of a phrase, there is a mark for each word of the style's own spelling. With `may_miss`, each phrase may also be left
+    where it is, or not be there.
     """
     if not spellings:
         yield words
@@ -235,7 +236,7 @@ def _take_out(words: Words, spellings: tuple[tuple[Words, ...], ...], may_miss: 
     ]
     for start, end in places:
         yield from _take_out((*words[:start], *[_PHRASE] * len(own), *words[end:]), spellings[1:], may_miss)
-    if may_miss and not places:
+    if may_miss:
         yield from _take_out(words, spellings[1:], may_miss)
 
 
