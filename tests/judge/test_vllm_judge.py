@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import llm_judge_eval
+from benchmarks.judge_agreement import make_questions
 from compositional.core.files import read_json, write_json
 from compositional.core.resumable import line_of
 from compositional.core.workspace import Workspace
@@ -51,9 +52,11 @@ def test_a_random_model_gives_a_verdict_on_every_output(judge, dataset):
 def test_the_judge_by_transformers_has_the_replies_of_the_one_in_vllm(judge, dataset, tiny_models):
     model = Model(str(tiny_models["llama"]))
     by_transformers = TransformersJudge(model, "float32", SETTINGS.max_model_len)
-    outputs = [*ADVERSARIAL, "ja " * 3334, *(f"Hola, {name}." for name in ("Anna", "Tom", "Zoë", "José"))]
-    requests = [Request(dataset, "test", f"Tom: Hi{'!' * number}", output) for number, output in enumerate(outputs)]
-    assert by_transformers.replies(requests) == judge.replies(requests)
+    requests = [Request(dataset, "test", "Tom: Hi!", output) for output in [*ADVERSARIAL, "ja " * 3334]]
+    requests += [question.request for question in make_questions(20, 0)]
+    replies = by_transformers.replies(requests)
+    assert {reply.text for reply in replies} == {"yes", "no", None}
+    assert replies == judge.replies(requests)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ is this sum, divided by the number of sentences of the meaning or of the text, w
 
 - It is 1 exactly where the text says the meaning.
 - It is 0 for a text that has none of the style's own words, such as the meaning left in neutral English.
-- Everything that is added lowers it, so a text with all possible sentences has a low grade.
+- Whatever is added to a right text lowers it, and a text with all possible sentences has a low grade.
 - A right word in place of a wrong one never lowers it. Nor does a missing word that is added to a sentence compared with its own,
   unless it tears a place or time apart.
 - Words that many sentences of a style have (va a, Please note that) count as well. Another sentence in the style is not at 0.
