@@ -14,8 +14,8 @@ def asked(flags: dict) -> list[Cell]:
     return cells(choose(Selection(**flags), Mistakes()))
 
 
-def outcomes_at(cells: list[Cell], quality: dict[str, float], judged: bool = True) -> list[Outcome]:
-    """Outcomes of 50 examples whose mean is as given by the row's label."""
+def outcomes_at(cells: list[Cell], quality: dict[str, float], judged: bool = True, graded: bool = False) -> list[Outcome]:
+    """Outcomes of 50 examples whose mean is as given by the row's label, in each of their figures."""
     made = []
     for cell in cells:
         if cell.label not in quality:
@@ -23,5 +23,6 @@ def outcomes_at(cells: list[Cell], quality: dict[str, float], judged: bool = Tru
         spread = np.linspace(-0.01, 0.01, 50) * (1 + cell.seed)
         values = quality[cell.label] + spread
         results = {"cost": {"extra_parameters": 7}, "stages": {"test": {"headline_metric": "rougeL"}}}
-        made.append(Outcome(cell, [str(number) for number in range(50)], values, values if judged else None, results))
+        ids = [str(number) for number in range(50)]
+        made.append(Outcome(cell, ids, values, values if judged else None, results, values if graded else None))
     return made

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from compositional.core.files import hash_of_files, read_json
+from compositional.core.tables import percent
 from compositional.data import Locations, all_datasets
+from compositional.pocket import GRAMMAR_REVISION
 from compositional.pocket.sentences import render_all
 from compositional.report.formats import ComparedExperiment, markdown_table
 from compositional.scoring.bootstrap import bootstrap_interval
@@ -52,10 +54,62 @@ def test_the_share_of_yes_its_interval_and_the_counts_are_right_by_value(workspa
 def test_verdicts_are_lines_in_the_order_of_the_predictions(workspace, judge):
     store_predictions(workspace, "e", SIX)
     judge(f"{RULE}--experiment_name e --batch_size 4")
-    assert verdicts(workspace, "e") == [
+    found = verdicts(workspace, "e")
+    grades = [row.pop("grade") for row in found]
+    assert [grades[0], *grades[2:]] == [1, 0, 1, 1, None]
+    assert 0 < grades[1] < 1
+    assert found == [
         {"id": f"test_{number}", "verdict": verdict, "reply": verdict, "failure": None if verdict else NOT_POCKETS}
         for number, verdict in enumerate(SIX_VERDICTS)
     ]
+
+
+def almost(number: int, wrong_words: int) -> tuple[str, str]:
+    """The input of a dialogue and its summary in Spanish, with the first words of its first sentence wrong."""
+    given, said = right(number)
+    words = said.split()
+    return given, " ".join([*["xyz"] * wrong_words, *words[wrong_words:]])
+
+
+def test_grades_tell_experiments_apart_that_have_no_yes(workspace, judge):
+    outputs = {"english": wrong, "two_wrong": lambda number: almost(number, 2), "one_wrong": lambda number: almost(number, 1)}
+    for name, output in outputs.items():
+        store_predictions(workspace, name, [output(number) for number in range(30)])
+    records = judge(f"{RULE}--experiment_name {' '.join(outputs)}")
+    stages = {name: record["stages"]["test"] for name, record in records.items()}
+    assert [found["yes"]["mean"] for found in stages.values()] == [0, 0, 0]
+    grades = [found["grade"] for found in stages.values()]
+    assert grades[0] == {"mean": 0, "low": 0, "high": 0}
+    assert grades[1]["high"] < grades[2]["low"]
+    for name, found in stages.items():
+        stored = [row["grade"] for row in verdicts(workspace, name)]
+        assert found["grade"] == asdict(bootstrap_interval(stored, 1000, 0))
+    assert stages["one_wrong"] == read_json(workspace.judgement("one_wrong", "pocket"))["stages"]["test"]
+
+
+def test_an_example_without_a_verdict_has_no_grade_and_does_not_count(workspace, judge, caplog):
+    store_predictions(workspace, "e", SIX)
+    with caplog.at_level("INFO"):
+        found = judge(f"{RULE}--experiment_name e")["e"]["stages"]["test"]
+    grades = [row["grade"] for row in verdicts(workspace, "e")]
+    assert grades[5] is None
+    assert found["grade"]["mean"] == pytest.approx(sum(grades[:5]) / 5)
+    assert f"e, test: grade {percent(found['grade'])} %" in caplog.messages
+
+
+def test_verdicts_from_before_there_were_grades_are_refused_and_overwrite_judges_anew(workspace, judge, mistakes):
+    store_predictions(workspace, "e", SIX)
+    judge(f"{RULE}--experiment_name e")
+    path = workspace.verdicts("e", "test", "pocket")
+    rows = [{key: value for key, value in row.items() if key != "grade"} for row in verdicts(workspace, "e")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = path.with_suffix(".settings.json")
+    settings.write_text(json.dumps(read_json(settings) | {"revision": GRAMMAR_REVISION}))
+    (line,) = mistakes(f"{RULE}--experiment_name e")
+    assert line.startswith("e was judged by pocket under other settings (revision was ")
+    found = judge(f"{RULE}--experiment_name e --overwrite")["e"]["stages"]["test"]
+    assert found["grade"]["mean"] > 0.6
+    assert [row["verdict"] for row in verdicts(workspace, "e")] == SIX_VERDICTS
 
 
 def test_the_interval_is_that_of_the_asked_resamples_and_seed(workspace, judge):
@@ -239,9 +293,9 @@ def results(mean: float) -> dict[str, Any]:
     return {"stages": {"valid": scores, "test": scores}, "cost": cost, "seconds": {"total": 33.6}}
 
 
-def judgement(yes: dict[str, float] | None, kind: str = "rule") -> dict[str, Any]:
+def judgement(yes: dict[str, float] | None, kind: str = "rule", grade: dict[str, float] | None = None) -> dict[str, Any]:
     """As much of a judge's record as a table shows."""
-    return {"stages": {"test": {"yes": yes, "settings": {"judge": kind}}}}
+    return {"stages": {"test": {"yes": yes, "grade": grade, "settings": {"judge": kind}}}}
 
 
 def test_a_table_has_the_judges_column_and_a_dash_where_there_is_no_verdict():
@@ -252,6 +306,24 @@ def test_a_table_has_the_judges_column_and_a_dash_where_there_is_no_verdict():
         ComparedExperiment("other", results(0.5)),
     ]
     assert markdown_table(rows) == TABLE
+
+
+def test_a_table_has_a_column_of_grades_and_a_dash_where_a_judge_gives_none():
+    none, half = ({"mean": mean, "low": mean, "high": mean} for mean in (0.0, 0.5))
+    older = judgement(half)
+    del older["stages"]["test"]["grade"]
+    rows = [
+        ComparedExperiment("rule", results(0.5), judgement(none, grade=half)),
+        ComparedExperiment("model", results(0.5), judgement(half, "vllm")),
+        ComparedExperiment("older", results(0.5), older),
+        ComparedExperiment("silent", results(0.5)),
+    ]
+    header, _, *lines = markdown_table(rows).splitlines()
+    assert [cell.strip() for cell in header.split("|")[3:5]] == ["LLM-J (rule, vllm) % [95 %]", "grade % [95 %]"]
+    yes, zero, dash = "50.0 [50.0, 50.0]", "0.0 [0.0, 0.0]", "—"
+    shown = [[cell.strip() for cell in line.split("|")[3:5]] for line in lines]
+    assert shown == [[zero, yes], [yes, dash], [yes, dash], [dash, dash]]
+    assert "grade" not in markdown_table(rows[1:])
 
 
 def test_a_table_without_judgements_has_no_judges_column():

@@ -27,6 +27,7 @@ def test_a_servers_verdicts_are_right_and_in_order_however_it_is_in_answering(wo
     assert [row["reply"] for row in found] == list(replies.values())
     assert [row["id"] for row in found] == [f"test_{number}" for number in range(6)]
     assert record["stages"]["test"]["counts"] == {"examples": 6, "judged": 6, "yes": 3, "failures": {}}
+    assert record["stages"]["test"]["grade"] is None
     assert record["stages"]["test"]["yes"]["mean"] == 0.5
     assert server.outputs_asked_about() == sorted(replies)
 

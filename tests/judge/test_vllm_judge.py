@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import llm_judge_eval
+from benchmarks.judge_agreement import make_questions
 from compositional.core.files import read_json, write_json
 from compositional.core.resumable import line_of
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, find_dataset
-from compositional.judge.local_judges import VllmJudge
+from compositional.judge.local_judges import TransformersJudge, VllmJudge
 from compositional.judge.question import Request, verdict_of
 from compositional.models.model import Model
 from compositional.prediction import Prediction
@@ -45,6 +46,17 @@ def test_a_random_model_gives_a_verdict_on_every_output(judge, dataset):
     assert [reply.text in ("yes", "no") for reply in replies] == [True] * len(ADVERSARIAL)
     assert replies == judge.replies(requests), "greedy verdicts repeat"
     assert {verdict_of("x", reply).verdict for reply in replies} <= {"yes", "no"}
+
+
+@pytest.mark.slow
+def test_the_judge_by_transformers_has_the_replies_of_the_one_in_vllm(judge, dataset, tiny_models):
+    model = Model(str(tiny_models["llama"]))
+    by_transformers = TransformersJudge(model, "float32", SETTINGS.max_model_len)
+    requests = [Request(dataset, "test", "Tom: Hi!", output) for output in [*ADVERSARIAL, "ja " * 3334]]
+    requests += [question.request for question in make_questions(20, 0)]
+    replies = by_transformers.replies(requests)
+    assert {reply.text for reply in replies} == {"yes", "no", None}
+    assert replies == judge.replies(requests)
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from compositional.core.files import hash_of_json
 from compositional.data import Locations, all_datasets
-from compositional.pocket import GRAMMAR_REVISION
+from compositional.pocket import GRADE_REVISION, GRAMMAR_REVISION
 from compositional.pocket.examples import draw_examples
-from compositional.pocket.rules import says
+from compositional.pocket.rules import grade, says
 from compositional.pocket.sentences import render_all
 from compositional.preparation import quality, text_models
 from compositional.preparation.text_models import chat, llm_toys, marian, pocket
@@ -66,12 +66,15 @@ def test_code_that_makes_texts_or_findings_is_that_of_its_revision():
 def test_what_pockets_grammar_writes_and_judges_is_that_of_its_revision():
     sets = [one for one in all_datasets(Locations(Path("nowhere"), None)).values() if one.benchmark == "pocket"]
     written = [[e.id, e.input, e.reference] for one in sets for e in one.read("test")]
-    verdicts = []
+    verdicts, grades = [], []
     for source in ("dialogs", "replies", "sentences"):
         meanings = [example.meaning for example in draw_examples(source, "test")][:40]
         for style in STYLES:
             texts = [render_all(meaning, style) for meaning in meanings]
             texts += [text.lower() for text in texts] + [text.rpartition(" ")[0] for text in texts] + texts[1:] + texts[:1]
             verdicts += [says(text, meanings[number % 40], style) for number, text in enumerate(texts)]
+            grades += [round(grade(text, meanings[number % 40], style), 9) for number, text in enumerate(texts)]
     assert 0.4 < sum(verdicts) / len(verdicts) < 0.6, "both verdicts occur"
     assert (GRAMMAR_REVISION[:8], hash_of_json([written, verdicts])[:16]) == ("277fa204", "1a02217246e82d8f")
+    assert len(set(grades)) > 100
+    assert (GRADE_REVISION, hash_of_json(grades)[:16]) == ("1", "acef22c44352d484")

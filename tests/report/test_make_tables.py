@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shlex
 from dataclasses import replace
@@ -17,7 +19,7 @@ from compositional.report.collect import collect, differing_settings
 from compositional.scoring.score import scores_per_example
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.rows import TableRow
-from helpers.judging import store_predictions
+from helpers.judging import right, store_predictions, verdicts, wrong
 from helpers.tables import asked
 
 FLAGS = "--sub_tasks sum_tr_es --methods zero_shot main_lora "
@@ -106,6 +108,40 @@ def test_experiments_of_a_row_that_were_made_with_other_settings_are_told_apart(
     rows = [TableRow(one.cell.label, "", "", series="LC") for one in outcomes]
     assert differing_settings(outcomes, Ablation("", rows, "", ())) == ["LC: --max_new_tokens 8, 9"]
     assert differing_settings(outcomes, Ablation("", rows, "", ("--max_new_tokens",))) == []
+
+
+def right_with_one_wrong_word(number: int) -> tuple[str, str]:
+    given, said = right(number)
+    return given, f"xyz {said.split(' ', 1)[1]}"
+
+
+def test_the_table_and_its_page_show_grades_where_there_is_no_yes(finished, judge):
+    for name, output in {"zero_shot": wrong, "main_lora": right_with_one_wrong_word}.items():
+        store_predictions(finished, f"pocket_sum_tr_es_{name}", [output(0), output(1)])
+        judge(f"--judge_model_name_or_path pocket --experiment_name pocket_sum_tr_es_{name} --overwrite")
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    folder = finished.root / "output" / "tables"
+    rows = {(row["method"], row["column"]): row["mean"] for row in csv.DictReader(io.StringIO((folder / "main.csv").read_text()))}
+    methods = ("Zero-shot", "Main-task LoRA")
+    assert [rows[method, "S+Tr LLM-J"] for method in methods] == ["0.000", "0.000"]
+    assert [float(rows[method, "S+Tr grade"]) > 75 for method in methods] == [False, True]
+    assert rows["Zero-shot", "S+Tr grade"] == "0.000"
+    (first, _) = json.loads(PageData((folder / "main.html").read_text()).text)["sub_tasks"]["sum_tr_es"]
+    expected = verdicts(finished, "pocket_sum_tr_es_main_lora")[0]["grade"]
+    assert [first["outputs"][method]["grade"] for method in methods] == [0, pytest.approx(expected, abs=1e-4)]
+
+
+def test_verdicts_without_grades_make_a_table_without_them(finished):
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "methods": ["zero_shot", "main_lora"]})
+    for one in chosen:
+        path = finished.verdicts(one.experiment, "test", "pocket")
+        rows = [{key: value for key, value in row.items() if key != "grade"} for _, row in read_json_lines(path)]
+        path.write_text("".join(json.dumps(row | {"verdict": "no", "failure": None}) + "\n" for row in rows))
+    assert [one.graded for one in collect(chosen, finished, "test", "pocket")] == [None, None]
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    table = (finished.root / "output" / "tables" / "main.md").read_text()
+    assert "LLM-J" in table
+    assert "grade" not in table
 
 
 def test_a_judge_that_has_judged_nothing_is_a_mistake(finished):

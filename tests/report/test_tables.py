@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from compositional.paper import LABELS, MAIN_BLOCK, paper_scores
-from compositional.report.formats import to_csv, to_latex, to_markdown
+from compositional.report.formats import MISSING, cell_text, to_csv, to_latex, to_markdown
 from compositional.report.plots import storage_plot
 from compositional.report.table import make_table
 from compositional.scoring.bootstrap import Resampler, bootstrap_interval, statistic
@@ -149,6 +150,27 @@ def test_outputs_without_a_verdict_are_counted_beside_the_figure():
     assert "]▲ ?30" in shown or "] ?30" in shown or "]▼ ?30" in shown
     assert "?n: n outputs have no verdict" in shown
     assert "▲ ▼" not in to_markdown(make_table("a table", "", chosen, found, "Learnable Calibration++", Resampler(100, 0)))
+
+
+def test_grades_have_a_column_beside_the_judges_and_are_compared_with_no_figure_of_the_paper():
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"]})
+    paper = {label: paper_scores(label, "summarization", "translation").quality / 100 for label in LABELS}
+    found = [replace(one, judged=np.zeros(50)) for one in outcomes_at(chosen, paper, graded=True)]
+    table = make_table("a table", "", chosen, found, "Zero-shot", Resampler(100, 0))
+    assert [column.label for column in table.columns] == ["S+Tr ROUGE-L", "S+Tr LLM-J", "S+Tr grade"]
+    graded = table.columns[2]
+    assert table.quality_columns == table.columns[:1]
+    assert table.correlations[graded] is None
+    assert {entries[graded].paper for entries in table.rows.values()} == {None}
+    assert table.rows["Learnable Calibration++"][graded].interval.mean == pytest.approx(paper["Learnable Calibration++"])
+    assert table.rows["Learnable Calibration++"][graded].better is True
+    assert "Grade: the mean share of the meaning" in to_markdown(table)
+    found[0] = replace(found[0], graded=None)  # verdicts that were made before there were grades
+    table = make_table("a table", "", chosen, found, "Zero-shot", Resampler(100, 0))
+    first = table.rows[found[0].cell.label]
+    assert [cell_text(first[column]) == MISSING for column in table.columns] == [False, False, True]
+    ungraded = make_table("a table", "", chosen, outcomes_at(chosen, paper), "Zero-shot", Resampler(100, 0))
+    assert "rade" not in to_markdown(ungraded)
 
 
 def test_latex_is_booktabs_with_what_latex_reads_otherwise_escaped():

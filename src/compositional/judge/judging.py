@@ -1,4 +1,4 @@
-"""Judge the predictions of experiments: verdicts in a file, resumably, and their share of yes in a record."""
+"""Judge the predictions of experiments: verdicts in a file, resumably, and their share of yes and mean grade in a record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from compositional.core.machine import environment
 from compositional.core.recorded import changes, read_recorded, refusal
 from compositional.core.resumable import chunks, complete_rows, has_rows, partial_of
 from compositional.core.tables import percent
-from compositional.judge.plan import SPLITS, JudgedExperiment, JudgePlan, judge_flag_if_left_out
+from compositional.judge.plan import SPLITS, JudgeArguments, JudgedExperiment, JudgePlan, judge_flag_if_left_out
 from compositional.judge.question import Judge, Request, Verdict, prompt_hash, verdict_of
 from compositional.models.model import POCKET
 from compositional.prediction.predict import read_predictions
@@ -80,6 +80,8 @@ def show_judgement(plan: JudgePlan, experiment: str, record: dict[str, Any]) -> 
     counts = found["counts"]
     share = f"yes {percent(found['yes'])} %" if found["yes"] else "no verdict at all"
     logger.info("%s, %s, %d of %d examples judged: %s", experiment, stage, counts["judged"], counts["examples"], share)
+    if found["grade"]:
+        logger.info("%s, %s: grade %s %%", experiment, stage, percent(found["grade"]))
     for reason, count in counts["failures"].items():
         logger.info("%s, %s: %d not judged: %s", experiment, stage, count, reason)
     logger.info("%s", plan.workspace.judgement(experiment, plan.judge_name))
@@ -103,8 +105,10 @@ def _record(plan: JudgePlan, experiment: JudgedExperiment, settings: dict[str, A
     """Write the judge's record of an experiment, the last thing; other stages of it are kept."""
     arguments, path = plan.arguments, plan.workspace.judgement(experiment.name, plan.judge_name)
     judged = [float(verdict.verdict == "yes") for verdict in verdicts if verdict.verdict]
+    grades = [verdict.grade for verdict in verdicts if verdict.grade is not None]
     found = {
-        "yes": asdict(bootstrap_interval(judged, arguments.bootstrap_resamples, arguments.seed)) if judged else None,
+        "yes": _mean(judged, arguments),
+        "grade": _mean(grades, arguments),
         "counts": {
             "examples": len(verdicts),
             "judged": len(judged),
@@ -119,6 +123,11 @@ def _record(plan: JudgePlan, experiment: JudgedExperiment, settings: dict[str, A
     record["stages"][arguments.stage] = found
     write_json(path, record)
     return record
+
+
+def _mean(values: list[float], arguments: JudgeArguments) -> dict[str, float] | None:
+    """The mean of values with its interval; None where there are none."""
+    return asdict(bootstrap_interval(values, arguments.bootstrap_resamples, arguments.seed)) if values else None
 
 
 LONGEST_QUESTION = 8192  # tokens, with the reply

@@ -25,20 +25,25 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said, word for word, or why that is no verdict; both when it said why."""
+    """What a judge said, word for word, or why that is no verdict; both when it said why. Only some judges give a `grade`."""
 
     text: str | None = None
     failure: str | None = None
+    grade: float | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line of a verdicts file. `verdict` is "yes", "no", or None with the reason in `failure`."""
+    """One line of a verdicts file. `verdict` is "yes", "no", or None with the reason in `failure`.
+
+    `grade` is how much of what was requested the output is, from 0 to 1; None from a judge that gives no grades.
+    """
 
     id: str
     verdict: str | None
     reply: str | None
     failure: str | None
+    grade: float | None = None
 
 
 class Judge(Protocol):
@@ -64,7 +69,7 @@ def verdict_of(id: str, reply: Reply) -> Verdict:
         return Verdict(id, None, reply.text, reply.failure)
     word = (reply.text or "").strip().lower()
     if word in ("yes", "no"):
-        return Verdict(id, word, reply.text, None)
+        return Verdict(id, word, reply.text, None, reply.grade)
     return Verdict(id, None, reply.text, "the reply is neither yes nor no")
 
 

@@ -13,6 +13,23 @@ same order, but for these liberties:
 - The place and the time that the sentence names may stand anywhere, each once and as one whole phrase.
 - With such a phrase in front, a German statement or offer may have its finite verb before its subject.
 - In a tone, places, times and nouns may also be said in neutral English. All the rest must be the tone's own.
+
+The grade is the share of a meaning that a text says. It compares a sentence of the text with a sentence of the meaning word by
+word, after the liberties above, and takes the smaller of two shares:
+
+- Right words (those in the reference's order, and whole phrases of place and time), of the words of the longer sentence.
+- The style's own words that are right, of all such words in the reference. They are the words that the whole meaning, said in
+  neutral English, does not have. In neutral English itself, every word counts.
+
+Each sentence of the meaning is compared with another sentence of the text, so that the sum of their shares is highest. The grade
+is this sum, divided by the number of sentences of the meaning or of the text, whichever is larger. Therefore:
+
+- It is 1 exactly where the text says the meaning.
+- It is 0 for a text that has none of the style's own words, such as the meaning left in neutral English.
+- Whatever is added to a right text lowers it, and a text with all possible sentences has a low grade.
+- A right word in place of a wrong one never lowers it. Nor does a missing word that is added to a sentence compared with its own,
+  unless it tears a place or time apart.
+- Words that many sentences of a style have (va a, Please note that) count as well. Another sentence in the style is not at 0.
 """
 
 from __future__ import annotations
@@ -20,11 +37,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice, pairwise
 
 from compositional.pocket.lexicon import ADJECTIVES, NOUNS
 from compositional.pocket.meaning import Offer, Reaction, Sentence, Statement, named_adverbials
-from compositional.pocket.sentences import render
+from compositional.pocket.sentences import render, render_all
 
 Words = tuple[str, ...]
 
@@ -61,27 +80,115 @@ def says(text: str, meaning: tuple[Sentence, ...], style: str) -> bool:
         return False
     # Meanings that share one wording share all of them, so whichever of them is struck off first is right.
     for words in sentences:
-        said = next((sentence for sentence in unsaid if _says_one(words, sentence, style)), None)
+        said = next((sentence for sentence in unsaid if _says_one(words, _form(sentence, style, meaning))), None)
         if said is None:
             return False
         unsaid.remove(said)
     return True
 
 
-def _says_one(words: Words, sentence: Sentence, style: str) -> bool:
+def grade(text: str, meaning: tuple[Sentence, ...], style: str) -> float:
+    """The share of a meaning that a text says in a style of `render`, from 0 to 1, by the rule at the top of this file."""
+    from scipy.optimize import linear_sum_assignment
+
+    sentences = _sentences(text)
+    if not sentences:
+        return 0.0
+    forms = [_form(sentence, style, meaning) for sentence in meaning]
+    shares = [[_share(words, form) for form in forms] for words in sentences]
+    best = linear_sum_assignment(shares, maximize=True)
+    return sum(shares[row][column] for row, column in zip(*best, strict=True)) / max(len(sentences), len(meaning))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a sentence of a meaning is said in a style.
+
+    `reference` has the words of the grammar's rendering. `rest` has those to compare, without place and time; `inverted` has them
+    as they may stand behind a place or a time. `spellings` has the ways to say the place and the time, the style's own first.
+    `own` has the words that neutral English does not have; `phrases_are_own` says whether that holds for place and time.
+    """
+
+    style: str
+    is_fixed: bool
+    reference: Words
+    rest: Words
+    inverted: Words
+    spellings: tuple[tuple[Words, ...], ...]
+    own: frozenset[str]
+    phrases_are_own: bool
+
+    def comparable(self, words: Words) -> Words:
+        """The words of a sentence as they are compared with this one."""
+        return words if self.is_fixed else _comparable(words, self.style)
+
+    @property
+    def too_long(self) -> int:
+        """The number of words from which a sentence cannot say it: liberties never double a sentence."""
+        return 2 * len(self.reference) + 1
+
+
+@lru_cache(maxsize=4096)
+def _form(sentence: Sentence, style: str, meaning: tuple[Sentence, ...]) -> _Form:
+    """The form of a sentence that is a part of a meaning."""
     (reference,) = _sentences(render(sentence, style))
-    if isinstance(sentence, Reaction):
-        return words == reference
-    # Liberties never double a sentence, and taking phrases out of a very long one would be slow.
-    if len(words) > 2 * len(reference):
-        return False
-    spellings = _adverbial_spellings(sentence, style)
-    rest = _without_marks(next(_take_out(_comparable(reference, style), spellings)))
-    inverted = (rest[1], rest[0], *rest[2:]) if style == "de" and isinstance(sentence, Statement | Offer) else rest
-    return any(
-        _without_marks(left) == rest or (left[0] == _PHRASE and _without_marks(left) == inverted)
-        for left in _take_out(_comparable(words, style), spellings)
+    is_fixed = isinstance(sentence, Reaction)
+    spellings = () if is_fixed else _adverbial_spellings(sentence, style)
+    rest = reference if is_fixed else _without_marks(next(_take_out(_comparable(reference, style), spellings)))
+    inverts = style == "de" and isinstance(sentence, Statement | Offer)
+    neutral = {word for words in _sentences(render_all(meaning, "en")) for word in words} if style != "en" else set()
+    return _Form(
+        style,
+        is_fixed,
+        reference,
+        rest,
+        inverted=(rest[1], rest[0], *rest[2:]) if inverts else rest,
+        spellings=spellings,
+        own=frozenset(rest) - neutral,
+        phrases_are_own=style == "en" or "english" not in _columns(style),
     )
+
+
+def _says_one(words: Words, form: _Form) -> bool:
+    if len(words) >= form.too_long:  # taking phrases out of a very long sentence would be slow
+        return False
+    return any(
+        _without_marks(left) == form.rest or (left[:1] == (_PHRASE,) and _without_marks(left) == form.inverted)
+        for left in _take_out(form.comparable(words), form.spellings)
+    )
+
+
+def _share(words: Words, form: _Form) -> float:
+    """The smaller of both shares that the grade is made of, for a sentence of a text and one of the meaning."""
+    ways = _take_out(form.comparable(words), form.spellings, may_miss=True)
+    if len(words) >= form.too_long:
+        ways = islice(ways, 1)
+    return max(
+        _share_of_way(left, wanted, form)
+        for left in ways
+        for wanted in ((form.rest, form.inverted) if left[:1] == (_PHRASE,) else (form.rest,))
+    )
+
+
+def _share_of_way(left: Words, wanted: Words, form: _Form) -> float:
+    phrases, all_phrases = left.count(_PHRASE), sum(len(spellings[0]) for spellings in form.spellings)
+    rest, own = _without_marks(left), tuple(word for word in wanted if word in form.own)
+    right = (_in_common(wanted, rest) + phrases) / max(len(wanted) + all_phrases, len(left))
+    own_phrases = form.phrases_are_own * phrases
+    all_own = len(own) + form.phrases_are_own * all_phrases
+    return min(right, (_in_common(own, rest) + own_phrases) / all_own) if all_own else right
+
+
+def _in_common(one: Words, other: Words) -> int:
+    """The length of the longest common subsequence of words."""
+    lengths = [0] * (len(other) + 1)
+    for word in one:
+        diagonal = 0
+        for place, another in enumerate(other, start=1):
+            above = lengths[place]
+            lengths[place] = diagonal + 1 if word == another else max(above, lengths[place - 1])
+            diagonal = above
+    return lengths[-1]
 
 
 def _sentences(text: str) -> list[Words]:
@@ -98,25 +205,39 @@ def _comparable(words: Words, style: str) -> Words:
     return tuple(counts_as.get(word, word) for word in kept)
 
 
-def _adverbial_spellings(sentence: Sentence, style: str) -> list[list[Words]]:
+def _columns(style: str) -> tuple[str, ...]:
+    return _COLUMNS.get(style.split("_")[0], ("english",))
+
+
+def _adverbial_spellings(sentence: Sentence, style: str) -> tuple[tuple[Words, ...], ...]:
     """For the place and the time, as far as named: its phrases in the style, the style's own first."""
-    columns = _COLUMNS.get(style.split("_")[0], ("english",))
-    return [
-        [_comparable(_sentences(getattr(adverbial, column))[0], style) for column in columns]
+    return tuple(
+        tuple(_comparable(_sentences(getattr(adverbial, column))[0], style) for column in _columns(style))
         for adverbial in named_adverbials(sentence)
         if adverbial
-    ]
+    )
 
 
-def _take_out(words: Words, spellings: list[list[Words]]) -> Iterator[Words]:
-    """Every way to take one phrase of each adverbial out of the words, leaving a mark for it; first phrases first."""
+def _take_out(words: Words, spellings: tuple[tuple[Words, ...], ...], may_miss: bool = False) -> Iterator[Words]:
+    """Every way to take one phrase of each adverbial out of the words; first phrases first.
+
+    In place of a phrase, there is a mark for each word of the style's own spelling. With `may_miss`, each phrase may also be left
+    where it is, or not be there.
+    """
     if not spellings:
         yield words
         return
-    for phrase in spellings[0]:
-        for start in range(len(words) - len(phrase) + 1):
-            if words[start : start + len(phrase)] == phrase:
-                yield from _take_out((*words[:start], _PHRASE, *words[start + len(phrase) :]), spellings[1:])
+    own, *_ = spellings[0]
+    places = [
+        (start, start + len(phrase))
+        for phrase in spellings[0]
+        for start in range(len(words) - len(phrase) + 1)
+        if words[start : start + len(phrase)] == phrase
+    ]
+    for start, end in places:
+        yield from _take_out((*words[:start], *[_PHRASE] * len(own), *words[end:]), spellings[1:], may_miss)
+    if may_miss:
+        yield from _take_out(words, spellings[1:], may_miss)
 
 
 def _without_marks(words: Words) -> Words:

@@ -22,13 +22,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """An experiment's results: (examples) scores of the headline metric, and 1 or 0 for the judge's yes or no (NaN: no verdict)."""
+    """An experiment's results: (examples) scores of the headline metric, 1 or 0 for the judge's yes or no, and the judge's grades.
+
+    NaN: no verdict, or no grade. None: no verdicts, or no grades, of all examples.
+    """
 
     cell: Cell
     ids: list[str]
     quality: np.ndarray
     judged: np.ndarray | None
     results: dict[str, Any]
+    graded: np.ndarray | None = None
 
     @property
     def stratum(self) -> str:
@@ -71,7 +75,8 @@ def _read_outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> O
     rows = [row for _, row in read_json_lines(path)]
     quality = np.array([row[scores["headline_metric"]] for row in rows])
     ids = [row["id"] for row in rows]
-    return Outcome(cell, ids, quality, _verdicts(cell, workspace, stage, judge, ids), results)
+    judged, graded = _verdicts(cell, workspace, stage, judge, ids)
+    return Outcome(cell, ids, quality, judged, results, graded)
 
 
 def _score_again(cell: Cell, workspace: Workspace, stage: str, scores: dict[str, Any]) -> None:
@@ -88,14 +93,22 @@ def _score_again(cell: Cell, workspace: Workspace, stage: str, scores: dict[str,
     score(predictions, scores["headline_metric"], scores["rouge_tokenizer"], resamples=1, seed=0, path=path)
 
 
-def _verdicts(cell: Cell, workspace: Workspace, stage: str, judge: str, ids: list[str]) -> np.ndarray | None:
+def _verdicts(
+    cell: Cell, workspace: Workspace, stage: str, judge: str, ids: list[str]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The judge's verdicts, as 1 or 0, and its grades (examples each); older verdicts, and those of judge models, have none."""
     path = workspace.verdicts(cell.experiment, stage, judge)
     if not path.is_file():
-        return None
-    verdicts = {row["id"]: {"yes": 1.0, "no": 0.0}.get(row["verdict"], np.nan) for _, row in read_json_lines(path)}
-    if set(verdicts) != set(ids):
+        return None, None
+    rows = {row["id"]: row for _, row in read_json_lines(path)}
+    if set(rows) != set(ids):
         raise UserError(f"{path} judges other examples than were predicted: judge {cell.experiment} again")
-    values = np.array([verdicts[id] for id in ids])
+    judged = np.array([{"yes": 1.0, "no": 0.0}.get(rows[id]["verdict"], np.nan) for id in ids])
+    graded = np.array([rows[id].get("grade") for id in ids], dtype=np.float64)  # None becomes NaN
+    return _any_of(judged), _any_of(graded)
+
+
+def _any_of(values: np.ndarray) -> np.ndarray | None:
     return values if np.isfinite(values).any() else None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compositional.core.tables import aligned, percent
-from compositional.report.table import Entry, Table
+from compositional.report.table import Entry, Figure, Table
 from compositional.scoring.score import METRIC_LABELS
 
 MISSING = "—"
@@ -35,6 +35,7 @@ def notes(table: Table) -> str:
         else ""
     )
     unjudged = any(entry.without_verdict for entries in table.rows.values() for entry in entries.values())
+    graded = any(column.figure is Figure.GRADED for column in table.columns)
     return (
         f"{table.setting} "
         "Means over models and languages or tones, with 95 % bootstrap intervals; the best three of a column are bold. "
@@ -42,6 +43,7 @@ def notes(table: Table) -> str:
         + ("In parentheses: the paper's figure, on its own data and models. " if table.has_papers_figures else "")
         + f"{MISSING}: missing; n/m: only n of m experiments are there."
         + (" ?n: n outputs have no verdict and don't count." if unjudged else "")
+        + (" Grade: the mean share of the meaning that is right in the requested form." if graded else "")
     )
 
 
@@ -130,7 +132,8 @@ class ComparedExperiment:
 def markdown_table(rows: list[ComparedExperiment], stage: str = "test") -> str:
     """Headline metric and judge in percent with their 95 % intervals, exact match, cost and seconds, a line per row.
 
-    Rows of one table share a headline metric. The judge's column is there when a row has a judgement.
+    Rows of one table share a headline metric. The judge's column is there when a row has a judgement, and the column of its grades
+    when a row has grades.
     """
     scored = [row.results["stages"][stage] for row in rows]
     metric = scored[0]["headline_metric"]
@@ -138,14 +141,17 @@ def markdown_table(rows: list[ComparedExperiment], stage: str = "test") -> str:
     judged = [row.judgement["stages"].get(stage) if row.judgement else None for row in rows]
     judges = sorted({one["settings"]["judge"] for one in judged if one})
     judge_header = [f"LLM-J ({', '.join(judges)}) % [95 %]"] if judges else []
-    lines = [("method", f"{label} % [95 %]", *judge_header, "exact match %", *HEADER)]
+    graded = any(one.get("grade") for one in judged if one)
+    grade_header = ["grade % [95 %]"] if graded else []
+    lines = [("method", f"{label} % [95 %]", *judge_header, *grade_header, "exact match %", *HEADER)]
     for row, scores, judgement in zip(rows, scored, judged, strict=True):
         cost = row.results["cost"]
         lines.append(
             (
                 row.label,
                 percent(scores["metrics"][metric]),
-                *([percent(judgement["yes"]) if judgement and judgement["yes"] else "—"] if judges else []),
+                *([_judged(judgement, "yes")] if judges else []),
+                *([_judged(judgement, "grade")] if graded else []),
                 f"{100 * scores['metrics']['exact_match']['mean']:.1f}",
                 f"{cost['inferences_per_example']}×",
                 f"{cost['extra_parameters']:,}",
@@ -154,3 +160,8 @@ def markdown_table(rows: list[ComparedExperiment], stage: str = "test") -> str:
             )
         )
     return aligned(lines)
+
+
+def _judged(judgement: dict[str, Any] | None, figure: str) -> str:
+    """A judge's figure in percent; records of earlier versions, and of judge models, have no grade."""
+    return percent(judgement[figure]) if judgement and judgement.get(figure) else MISSING

@@ -77,7 +77,7 @@ def _examples(outcomes: list[Outcome], workspace: Workspace, stage: str, limit: 
         first_seed.setdefault((one.stratum, one.cell.label), one)
     for (stratum, label), one in first_seed.items():
         metrics[stratum] = METRIC_LABELS[one.results["stages"][stage]["headline_metric"]]
-        scored = {id: (one.quality[number], _verdict(one, number)) for number, id in enumerate(one.ids[:limit])}
+        scored = {id: number for number, id in enumerate(one.ids[:limit])}
         path = workspace.predictions(one.cell.experiment, stage)
         if not path.is_file():
             raise UserError(f"{path} is missing: run the experiment again with --overwrite")
@@ -87,8 +87,13 @@ def _examples(outcomes: list[Outcome], workspace: Workspace, stage: str, limit: 
             example = found.setdefault(stratum, {}).setdefault(
                 row["id"], {"id": row["id"], "input": row["input"], "reference": row["reference"], "outputs": {}}
             )
-            score, verdict = scored[row["id"]]
-            example["outputs"][label] = {"text": row["output"], "score": round(float(score), 4), "verdict": verdict}
+            number = scored[row["id"]]
+            example["outputs"][label] = {
+                "text": row["output"],
+                "score": round(float(one.quality[number]), 4),
+                "verdict": _verdict(one, number),
+                "grade": _grade(one, number),
+            }
     labels = list(dict.fromkeys(one.cell.label for one in outcomes))
     mean = {label: float(np.mean([one.quality.mean() for one in outcomes if one.cell.label == label])) for label in labels}
     return {
@@ -102,3 +107,8 @@ def _examples(outcomes: list[Outcome], workspace: Workspace, stage: str, limit: 
 def _verdict(outcome: Outcome, number: int) -> bool | None:
     value = math.nan if outcome.judged is None else outcome.judged[number]
     return None if math.isnan(value) else bool(value)
+
+
+def _grade(outcome: Outcome, number: int) -> float | None:
+    value = math.nan if outcome.graded is None else outcome.graded[number]
+    return None if math.isnan(value) else round(float(value), 4)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compositional.report.collect import Outcome
-from compositional.report.table import Column, Table, belongs
+from compositional.report.table import Column, Figure, Table, belongs
 from compositional.scoring.bootstrap import Interval
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.rows import TableRow
@@ -116,7 +116,7 @@ def _best(table: Table) -> list[str]:
     """The methods with the highest means over the columns that they have a figure in, as many as there are markers."""
     means = {}
     for label, entries in table.rows.items():
-        there = [entry.interval.mean for column, entry in entries.items() if entry.interval and not column.judged]
+        there = [entry.interval.mean for column, entry in entries.items() if entry.interval and column.figure is Figure.QUALITY]
         if there:
             means[label] = sum(there) / len(there)
     return sorted(means, key=lambda label: -means[label])[: len(_MARKERS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
@@ -17,23 +18,31 @@ SIGNIFICANT = 0.05
 _SHORT = {"summarization": "S", "reply": "R", "translation": "Tr", "tone_adjustment": "Tone"}
 
 
+class Figure(Enum):
+    """What a column shows of its experiments: the headline metric, the judge's share of yes, or the mean of its grades."""
+
+    QUALITY = "quality"
+    JUDGED = "LLM-J"
+    GRADED = "grade"
+
+
 @dataclass(frozen=True)
 class Column:
-    """A compositional task and one of its two figures: the headline metric's, or the judge's."""
+    """A compositional task and one of its figures."""
 
     main: str
     auxiliary: str
-    judged: bool
+    figure: Figure
 
     @property
     def label(self) -> str:
         """Heading of the column: composition and metric."""
         metric = METRIC_LABELS[find_task(self.main).headline_metric]
-        return f"{self.composition} {'LLM-J' if self.judged else metric}"
+        return f"{self.composition} {metric if self.figure is Figure.QUALITY else self.figure.value}"
 
     @property
     def composition(self) -> str:
-        """Heading shared by both columns of a compositional task."""
+        """Heading shared by the columns of a compositional task."""
         return f"{_SHORT[self.main]}+{_SHORT[self.auxiliary]}"
 
 
@@ -73,7 +82,7 @@ class Table:
     @property
     def quality_columns(self) -> list[Column]:
         """The columns of the headline metrics, without the judge's."""
-        return [column for column in self.columns if not column.judged]
+        return [column for column in self.columns if column.figure is Figure.QUALITY]
 
     @property
     def has_papers_figures(self) -> bool:
@@ -84,10 +93,8 @@ class Table:
 def make_table(title: str, setting: str, cells: list[Cell], outcomes: list[Outcome], reference: str, resampler: Resampler) -> Table:
     """Put the outcomes together; what is missing stays missing. A mean is given only where all its sub-tasks are there."""
     asked = {(cell.sub_task.main.name, cell.sub_task.auxiliary.name) for cell in cells}
-    judged = any(outcome.judged is not None for outcome in outcomes)
-    columns = [
-        Column(*pair, figure) for pair in COMPOSITIONS if pair in asked for figure in ((False, True) if judged else (False,))
-    ]
+    figures = [figure for figure in Figure if any(_values(outcome, figure) is not None for outcome in outcomes)]
+    columns = [Column(*pair, figure) for pair in COMPOSITIONS if pair in asked for figure in figures]
     labels = list(dict.fromkeys(cell.label for cell in cells))
     rows: dict[str, dict[Column, Entry]] = {label: {} for label in labels}
     for column in columns:
@@ -121,10 +128,15 @@ def _strata(label: str, column: Column, outcomes: list[Outcome]) -> dict[str, np
     """The scores of a row's experiments in a column, the seeds of a stratum together."""
     found: dict[str, list[np.ndarray]] = {}
     for one in outcomes:
-        values = one.judged if column.judged else one.quality
+        values = _values(one, column.figure)
         if one.cell.label == label and belongs(one.cell, column) and values is not None:
             found.setdefault(one.stratum, []).append(values)
     return {stratum: np.stack(seeds) for stratum, seeds in found.items()}
+
+
+def _values(outcome: Outcome, figure: Figure) -> np.ndarray | None:
+    """An experiment's figures (examples); None where it has none of the kind."""
+    return {Figure.QUALITY: outcome.quality, Figure.JUDGED: outcome.judged, Figure.GRADED: outcome.graded}[figure]
 
 
 def _better(whole: dict[str, Strata], label: str, reference: str, resampler: Resampler) -> bool | None:
@@ -137,7 +149,9 @@ def _better(whole: dict[str, Strata], label: str, reference: str, resampler: Res
 
 def _paper_figure(label: str, column: Column) -> float | None:
     paper = paper_scores(label, column.main, column.auxiliary)
-    return (paper.judged_good if column.judged else paper.quality) / 100 if paper else None
+    if paper is None or column.figure is Figure.GRADED:  # the paper's judge gives no grades
+        return None
+    return (paper.judged_good if column.figure is Figure.JUDGED else paper.quality) / 100
 
 
 def _correlation(entries: dict[str, Entry]) -> float | None:
@@ -145,7 +159,7 @@ def _correlation(entries: dict[str, Entry]) -> float | None:
     from scipy.stats import spearmanr
 
     block = [entries.get(label) for label in MAIN_BLOCK]
-    if any(entry is None or entry.interval is None for entry in block):
+    if any(entry is None or entry.interval is None or entry.paper is None for entry in block):
         return None
     ours = [entry.interval.mean for entry in block]
     return float(spearmanr(ours, [entry.paper for entry in block]).statistic) if len(set(ours)) > 1 else None
