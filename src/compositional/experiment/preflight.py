@@ -118,6 +118,8 @@ def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> Non
                 fault = f"{path} is {theirs} in the adapter, {ours} in the model"
                 mistakes.append(f"adapter {name} does not fit {plan.base.name}: {fault}")
                 break
+        if tied := sorted(adapter.shapes.keys() & plan.base.tied_modules):
+            mistakes.append(f"adapter {name} can't be used: {_tied(tied, plan.base)}; train it without")
     if mistakes:
         raise UserError(*mistakes)
 
@@ -184,3 +186,9 @@ def _check_target_modules(names: list[str], base: Model, shapes: dict[str, tuple
         raise UserError(
             f"--lora_target_modules {' '.join(unknown)}: the linear modules of {base.name} are {', '.join(sorted(known))}"
         )
+    if tied := sorted({module_type(path) for path in base.tied_modules}.intersection(names)):
+        raise UserError(f"--lora_target_modules {' '.join(names)}: {_tied(tied, base)}")
+
+
+def _tied(names: list[str], base: Model) -> str:
+    return f"{', '.join(names)} of {base.name} is tied to the embeddings, which an update would change, too"
