@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -63,6 +64,6 @@ def build_scripted_model(folder: Path, tokenizer: PreTrainedTokenizerBase, scrip
         directions = torch.nn.functional.normalize(torch.randn(len(tokenizer), 64), dim=1)
         model.model.embed_tokens.weight.copy_(directions)
         model.lm_head.weight.zero_()
-        for token, following in zip(script, script[1:]):
+        for token, following in pairwise(script):
             model.lm_head.weight[following] = directions[token]
     return _saved(model, tokenizer, folder)
