@@ -117,13 +117,11 @@ def lm_head_adapter(folder: Path, base: Path) -> Path:
         ),
         (
             "--do_predict --stored_model_name tied",
-            "adapter tied can't be used: lm_head of {} is tied to the embeddings, which an update would change, too; "
-            "train it without",
+            "adapter tied can't be used: lm_head of {} is tied to the embeddings, which an update would change, too",
         ),
         (
             f"{COMPOSED}--do_predict --lora_merge_strategy linear --lora_merge_modules tied plain",
-            "adapter tied can't be used: lm_head of {} is tied to the embeddings, which an update would change, too; "
-            "train it without",
+            "adapter tied can't be used: lm_head of {} is tied to the embeddings, which an update would change, too",
         ),
     ],
     ids=["training", "prediction", "merge"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -161,6 +161,13 @@ class Model:
         """
         owners = Counter(id(weight) for module in self._skeleton.modules() for weight in module.parameters(recurse=False))
         return frozenset(path for path, module in self._linear_modules.items() if owners[id(module.weight)] > 1)
+
+    def check_updates(self, modules: Iterable[str], what: str) -> None:
+        """Raise UserError, which begins with `what`, if one of the modules (paths, or types such as `q_proj`) is a tied one."""
+        tied = {name for path in self.tied_modules for name in (path, path.rpartition(".")[2])}
+        if found := sorted(tied.intersection(modules)):
+            named = ", ".join(found)
+            raise UserError(f"{what}: {named} of {self.name} is tied to the embeddings, which an update would change, too")
 
     @property
     def _linear_modules(self) -> dict[str, torch.nn.Linear]:
