@@ -214,3 +214,25 @@ def test_logits_with_a_stored_adapter_are_as_exact_as_its_precision(dtype, chat_
             logits.append(model(ids).logits)
     without, expected, found = logits
     assert relative_error(found - without, expected - without) < RELATIVE_ERROR_OF_LOGITS[dtype]
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "expected"),
+    [
+        (7e4, "float16", r"up_proj.lora_A.weight has values up to 7e\+04, too large for float16: use another --adapter_dtype"),
+        (float("nan"), "bfloat16", "has values that are no numbers: the training diverged; lower the learning rate"),
+        (7e4, "bfloat16", None),
+    ],
+)
+def test_values_that_a_precision_cannot_hold_are_one_line(value, dtype, expected, tmp_path):
+    adapter = LoraAdapter("large", "", {"up_proj": LoraFactors(torch.tensor([[1.0, value]]), torch.ones(2, 1), 1.0)})
+    calibration = Calibration(CalibrationSpec(LC, True), {"up_proj": (2, 2)})
+    torch.nn.init.constant_(calibration.p["up_proj"], value)
+    if expected is None:
+        write_adapter(tmp_path, adapter, dtype)
+        assert read_adapter(tmp_path).factors["up_proj"].delta().max().item() == pytest.approx(value, rel=1e-2)
+        return
+    with pytest.raises(UserError, match=expected):
+        write_adapter(tmp_path, adapter, dtype)
+    with pytest.raises(UserError, match=expected.replace("up_proj.lora_A.weight", "p.up_proj")):
+        calibration.write(tmp_path, dtype)
