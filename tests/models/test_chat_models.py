@@ -15,7 +15,7 @@ from compositional.experiment import adapter as making
 from compositional.experiment.resume import ADAPTER_RECORD
 from compositional.models.chat import IGNORED, ChatEncoder, TrainingSequence
 from compositional.models.model import Model
-from compositional.prediction import Answer, Prediction, PredictionSettings
+from compositional.prediction import Answer, AnswerReader, Prediction, PredictionSettings
 from compositional.prediction.predict import join_steps, read_predictions
 from compositional.prediction.transformers_backend import TransformersGenerator
 from helpers.chat_models import SYSTEM, TURN_END, build_scripted_model, chat_tokenizer
@@ -127,6 +127,13 @@ def test_an_answer_stops_at_the_end_of_the_turn_and_nothing_after_it_appears(scr
     longer = ChatEncoder(base.tokenizer).prompt(ASKED, "Tom: Hi!\nLucy: Hello.", 512).ids
     assert generator.answers([ids, longer]) == [Answer(SAID, cut_off=False)] * 2
     assert len(forwards) == script.index(base.tokenizer.convert_tokens_to_ids(TURN_END))
+
+
+def test_a_reader_drops_what_comes_after_the_end_of_the_turn(scripted):
+    base = Model(str(scripted))
+    reader, (_, *said) = AnswerReader(base, base.tokenizer), script_of(base.tokenizer)
+    assert reader.read(said) == Answer(SAID, cut_off=False)
+    assert reader.read(said[: length_said(scripted)]) == Answer(SAID, cut_off=True)
 
 
 def test_an_end_of_text_ends_an_answer_where_the_tokenizers_own_token_ends_a_turn(tiny_tokenizer):
