@@ -72,6 +72,14 @@ def tiny_models(tmp_path_factory, tiny_tokenizer) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def chat_model(tmp_path_factory, tiny_tokenizer) -> Path:
+    """The folder of a Llama with SmolLM2's structure: ChatML, tied embeddings, nine query and three key-value heads."""
+    from helpers.chat_models import build_chat_model, chat_tokenizer
+
+    return build_chat_model(tmp_path_factory.mktemp("models") / "chat", chat_tokenizer(tiny_tokenizer))
+
+
+@pytest.fixture(scope="session")
 def engines():
     """One shared engine per architecture for the whole test run: engines("llama"). vLLM starts with the first use of it."""
     from concurrent.futures import ThreadPoolExecutor

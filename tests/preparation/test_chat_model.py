@@ -77,6 +77,11 @@ def test_what_is_missing_or_does_not_fit_is_one_line(tiny_models, adapter, tmp_p
     write_adapter(tmp_path / "other", other, "float32")
     with pytest.raises(UserError, match=r"--tone_rewriter_adapter .* it can't be used with"):
         chat(PROFESSIONAL, str(tiny_models["llama"]), str(tmp_path / "other")).start()
+    d_out, d_in = Model(str(tiny_models["llama"])).linear_shapes["lm_head"]
+    tied = LoraAdapter("tied", "", {"lm_head": LoraFactors(torch.ones(2, d_in), torch.ones(d_out, 2), 1.0)})
+    write_adapter(tmp_path / "tied", tied, "float32")
+    with pytest.raises(UserError, match=r"--tone_rewriter_adapter .*tied: lm_head of .* is tied to the embeddings"):
+        chat(PROFESSIONAL, str(tiny_models["llama"]), str(tmp_path / "tied")).start()
     command = "--only dialogsum_es --translator marian --translator_adapter some/adapter"
     with pytest.raises(UserError, match="--translator_adapter: the translator marian takes no adapter; --translator chat does"):
         run([*shlex.split(command), "--workspace", str(tmp_path)])

@@ -112,6 +112,31 @@ def test_the_readme_is_short_and_has_the_papers_commands_letter_by_letter():
     assert [line for line in lines if line in COMMANDS] == list(COMMANDS)
 
 
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The cells of the tables' rows, without bold and marks, by the first cell; headers and rules are rows, too."""
+    lines = [re.sub(r"[*▲▼]", "", line).strip("| ").split("|") for line in text.splitlines() if line.startswith("|")]
+    return {first.strip(): [cell.strip() for cell in others] for first, *others in lines}
+
+
+def test_the_figures_for_choosing_a_method_are_those_of_the_results():
+    section = README.read_text(encoding="utf-8").split("## Which method should I use?")[1].split("\n## ")[0]
+    pocket, smollm2 = ((RESULTS / f"{name}.md").read_text(encoding="utf-8") for name in ("pocket_main_table", "smollm2"))
+    means = rows_of(pocket.split("<!-- means")[1].split("<!-- end of means")[0])
+    parameters = rows_of(pocket.split("<!-- main")[1].split("<!-- end of main")[0])
+    _, _, *chosen = rows_of(section).items()
+    assert len(chosen) == 5
+    for name, (_, passes, extra, of_pocket, of_smollm2) in chosen:
+        quality, extra_of_smollm2 = rows_of(smollm2)[name]
+        assert of_pocket == ", ".join(means[name][::2])
+        assert of_smollm2 == quality.rsplit(" (", 1)[0]
+        assert extra.split("; ") == list(dict.fromkeys([parameters[name][-1], extra_of_smollm2]))
+        assert passes == ("2×" if name.startswith("Multi-step") else "1×")
+    quickstart = rows_of(README.read_text(encoding="utf-8").split("<!-- quickstart")[1].split("<!-- end of quickstart")[0])
+    names = ("Joint-expert LoRA", "Learnable Calibration", "Learnable Calibration++")
+    seconds = "{} s for the joint expert, {} s for LC, {} s for LC++".format(*(quickstart[name][-1] for name in names))
+    assert seconds in " ".join(section.split())
+
+
 @pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=lambda page: page.name)
 def test_lines_of_prose_are_at_most_120_characters(page):
     text = re.sub(r"<!-- (\w+): written by `make docs` -->.*?<!-- end of \1 -->", "", page.read_text("utf-8"), flags=re.DOTALL)

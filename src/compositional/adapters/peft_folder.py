@@ -7,11 +7,14 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compositional.adapters.lora import LoraAdapter, LoraFactors, module_type
 from compositional.core.errors import UserError
 from compositional.core.files import hash_of_files, read_json, read_tensor_shapes, write_json
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -163,7 +166,7 @@ def write_adapter(folder: Path, adapter: LoraAdapter, dtype: str) -> None:
     """Write an adapter that PEFT and vLLM load without changes: one rank and one alpha for all modules, no patterns.
 
     Smaller ranks are padded with zeros. Unequal scalings are folded into B, and alpha is then the rank. Parameters that a merge
-    has learned are written to a file of their own.
+    has learned are written to a file of their own. Raises UserError for values that the precision can't hold.
     """
     import torch
     from safetensors.torch import save_file
@@ -172,17 +175,16 @@ def write_adapter(folder: Path, adapter: LoraAdapter, dtype: str) -> None:
     rank = max(factors.rank for factors in adapter.factors.values())
     scalings = {factors.scaling for factors in adapter.factors.values()}
     common_scaling = scalings.pop() if len(scalings) == 1 else 1.0
-    kind = getattr(torch, dtype)
     tensors = {}
     for path, factors in adapter.factors.items():
         missing = rank - factors.rank
         A = torch.nn.functional.pad(factors.A.float(), (0, 0, 0, missing))
         B = torch.nn.functional.pad(factors.B.float() * (factors.scaling / common_scaling), (0, missing))
-        tensors[f"base_model.model.{path}.lora_A.weight"] = A.to(kind).contiguous()
-        tensors[f"base_model.model.{path}.lora_B.weight"] = B.to(kind).contiguous()
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        tensors[f"base_model.model.{path}.lora_A.weight"] = A
+        tensors[f"base_model.model.{path}.lora_B.weight"] = B
+    save_file(rounded(tensors, dtype), folder / WEIGHTS_FILE, metadata={"format": "pt"})
     if adapter.learned:
-        save_file({name: tensor.to(kind).contiguous() for name, tensor in adapter.learned.items()}, folder / LEARNED_FILE)
+        save_file(rounded(adapter.learned, dtype), folder / LEARNED_FILE)
     alpha = common_scaling * rank
     config = {
         "peft_type": "LORA",
@@ -196,6 +198,21 @@ def write_adapter(folder: Path, adapter: LoraAdapter, dtype: str) -> None:
         "inference_mode": True,
     }
     write_json(folder / CONFIG_FILE, config)
+
+
+def rounded(tensors: dict[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
+    """The tensors in a precision, ready to be written; raises UserError for values that it can't hold."""
+    import torch
+
+    kind = getattr(torch, dtype)
+    converted = {name: tensor.detach().cpu().to(kind).contiguous() for name, tensor in tensors.items()}
+    for name, tensor in converted.items():
+        if tensors[name].isnan().any():
+            raise UserError(f"{name} has values that are no numbers: the training diverged; lower the learning rate")
+        if not tensor.isfinite().all():
+            largest = tensors[name].abs().max().item()
+            raise UserError(f"{name} has values up to {largest:.3g}, too large for {dtype}: use another --adapter_dtype")
+    return converted
 
 
 def hash_of_adapter(folder: Path) -> str:

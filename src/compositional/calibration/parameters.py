@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from compositional.adapters.lora import LoraAdapter, LoraFactors, stacked
-from compositional.adapters.peft_folder import CALIBRATION_FILE
+from compositional.adapters.peft_folder import CALIBRATION_FILE, rounded
 from compositional.calibration import LC, CalibrationSpec, components_of_modules, header_of, method_of_stored, spec_of_stored
 from compositional.core.errors import UserError
 
@@ -71,12 +71,13 @@ class Calibration(nn.Module):
         return replace(merged, name=self.spec.method, factors=factors)
 
     def write(self, folder: Path, dtype: str) -> Path:
-        """Write calibration.safetensors, which a device stores in addition to the single-task adapters."""
+        """Write calibration.safetensors, which a device stores in addition to the single-task adapters.
+
+        Raises UserError for values that the precision can't hold.
+        """
         from safetensors.torch import save_file
 
-        kind = getattr(torch, dtype)
-        tensors = {name: parameter.detach().cpu().to(kind).contiguous() for name, parameter in self.named_parameters()}
-        save_file(tensors, folder / CALIBRATION_FILE, metadata=header_of(self.spec))
+        save_file(rounded(dict(self.named_parameters()), dtype), folder / CALIBRATION_FILE, metadata=header_of(self.spec))
         return folder / CALIBRATION_FILE
 
 

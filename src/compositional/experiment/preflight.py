@@ -8,7 +8,7 @@ from dataclasses import replace
 from compositional.adapters.lora import LoraAdapter, module_type
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration import LC_PLUS_PLUS, components_of_modules, spec_of_stored
-from compositional.core.errors import UserError
+from compositional.core.errors import Mistakes, UserError
 from compositional.core.files import read_json
 from compositional.core.machine import resolve_dtype
 from compositional.experiment.arguments import CALIBRATION, MERGE, MULTI_STEP
@@ -104,7 +104,7 @@ def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
 
 
 def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> None:
-    mistakes = []
+    mistakes = Mistakes()
     for name, adapter in plan.adapters.items():
         trained_on = _recorded_base(adapter)
         if trained_on and trained_on != plan.base.identity:
@@ -118,6 +118,7 @@ def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> Non
                 fault = f"{path} is {theirs} in the adapter, {ours} in the model"
                 mistakes.append(f"adapter {name} does not fit {plan.base.name}: {fault}")
                 break
+        mistakes.attempt(plan.base.check_updates, adapter.shapes, f"adapter {name} can't be used")
     if mistakes:
         raise UserError(*mistakes)
 
@@ -184,3 +185,4 @@ def _check_target_modules(names: list[str], base: Model, shapes: dict[str, tuple
         raise UserError(
             f"--lora_target_modules {' '.join(unknown)}: the linear modules of {base.name} are {', '.join(sorted(known))}"
         )
+    base.check_updates(names, f"--lora_target_modules {' '.join(names)}")

@@ -164,10 +164,13 @@ class ChatEncoder:
 
 
 def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Token ids that end an answer: the end of text and, where the vocabulary has one, the end of a turn."""
+    """Token ids that end an answer: the tokenizer's own and, where the vocabulary has them, the ends of a turn and of a text.
+
+    The tokenizer's own is one of these only. SmolLM2's is the end of a turn, StableLM's the end of a text.
+    """
     vocabulary = tokenizer.get_vocab()
-    turn_ends = {vocabulary[mark] for mark in ("<|im_end|>", "<|eot_id|>") if mark in vocabulary}
-    return frozenset({tokenizer.eos_token_id} | turn_ends)
+    marks = {vocabulary[mark] for mark in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>") if mark in vocabulary}
+    return frozenset({tokenizer.eos_token_id} | marks)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:

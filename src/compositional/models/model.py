@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -150,16 +151,38 @@ class Model:
     @cached_property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """(d_out, d_in) of each linear module by path, from the configuration alone."""
+        return {path: (module.out_features, module.in_features) for path, module in self._linear_modules.items()}
+
+    @cached_property
+    def tied_modules(self) -> frozenset[str]:
+        """Paths of the linear modules that share their weight with another module, as `lm_head` does with the input embeddings.
+
+        An update that is added to such a weight would change the other module, too.
+        """
+        owners = Counter(id(weight) for module in self._skeleton.modules() for weight in module.parameters(recurse=False))
+        return frozenset(path for path, module in self._linear_modules.items() if owners[id(module.weight)] > 1)
+
+    def check_updates(self, modules: Iterable[str], what: str) -> None:
+        """Raise UserError, which begins with `what`, if one of the modules (paths, or types such as `q_proj`) is a tied one."""
+        tied = {name for path in self.tied_modules for name in (path, path.rpartition(".")[2])}
+        if found := sorted(tied.intersection(modules)):
+            named = ", ".join(found)
+            raise UserError(f"{what}: {named} of {self.name} is tied to the embeddings, which an update would change, too")
+
+    @property
+    def _linear_modules(self) -> dict[str, torch.nn.Linear]:
+        import torch
+
+        return {path: module for path, module in self._skeleton.named_modules() if isinstance(module, torch.nn.Linear)}
+
+    @cached_property
+    def _skeleton(self) -> PreTrainedModel:
+        """The model without values, from the configuration alone."""
         import torch
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
-        return {
-            path: (module.out_features, module.in_features)
-            for path, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
+            return AutoModelForCausalLM.from_config(self.config)
 
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
         """A causal language model with frozen weights, on this process's GPU if there is one."""

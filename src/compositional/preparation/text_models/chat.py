@@ -79,9 +79,12 @@ class ChatModel:
             backend, output, self._longest_prompt, PROMPTS_AT_A_TIME[backend], resolve_dtype(self.settings.dtype)
         )
         log = (self.settings.logs or Path(".")) / "vllm.log"
+        stored = self._stored_adapter()
+        if stored:
+            self.base.check_updates(stored.shapes, f"{self.adapter.flag} {self.adapter.name}")
         self._engines = Engines()
         try:
-            self._generator = make_generator(self.base, self._stored_adapter(), settings, self._engines, log)
+            self._generator = make_generator(self.base, stored, settings, self._engines, log)
         except (RuntimeError, ValueError) as error:  # the adapter is of another base model
             reason = " ".join(str(error).split()[:40])
             named = self.adapter or self.base
