@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -37,20 +37,18 @@ class Answers:
     predicting: float = 0.0
 
     @contextmanager
-    def timed_loading(self) -> Any:
+    def timed_loading(self) -> Iterator[None]:
         """Count the block as loading. It may stand inside a `timed_predicting` block."""
         start = time.monotonic()
         yield
-        seconds = time.monotonic() - start
-        self.loading += seconds
-        self.predicting -= seconds
+        self.loading += time.monotonic() - start
 
     @contextmanager
-    def timed_predicting(self) -> Any:
+    def timed_predicting(self) -> Iterator[None]:
         """Count the block as predicting, but for what it loads."""
-        start = time.monotonic()
+        start, loaded = time.monotonic(), self.loading
         yield
-        self.predicting += time.monotonic() - start
+        self.predicting += time.monotonic() - start - (self.loading - loaded)
 
 
 Way = Callable[[list[Job]], Answers]
