@@ -126,7 +126,7 @@ def by_pipeline(dtype: str) -> Way:
 def by_bare_engine(jobs: list[Job]) -> Answers:
     """vLLM's own engine with the settings of this project's. All prompts are handed to it at once, as token ids."""
     answers, (job,) = Answers(), jobs
-    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_NO_USAGE_STATS": "1"}
     prompts, ends = [{"prompt_token_ids": prompt} for prompt in job.prompts], AnswerReader(job.base, job.base.tokenizer).end_tokens
     with tempfile.TemporaryDirectory() as folder, into_file(Path(folder) / "vllm.log"):
         with answers.timed_loading():
