@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +27,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.machine import heading, row_in_a_process
 from benchmarks.other_ways import MODULES, RANK, calibrated_by_hooks, peft_model, train_earlier, train_with_peft
 from benchmarks.shapes import SHAPES
 from compositional.adapters.lora import LoraAdapter, LoraFactors
@@ -96,7 +95,7 @@ def main() -> int:
         print(json.dumps(measured(WAYS[options.child], options)))
         return 0
     rows = {name: _in_a_process(name, options) for name in options.rows}
-    print(f"\n{time.strftime('%Y-%m-%d')}, {_machine()}, torch {torch.__version__}: {options.shape}, {options.batch} examples of")
+    print(f"\n{heading()}: {options.shape}, {options.batch} examples of")
     rates = {name: product_rate(options, getattr(torch, name)) for name in ("float32", "bfloat16")}
     said = ", ".join(f"{rate:,.0f} GFLOP/s in {name}" for name, rate in rates.items())
     print(f"at most {options.length} tokens per update; its matrix products: {said}\n")
@@ -115,13 +114,7 @@ def main() -> int:
 
 def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     sizes = [f"--{key}={getattr(options, key)}" for key in ("shape", "batch", "length", "updates")]
-    command = [sys.executable, "-m", "benchmarks.training", "--child", name, *sizes]
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        sys.stderr.write(done.stderr)
-        raise SystemExit(f"error: {name} failed")
-    row = json.loads(done.stdout.splitlines()[-1])
+    row = row_in_a_process(name, ["benchmarks.training", "--child", name, *sizes])
     print(f"{name}: {row['seconds']:.2f} s", file=sys.stderr, flush=True)
     return row
 
@@ -292,13 +285,6 @@ def _peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    kinds = {"AMX": torch.cpu._is_amx_tile_supported(), "AVX512-BF16": torch.cpu._is_avx512_bf16_supported()}
-    return f"{torch.get_num_threads()} cores ({', '.join(name for name, there in kinds.items() if there) or 'AVX2'})"
 
 
 if __name__ == "__main__":

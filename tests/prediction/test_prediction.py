@@ -15,6 +15,7 @@ from compositional.prediction import PredictionSettings
 from compositional.prediction.predict import read_predictions
 from compositional.prediction.transformers_backend import TransformersGenerator
 from compositional.tasks import find_task
+from helpers import ARCHITECTURES
 from helpers.tiny_runs import COMPOSED, TINY_RUN
 
 SETTINGS = PredictionSettings(backend="transformers", max_new_tokens=8, max_prompt_length=512, batch_size=64, dtype="float32")
@@ -35,6 +36,27 @@ def short_model(tiny_models, tmp_path):
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", config | {"max_position_embeddings": 120})
     return folder
+
+
+@pytest.fixture
+def windowed_model(tiny_models, tmp_path):
+    """A model with a layer that attends to the last eight tokens only."""
+    folder = tmp_path / "windowed"
+    shutil.copytree(tiny_models["qwen2"], folder)
+    config = read_json(folder / "config.json")
+    windows = {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]}
+    write_json(folder / "config.json", config | windows)
+    return folder
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "windowed"])
+def test_answers_of_a_batch_with_a_shared_beginning_are_those_of_each_prompt_alone(name, tiny_models, windowed_model):
+    shared = list(range(5, 25))
+    prompts = [shared + list(range(30, 31 + 4 * number)) for number in range(4)] + [shared]
+    generator = TransformersGenerator(Model(str((tiny_models | {"windowed": windowed_model})[name])), None, SETTINGS)
+    together = generator.answers(prompts)
+    assert together == [generator.answers([prompt])[0] for prompt in prompts]
+    assert len({answer.tokens for answer in together}) > 1
 
 
 def test_prompts_longer_than_the_model_takes_are_cut_and_counted(run, workspace, short_model):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 
-from benchmarks import own_targets
+from benchmarks import own_targets, prediction
 from benchmarks.real_size import SIZES, random_model, training_lines
 from compositional.adapters.peft_folder import read_adapter
+from compositional.core.errors import UserError
 from compositional.core.files import read_json
+from compositional.data.synthetic_persona_chat import COLUMN, SOURCE
 from helpers import PROJECT
 
 
@@ -80,3 +84,28 @@ def test_mistakes_in_the_comparison_of_targets_are_a_line_each(tmp_path, capsys)
         "error: --updates 0: must be at least 1",
     ]
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow(20)
+def test_rows_of_the_prediction_benchmark_run_on_a_tiny_model_and_give_the_same_texts(tmp_path, tiny_models, capsys):
+    turns = "\n".join(f"User {1 + number % 2}: This is turn {number}." for number in range(9))
+    names = ["user 1 personas", "user 2 personas", COLUMN]
+    with open(tmp_path / SOURCE.files["validation"], "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([names, ["", "", turns]])
+    words = ["--workload", "replies", "--model", str(tiny_models["llama"]), "--raw_data_dir", str(tmp_path), "--prompts", "8"]
+    prediction.run([*words, "--rows", "pipeline in float32", "transformers backend"])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "backend" in line]
+    assert [(row[0], row[8]) for row in rows] == [("transformers backend", "100.0%")]
+
+
+@pytest.mark.parametrize(
+    ("words", "mistake"),
+    [
+        ("replies", "needs --raw_data_dir"),
+        ("pocket --rows transformer", "did you mean transformers backend"),
+        ("pocket --sub_tasks 0", "at least 1"),
+    ],
+)
+def test_a_mistake_in_the_options_of_the_prediction_benchmark_is_one_line(words, mistake):
+    with pytest.raises(UserError, match=mistake):
+        prediction.parse(["--workload", *shlex.split(words)])

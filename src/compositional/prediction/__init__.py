@@ -32,10 +32,14 @@ class PredictionSettings:
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated text. `cut_off` says that it reached the limit of new tokens before it ended."""
+    """A generated text. `cut_off` says that it reached the limit of new tokens before it ended.
+
+    `tokens` are those before the token that ended it.
+    """
 
     text: str
     cut_off: bool
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class AnswerReader:
         """The text before the first token that ends an answer."""
         end = next((index for index, token in enumerate(generated) if token in self.end_tokens), None)
         text = self.tokenizer.decode(generated[:end], skip_special_tokens=True)
-        return Answer(text.strip(), cut_off=end is None)
+        return Answer(text.strip(), end is None, tuple(generated[:end]))
 
 
 VLLM, TRANSFORMERS = "vllm", "transformers"

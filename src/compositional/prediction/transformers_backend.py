@@ -1,10 +1,12 @@
-"""Greedy generation with transformers. Rows of a batch that have ended leave it."""
+"""Greedy generation with transformers. What all prompts of a batch begin with is computed once, and ended rows leave the batch."""
 
 from __future__ import annotations
 
 import torch
 from peft import PeftModel
+from torch import nn
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration.parameters import fold_biases, read_biases
@@ -34,26 +36,48 @@ class TransformersGenerator:
             self.model = with_adapter.merge_and_unload() if dtype == torch.float32 else with_adapter
             fold_biases(with_adapter.get_base_model(), read_biases(adapter.folder, adapter.shapes))
         self.model.eval()
+        if dtype == torch.float32 and self.model.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            _pack_linear_layers(self.model)
 
     @torch.inference_mode()
     def answers(self, prompts: list[list[int]]) -> list[Answer]:
         """Answers to a batch of prompts (token ids), in their order."""
+        cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
+        shared = self._fill_with_shared_beginning(cache, prompts)
+        rests = [prompt[shared:] for prompt in prompts]
         device = self.model.device
-        ids = torch.tensor(left_padded(prompts, self.tokenizer.pad_token_id), device=device)
-        mask = torch.tensor(left_padded([[1] * len(prompt) for prompt in prompts], 0), device=device)
-        return [self.reader.read(generated) for generated in self._generate(ids, mask)]
+        ids = torch.tensor(left_padded(rests, self.tokenizer.pad_token_id), device=device)
+        mask = torch.tensor(left_padded([[1] * len(rest) for rest in rests], 0), device=device)
+        mask = torch.cat([mask.new_ones(len(mask), shared), mask], dim=1)
+        return [self.reader.read(generated) for generated in self._generate(ids, mask, cache)]
 
-    def _generate(self, ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    def _fill_with_shared_beginning(self, cache: DynamicCache, prompts: list[list[int]]) -> int:
+        """Put the tokens that all prompts begin with (template, instruction, solved examples) into the cache; returns their number.
+
+        The padding then stands between these and the rest. That is only right where a cache is a plain list of keys and values:
+        sliding windows count padding.
+        """
+        pairs = enumerate(zip(min(prompts), max(prompts), strict=False))  # what these two share, all between them share
+        shortest = min(map(len, prompts)) - 1  # at least one token of each prompt remains
+        shared = min(next((place for place, (a, b) in pairs if a != b), shortest), shortest)
+        if len(prompts) == 1 or shared == 0 or any(type(layer) is not DynamicLayer for layer in cache.layers):
+            return 0
+        beginning = torch.tensor([prompts[0][:shared]], device=self.model.device)
+        self.model(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(prompts))
+        return shared
+
+    def _generate(self, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> list[list[int]]:
         """The most likely continuation of each row, token by token, up to and including an end token or the limit.
 
         Args:
             ids: (batch × length), left-padded.
-            mask: (batch × length), 1 where there is a token.
+            mask: (batch × length with the cache's tokens), 1 where there is a token.
+            cache: keys and values of the tokens before `ids`.
         """
         generated: list[list[int]] = [[] for _ in ids]
         rows, ends = list(range(len(ids))), set(self.reader.end_tokens)
-        cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         for _ in range(self.max_new_tokens):
             outputs = self.model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
@@ -73,3 +97,27 @@ class TransformersGenerator:
                 ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 rows = [rows[place] for place in going_on]
         return generated
+
+
+class _PackedLinear(nn.Module):
+    """A linear layer in float32 whose weight is stored as oneDNN's products read it.
+
+    torch arranges a float32 weight anew in each product, which takes most of the time of a product with few rows.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.bias = layer.bias
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., d_out) for x (..., d_in)."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+def _pack_linear_layers(model: nn.Module) -> None:
+    """Replace linear layers by packed ones, in place."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Linear:
+                setattr(parent, name, _PackedLinear(child))
