@@ -75,7 +75,7 @@ class DroppedLinear(nn.Linear):
 
 
 def drop_by_positions(peft_model: nn.Module) -> None:
-    """Replace the dropout of all LoRA layers of a PEFT model. New seeds are drawn from PyTorch's generator for each forward pass."""
+    """Replace the dropout of all LoRA layers of a PEFT model. Each forward pass draws new seeds from PyTorch's generator."""
     layers = [module for module in peft_model.modules() if isinstance(module, LoraLayer) and _probability(module) > 0]
     seeds = torch.zeros(len(layers), dtype=torch.int64)
     for layer, seed in zip(layers, seeds, strict=True):
