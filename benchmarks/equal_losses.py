@@ -177,7 +177,7 @@ def _settings(kind: str, way: Way, seed: int, options: argparse.Namespace) -> Op
         device_batch_tokens=None,
         lr_scheduler_type="constant",
         warmup_steps=0,
-        precision=Precision(way.dtype, autocast=False),
+        precision=Precision(way.dtype, autocast=way.dtype == "bfloat16"),
         torch_compile="on" if way.compiled else "off",
         gradient_checkpointing=False,
         seed=seed,

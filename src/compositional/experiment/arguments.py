@@ -200,7 +200,7 @@ class Arguments:
         "auto",
         "optimization",
         "precision of the frozen base in training; adapters and optimizer are in float32; auto: bfloat16 for models of at least "
-        "50M parameters on a GPU, or a CPU with AMX; float32 otherwise, and with --bf16",
+        "50M parameters on a GPU, or a CPU with AMX or fast AVX512-BF16; float32 otherwise, and with --bf16",
         choices=("auto", "float32", "bfloat16"),
         is_budget=True,
     )

@@ -35,7 +35,8 @@ def resolve_precision(train_dtype: str, bf16: bool, parameters: int) -> Precisio
 
     `--bf16` is mixed precision: a float32 base with products in bfloat16, or float32 alone on a CPU without bfloat16
     instructions. `--train_dtype auto` is a bfloat16 base for models of at least 50M linear `parameters`, on a GPU with
-    bfloat16 and on a CPU whose bfloat16 products are faster than its float32 products (AMX); else float32.
+    bfloat16 and on a CPU whose bfloat16 products are faster than its float32 products (see
+    `has_fast_bfloat16`); else float32.
     """
     if bf16:
         return Precision(autocast=has_bfloat16())
