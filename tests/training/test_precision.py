@@ -21,19 +21,21 @@ SMALL, LARGE = 2_000_000, 100_000_000
 
 
 @pytest.mark.parametrize(
-    ("train_dtype", "bf16", "parameters", "has_it", "is_fast", "expected"),
+    ("train_dtype", "bf16", "parameters", "on_gpu", "has_it", "is_fast", "expected"),
     [
-        ("auto", False, LARGE, True, True, "bfloat16 base"),
-        ("auto", False, LARGE, True, False, "float32"),
-        ("auto", False, SMALL, True, True, "float32"),
-        ("bfloat16", False, SMALL, False, False, "bfloat16 base"),
-        ("float32", False, LARGE, True, True, "float32"),
-        ("auto", True, LARGE, True, True, "bfloat16 mixed"),
-        ("float32", True, SMALL, True, False, "bfloat16 mixed"),
-        ("auto", True, LARGE, False, False, "float32"),
+        ("auto", False, LARGE, True, True, True, "bfloat16 base"),
+        ("auto", False, LARGE, False, True, True, "bfloat16 mixed"),
+        ("auto", False, LARGE, False, True, False, "float32"),
+        ("auto", False, SMALL, True, True, True, "float32"),
+        ("bfloat16", False, SMALL, False, False, False, "bfloat16 base"),
+        ("float32", False, LARGE, True, True, True, "float32"),
+        ("auto", True, LARGE, True, True, True, "bfloat16 mixed"),
+        ("float32", True, SMALL, False, True, False, "bfloat16 mixed"),
+        ("auto", True, LARGE, False, False, False, "float32"),
     ],
 )
-def test_it_follows_from_flags_size_and_device(train_dtype, bf16, parameters, has_it, is_fast, expected, monkeypatch):
+def test_it_follows_from_flags_size_and_device(train_dtype, bf16, parameters, on_gpu, has_it, is_fast, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: on_gpu)
     monkeypatch.setattr("compositional.training.precision.has_bfloat16", lambda: has_it)
     monkeypatch.setattr("compositional.training.precision.has_fast_bfloat16", lambda: is_fast)
     assert str(resolve_precision(train_dtype, bf16, parameters)) == expected
