@@ -154,18 +154,19 @@ def _train(kind: str, way: Way, material: Material, seed: int, options: argparse
         else:
             spec = CalibrationSpec(LC_PLUS_PLUS, for_each_component=True)
             train_calibration(base, [material.merged], spec, material.training, 0, settings, folders, f"{kind}, seed {seed}")
-    return _held_out_loss(base, material.held_out), adapter
+    return _held_out_loss(base, material.held_out, way.autocast), adapter
 
 
 @torch.no_grad()
-def _held_out_loss(base: Any, sequences: list[TrainingSequence]) -> float:
+def _held_out_loss(base: Any, sequences: list[TrainingSequence], autocast: bool) -> float:
     base.eval()
     total = tokens = 0.0
     for start in range(0, len(sequences), 8):
         batch = Collator(0)(sequences[start : start + 8])
         labels = batch.pop("labels")
         count = (labels != IGNORED).sum().item()
-        total += target_loss(base(**batch), labels).item() * count
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            total += target_loss(base(**batch), labels).item() * count
         tokens += count
     return total / tokens
 

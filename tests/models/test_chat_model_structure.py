@@ -62,9 +62,9 @@ def stored(folder: Path, merged: LoraAdapter, method: str) -> Path:
 
 
 def hash_of(model: torch.nn.Module) -> str:
-    """SHA-256 of the embeddings, which must still be the output weights."""
-    weight = model.get_input_embeddings().weight
-    assert model.get_output_embeddings().weight is weight
+    """SHA-256 of the embeddings, whose products with hidden states must still be the logits."""
+    weight, hidden = model.get_input_embeddings().weight, torch.ones(1, model.config.hidden_size)
+    torch.testing.assert_close(model.get_output_embeddings()(hidden), hidden @ weight.T, rtol=1e-5, atol=1e-5)
     return hashlib.sha256(weight.detach().numpy().tobytes()).hexdigest()
 
 
