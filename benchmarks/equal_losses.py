@@ -6,9 +6,9 @@
 Without --model, Pocket's model learns Pocket's replies. With it, any chat model learns replies of Synthetic-Persona-Chat, whose
 validation file is read from --raw_data_dir. Trains a LoRA (dropout 0.05), then LC++ on the linear merge of two such LoRAs: as this
 project trained before (forward hooks, eager attention, masks, nothing compiled, float32), as it trains now in float32, compiled or
-not, and now with a frozen base in bfloat16. A seed decides the order of the examples and where the training starts. Prints the
-cross-entropy of held-out targets: the mean over seeds, the standard deviation over seeds, and the mean difference to "earlier"
-with its standard deviation over seeds.
+not, in mixed precision, and with a frozen base in bfloat16. A seed decides the order of the examples and where the training starts.
+Prints the cross-entropy of held-out targets: the mean over seeds, the standard deviation over seeds, and the mean difference to
+"earlier" with its standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -55,13 +55,15 @@ class Way:
     earlier: bool = False
     compiled: bool = False
     dtype: str = "float32"
+    autocast: bool = False
 
 
 WAYS = {
     "earlier": Way(earlier=True),
     "now": Way(),
     "now, compiled": Way(compiled=True),
-    "now, bfloat16 base": Way(dtype="bfloat16"),
+    "now, mixed precision": Way(autocast=True),
+    "now, bfloat16 base": Way(dtype="bfloat16", autocast=True),
 }
 
 
@@ -177,7 +179,7 @@ def _settings(kind: str, way: Way, seed: int, options: argparse.Namespace) -> Op
         device_batch_tokens=None,
         lr_scheduler_type="constant",
         warmup_steps=0,
-        precision=Precision(way.dtype, autocast=False),
+        precision=Precision(way.dtype, way.autocast),
         torch_compile="on" if way.compiled else "off",
         gradient_checkpointing=False,
         seed=seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -39,6 +40,8 @@ def row_in_a_process(name: str, words: list[str]) -> dict[str, Any]:
 
 
 def peak_memory() -> float:
-    """GB of this process at its peak, plus those of the largest of its ended child processes at its own peak."""
+    """GB of this process at its peak, plus those of the largest of its child processes, which must be ending, at its own peak."""
+    for child in multiprocessing.active_children():
+        child.join(timeout=10)
     peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(peaks) * 1024 / 1e9

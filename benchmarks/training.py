@@ -88,6 +88,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16, help="examples per update")
     parser.add_argument("--length", type=int, default=96, help="tokens of the longest example")
     parser.add_argument("--updates", type=int, default=5, help="updates per row; the first is not timed")
+    parser.add_argument("--train_dtype", choices=("auto", "float32", "bfloat16", "mixed"), default="auto", help="of today's ways")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -113,7 +114,7 @@ def main() -> int:
 
 
 def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    sizes = [f"--{key}={getattr(options, key)}" for key in ("shape", "batch", "length", "updates")]
+    sizes = [f"--{key}={getattr(options, key)}" for key in ("shape", "batch", "length", "updates", "train_dtype")]
     row = row_in_a_process(name, ["benchmarks.training", "--child", name, *sizes])
     print(f"{name}: {row['seconds']:.2f} s", file=sys.stderr, flush=True)
     return row
@@ -123,7 +124,9 @@ def measured(way: Way, options: argparse.Namespace) -> dict[str, Any]:
     """Train a few updates; seconds are the median of all but the first."""
     base = _random_base(options.shape)
     parameters = sum(module.weight.numel() for module in base.modules() if isinstance(module, nn.Linear))
-    precision = resolve_precision(way.train_dtype, way.bf16, parameters)
+    is_fixed = way.bf16 or way.train_dtype != "auto"
+    train_dtype = way.train_dtype if is_fixed else options.train_dtype
+    precision = resolve_precision(train_dtype, way.bf16 or train_dtype == "mixed", parameters)
     attention = "sdpa" if way.compiled and not way.is_plain else "eager"
     base.set_attn_implementation(attention)
     base = base.to(device=_device(), dtype=getattr(torch, precision.weights)).requires_grad_(False)

@@ -19,9 +19,15 @@ def on_a_cpu(monkeypatch) -> None:
 
 
 def test_it_is_worth_it_for_a_large_model_and_a_long_run_only():
-    assert compilation.is_worthwhile(100_000_000, 200_000)
-    assert not compilation.is_worthwhile(100_000_000, 10_000)
-    assert not compilation.is_worthwhile(2_000_000, 400_000), "Pocket's longest training"
+    assert compilation.is_worthwhile(100_000_000, 200_000, autocast=False)
+    assert not compilation.is_worthwhile(100_000_000, 10_000, autocast=False)
+    assert not compilation.is_worthwhile(2_000_000, 400_000, autocast=False), "Pocket's longest training"
+
+
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_it_is_worth_it_in_mixed_precision_with_amx_only(has_amx, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    assert compilation.is_worthwhile(100_000_000, 200_000, autocast=True) is has_amx
 
 
 def test_a_machine_without_a_compiler_is_told_what_it_lacks(monkeypatch):

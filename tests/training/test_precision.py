@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import run_experiment
 from compositional.calibration import LC_PLUS_PLUS, CalibrationSpec
+from compositional.core.machine import has_fast_bfloat16
 from compositional.training import LoraSettings, TrainingFolders
 from compositional.training.precision import Precision, resolve_precision
 from compositional.training.recipes import train_calibration, train_lora
@@ -20,22 +21,46 @@ SMALL, LARGE = 2_000_000, 100_000_000
 
 
 @pytest.mark.parametrize(
-    ("train_dtype", "bf16", "parameters", "has_it", "is_fast", "expected"),
+    ("train_dtype", "bf16", "parameters", "on_gpu", "has_it", "is_fast", "expected"),
     [
-        ("auto", False, LARGE, True, True, "bfloat16 base"),
-        ("auto", False, LARGE, True, False, "float32"),
-        ("auto", False, SMALL, True, True, "float32"),
-        ("bfloat16", False, SMALL, False, False, "bfloat16 base"),
-        ("float32", False, LARGE, True, True, "float32"),
-        ("auto", True, LARGE, True, True, "bfloat16 mixed"),
-        ("float32", True, SMALL, True, False, "bfloat16 mixed"),
-        ("auto", True, LARGE, False, False, "float32"),
+        ("auto", False, LARGE, True, True, True, "bfloat16 base"),
+        ("auto", False, LARGE, False, True, True, "bfloat16 mixed"),
+        ("auto", False, LARGE, False, True, False, "float32"),
+        ("auto", False, SMALL, True, True, True, "float32"),
+        ("bfloat16", False, SMALL, False, False, False, "bfloat16 base"),
+        ("float32", False, LARGE, True, True, True, "float32"),
+        ("auto", True, LARGE, True, True, True, "bfloat16 mixed"),
+        ("float32", True, SMALL, False, True, False, "bfloat16 mixed"),
+        ("auto", True, LARGE, False, False, False, "float32"),
     ],
 )
-def test_it_follows_from_flags_size_and_device(train_dtype, bf16, parameters, has_it, is_fast, expected, monkeypatch):
+def test_it_follows_from_flags_size_and_device(train_dtype, bf16, parameters, on_gpu, has_it, is_fast, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: on_gpu)
     monkeypatch.setattr("compositional.training.precision.has_bfloat16", lambda: has_it)
     monkeypatch.setattr("compositional.training.precision.has_fast_bfloat16", lambda: is_fast)
     assert str(resolve_precision(train_dtype, bf16, parameters)) == expected
+
+
+@pytest.mark.parametrize(
+    ("has_amx", "has_avx512", "seconds", "expected"),
+    [
+        (True, True, {"bfloat16": 9.0, "float32": 1.0}, True),
+        (False, True, {"bfloat16": 0.5, "float32": 1.0}, True),
+        (False, True, {"bfloat16": 0.9, "float32": 1.0}, False),
+        (False, False, {"bfloat16": 0.5, "float32": 1.0}, False),
+    ],
+)
+def test_bfloat16_is_fast_with_amx_and_where_it_is_measured_to_be(has_amx, has_avx512, seconds, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: has_amx)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: has_avx512)
+    monkeypatch.setattr("compositional.core.machine.has_bfloat16", lambda: True)
+    monkeypatch.setattr("compositional.core.machine._seconds_of_product", seconds.get)
+    has_fast_bfloat16.cache_clear()
+    try:
+        assert has_fast_bfloat16() is expected
+    finally:
+        has_fast_bfloat16.cache_clear()
 
 
 @pytest.mark.slow

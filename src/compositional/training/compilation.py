@@ -19,13 +19,17 @@ CHOICES = (AUTO, ON, OFF)
 _WORTHWHILE = 1e13
 
 
-def is_worthwhile(parameters: int, tokens: int) -> bool:
+def is_worthwhile(parameters: int, tokens: int, autocast: bool) -> bool:
     """Whether training on `tokens` with a frozen base of so many linear `parameters` saves more time than compiling takes.
+
+    Mixed precision (`autocast`) without AMX gets slower by it, see docs/benchmarks.md.
 
     A forward and backward pass through the activations costs 4 operations per parameter and token. On a GPU the gain is not
     measured, so the answer is no.
     """
-    return not torch.cuda.is_available() and 4 * parameters * tokens >= _WORTHWHILE
+    if torch.cuda.is_available() or (autocast and not torch.cpu._is_amx_tile_supported()):
+        return False
+    return 4 * parameters * tokens >= _WORTHWHILE
 
 
 def missing_compiler() -> str | None:

@@ -34,11 +34,16 @@ def resolve_precision(train_dtype: str, bf16: bool, parameters: int) -> Precisio
     """The precision that the flags ask for on this device.
 
     `--bf16` is mixed precision: a float32 base with products in bfloat16, or float32 alone on a CPU without bfloat16
-    instructions. `--train_dtype auto` is a bfloat16 base for models of at least 50M linear `parameters`, on a GPU with
-    bfloat16 and on a CPU whose bfloat16 products are faster than its float32 products (AMX); else float32.
+    instructions. `--train_dtype auto` is a bfloat16 base on a GPU, and mixed precision on a CPU, for models of at least
+    50M linear `parameters` where bfloat16 products are faster than float32 products (see `has_fast_bfloat16`); else float32. On
+    CPUs, mixed precision was the faster of the two (docs/benchmarks.md).
     """
+    import torch
+
     if bf16:
         return Precision(autocast=has_bfloat16())
-    if train_dtype == BFLOAT16 or (train_dtype == AUTO and parameters >= _LARGE and has_fast_bfloat16()):
+    if train_dtype == BFLOAT16:
         return Precision(BFLOAT16, autocast=True)
+    if train_dtype == AUTO and parameters >= _LARGE and has_fast_bfloat16():
+        return Precision(BFLOAT16 if torch.cuda.is_available() else FLOAT32, autocast=True)
     return Precision()

@@ -79,7 +79,7 @@ def _compiles(base: nn.Module, sequences: list[TrainingSequence], settings: Opti
         return settings.torch_compile == ON
     parameters = sum(module.weight.numel() for module in base.modules() if isinstance(module, nn.Linear))
     tokens = round(settings.epochs * sum(len(sequence.ids) for sequence in sequences))
-    if not is_worthwhile(parameters, tokens):
+    if not is_worthwhile(parameters, tokens, settings.precision.autocast):
         return False
     if missing := missing_compiler():
         logger.info("not compiled, so an update takes up to twice as long: %s", missing)
