@@ -120,6 +120,23 @@ def test_a_calibrated_model_trains_and_saves_the_calibration_alone(tiny_models):
     assert all(parameter.grad is None for parameter in model.parameters() if id(parameter) not in own)
 
 
+@torch.no_grad()
+def test_a_corrected_model_is_not_corrected_a_second_time(tiny_models):
+    model = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    merged, ids = random_merge(tiny_models["llama"]), torch.arange(5, 25).view(2, 10)
+    untouched = model(ids).logits
+    first = CorrectedModel(model, random_calibration(merged, LC))
+    once = first(input_ids=ids).logits
+    for method in METHODS:
+        with pytest.raises(ValueError, match="corrected already"):
+            CorrectedModel(model, random_calibration(merged, method))
+    assert torch.equal(model(ids).logits, once)
+    first.release()
+    assert torch.equal(model(ids).logits, untouched)
+    again = CorrectedModel(model, random_calibration(merged, LC))
+    assert torch.equal(again(input_ids=ids).logits, once)
+
+
 def test_stored_biases_are_as_large_as_their_numbers(tmp_path):
     shapes = shapes_of(16, 2048, 512, 8192)
     calibration = Calibration(CalibrationSpec(LC, True), shapes)

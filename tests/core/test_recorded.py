@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 
+from compositional.adapters.peft_folder import WEIGHTS_FILE
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, write_json
-from compositional.core.recorded import NO_FLAG, changes, read_recorded, refusal
+from compositional.core.recorded import ARITHMETIC, NO_FLAG, changes, read_recorded, refusal
+from compositional.experiment.resume import ADAPTER_RECORD
 from compositional.judge.plan import judge_flag_if_left_out
 from helpers.judging import right, store_predictions
 from helpers.tiny_runs import COMPOSED, TINY_RUN
@@ -84,6 +87,82 @@ def test_results_of_a_version_without_a_flag_are_those_of_its_default(lacking, s
         return
     with pytest.raises(UserError, match=f"predictions of zero exists with other settings \\({lacking} was"):
         run(f"{command}{other}")
+
+
+LC = (
+    f"{TINY_RUN}{COMPOSED}--experiment_name lc --lora_merge_strategy learnable_calibration --for_each_component "
+    "--merge_datasets pocket_dialogs_es --num_examples_merge 16 --lora_merge_modules sums translation --do_predict "
+)
+
+
+def as_in_the_first_version(path: Path) -> None:
+    """A record of a calibration before there was --calibrate and a version of the arithmetic."""
+    record = read_json(path)
+    for part in (record, record.get("settings", {}), record.get("arguments", {})):
+        if "calibrate" in part:
+            part["lora_merge_strategy"] = part.pop("calibrate")
+        part.pop("arithmetic", None)
+    for part in ("made_by", "predictions_made_by"):
+        record[part] = {name: {"backend": "transformers"} for name in record.get(part, {})}
+    write_json(path, record)
+
+
+@pytest.mark.slow
+def test_a_calibration_of_the_first_version_is_kept_and_its_results_say_so(run, trained, workspace, caplog):
+    run(LC)
+    assert read_json(workspace.results("lc"))["arithmetic"] == [ARITHMETIC]
+    adapter, predictions = workspace.stored_model("lc") / ADAPTER_RECORD, workspace.predictions_folder("lc") / "settings.json"
+    for path in (adapter, predictions, workspace.results("lc")):
+        as_in_the_first_version(path)
+    weights = (workspace.stored_model("lc") / WEIGHTS_FILE).read_bytes()
+    with caplog.at_level(logging.INFO, "compositional"):
+        run(LC)
+    assert "done already" in caplog.text
+    run(f"{LC}--do_valid")
+    assert (workspace.stored_model("lc") / WEIGHTS_FILE).read_bytes() == weights
+    assert read_json(workspace.results("lc"))["arithmetic"] == [1, ARITHMETIC]
+    with pytest.raises(UserError) as caught:
+        run(f"{LC}--calibration_epochs 2")
+    assert list(caught.value.mistakes) == [
+        "adapter lc exists with other settings (calibration_epochs was 1.0, is 2.0): choose another name, or --overwrite"
+    ]
+
+
+def test_predictions_that_another_version_left_unfinished_are_refused(run, workspace, tiny_models):
+    command = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} {COMPOSED}--experiment_name zero --zero_shot --do_predict "
+    run(command)
+    rows, settings = workspace.predictions("zero", "test"), workspace.predictions_folder("zero") / "settings.json"
+    whole = rows.read_bytes()
+    workspace.results("zero").unlink()
+    rows.rename(f"{rows}.partial")
+    Path(f"{rows}.partial").write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    record = read_json(settings)
+    write_json(settings, record | {"made_by": {"test": {"backend": "transformers"}}})
+    with pytest.raises(UserError) as caught:
+        run(command)
+    (line,) = caught.value.mistakes
+    assert f"{rows}.partial was left unfinished by another version of this project" in line
+    assert f"version 1 of the arithmetic, now {ARITHMETIC}" in line
+    assert "--overwrite" in line
+    write_json(settings, record)
+    run(command)
+    assert rows.read_bytes() == whole
+    assert read_json(workspace.results("zero"))["arithmetic"] == [ARITHMETIC]
+
+
+@pytest.mark.slow
+def test_an_adapter_that_another_version_left_in_training_is_refused(run, trained, workspace, tiny_models):
+    command = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --do_train --experiment_name sums --dataset pocket_dialogs "
+    settings = read_json(workspace.stored_model("sums") / ADAPTER_RECORD)["settings"]
+    write_json(workspace.training("sums") / "settings.json", settings)
+    run(f"{command}--stored_model_name sums")  # it is finished: what is beside it does not matter
+    shutil.rmtree(workspace.stored_model("sums"))
+    write_json(workspace.training("sums") / "settings.json", settings)
+    with pytest.raises(UserError, match="adapter sums was left unfinished by another version of this project"):
+        run(f"{command}--stored_model_name sums")
+    write_json(workspace.training("sums") / "settings.json", settings | {"arithmetic": [ARITHMETIC]})
+    run(f"{command}--stored_model_name sums")
+    assert read_json(workspace.stored_model("sums") / ADAPTER_RECORD)["arithmetic"] == [ARITHMETIC]
 
 
 def test_verdicts_of_a_version_without_a_flag_are_those_of_its_default(workspace, judge, server):

@@ -153,6 +153,28 @@ def test_a_template_that_prints_the_date_gets_the_same_date_on_every_day(tiny_to
     assert encoder.target("Anna left.") == [*ids_of(tokenizer, "Anna left."), tokenizer.convert_tokens_to_ids("<|eot_id|>")]
 
 
+DATED = (
+    "{%- macro today(format) %}{{ strftime_now(format) }}{%- endmacro %}"
+    "{{- 'Today: ' + strftime_now('%Y-%m-%d') + ', ' + today('%A, %d %B %Y %H:%M') + '\\n' }}"
+    "{%- for message in messages %}{{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
+)
+
+
+def test_a_template_that_asks_for_the_time_gets_the_same_on_every_day(tiny_tokenizer):
+    """As Mistral's and gpt-oss's templates do, which take no date."""
+    tokenizer = with_template(tiny_tokenizer, DATED)
+    encoder = ChatEncoder(tokenizer)
+    beginning = "Today: 2024-07-26, Friday, 26 July 2024 00:00\n<|user|>"
+    assert tokenizer.decode(encoder.prompt(SUMMARIZE, "Tom: Hi!", 512).ids) == (
+        f"{beginning}Summarize the following text:\n\nTom: Hi!<|end|><|assistant|>"
+    )
+    assert tokenizer.decode(encoder.question("?")) == f"{beginning}?<|end|><|assistant|>"
+    sequence = encoder.training_sequence(SUMMARIZE, Example("0", "Tom: Hi!", "Tom greets."), 512, False)
+    assert tokenizer.decode(sequence.ids).startswith(beginning)
+    assert tokenizer.decode(encoder.target("Anna left.")) == "Anna left.<|end|>"
+
+
 # ---- training sequences
 
 

@@ -98,6 +98,15 @@ def test_no_line_of_a_training_dialogue_tells_a_held_out_combination(meanings):
     assert [line for line in lines if line in held_out] == []
 
 
+@pytest.mark.parametrize(("name", "expected"), [("pocket_replies", 78), ("pocket_dialogs", 0)])
+def test_how_many_test_targets_are_targets_of_training_is_as_documented(name, expected):
+    training, test = read(name, "train"), read(name, "test")
+    said = {one.reference for one in training}
+    assert sum(one.reference in said for one in test) == expected
+    assert not {one.input for one in test} & {other.input for other in training}
+    assert "78 of the 250 test replies" in (PROJECT / "docs" / "data.md").read_text(encoding="utf-8")
+
+
 def test_reading_twice_gives_the_same_examples():
     for name in ("pocket_dialogs_de", "pocket_replies", "pocket_sentences_witty"):
         assert read(name, "test") == read(name, "test")

@@ -15,7 +15,7 @@ import make_tables
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, read_json_lines, write_json
 from compositional.prediction.predict import read_predictions
-from compositional.report.collect import collect, differing_settings
+from compositional.report.collect import collect, differing_settings, mixed_versions
 from compositional.scoring.score import scores_per_example
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.rows import TableRow
@@ -108,6 +108,20 @@ def test_experiments_of_a_row_that_were_made_with_other_settings_are_told_apart(
     rows = [TableRow(one.cell.label, "", "", series="LC") for one in outcomes]
     assert differing_settings(outcomes, Ablation("", rows, "", ())) == ["LC: --max_new_tokens 8, 9"]
     assert differing_settings(outcomes, Ablation("", rows, "", ("--max_new_tokens",))) == []
+
+
+def test_a_row_of_several_versions_of_the_arithmetic_is_marked(finished):
+    command = shlex.split(f"{FLAGS}--workspace {finished.root}")
+    for experiment, versions in (("zero_shot", [1, 2]), ("main_lora", [2])):
+        path = finished.results(f"pocket_sum_tr_es_{experiment}")
+        write_json(path, read_json(path) | {"arithmetic": versions})
+    make_tables.run(command)
+    table = (finished.root / "output" / "tables" / "main.md").read_text()
+    assert "NOT MADE ALIKE: Zero-shot: versions 1, 2 of the arithmetic." in table
+    outcomes = collect(asked({"sub_tasks": ["sum_tr_es"], "methods": ["main_lora"]}), finished, "test", "pocket")
+    assert mixed_versions(outcomes) == []
+    older = replace(outcomes[0], results={"stages": {}})  # results of the first version name none
+    assert mixed_versions([*outcomes, older]) == ["Main-task LoRA: versions 1, 2 of the arithmetic"]
 
 
 def right_with_one_wrong_word(number: int) -> tuple[str, str]:

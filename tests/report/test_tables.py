@@ -173,6 +173,30 @@ def test_grades_have_a_column_beside_the_judges_and_are_compared_with_no_figure_
     assert "rade" not in to_markdown(ungraded)
 
 
+def test_a_figure_by_the_default_tokenizer_stands_beside_the_papers():
+    """Translations are scored with a Unicode tokenizer, the paper's probably with rouge_score's default one."""
+    rows = {"Zero-shot": 0.5, "exact mean": 0.4}
+    flags = {"sub_tasks": ["sum_tr_es", "sum_tr_fr"], "models": ["pocket"], "methods": ["zero_shot", "exact_linear_merge"]}
+    chosen = asked(flags)
+    found = outcomes_at(chosen, rows)
+    by_sub_task = {"sum_tr_es": 0.3, "sum_tr_fr": 0.4}
+    both = [replace(one, default_rouge=by_sub_task[one.cell.sub_task.name]) for one in found]
+    table = make_table("a table", "", chosen, both, "Zero-shot", Resampler(100, 0))
+    quality, judged = table.columns
+    assert table.rows["Zero-shot"][quality].default_rouge == pytest.approx(0.35)
+    assert table.rows["Zero-shot"][judged].default_rouge is None
+    shown = to_markdown(table)
+    (zero,) = re.findall(r"^\| Zero-shot .*", shown, re.MULTILINE)
+    assert "] (7.5, ours 35.0)" in zero.replace("*", "")
+    assert "Beside it, ours by rouge_score's default tokenizer" in shown
+    assert [row["default_rouge"] for row in csv.DictReader(io.StringIO(to_csv(table)))][:2] == ["35.000", ""]
+    plain = to_markdown(make_table("a table", "", chosen, found, "Zero-shot", Resampler(100, 0)))
+    assert "ours" not in plain
+    one_missing = [replace(both[0], default_rouge=None), *both[1:]]
+    table = make_table("a table", "", chosen, one_missing, "Zero-shot", Resampler(100, 0))
+    assert table.rows["Zero-shot"][quality].default_rouge is None
+
+
 def test_latex_is_booktabs_with_what_latex_reads_otherwise_escaped():
     chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["zero_shot", "main_lora"]})
     table = make_table("a table", "", chosen, outcomes_at(chosen, {"Zero-shot": 0.5}), "Zero-shot", Resampler(100, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import evaluate
 import pytest
@@ -12,7 +13,7 @@ from sacrebleu.metrics import CHRF
 from compositional.core.files import read_json_lines
 from compositional.prediction import Prediction
 from compositional.scoring.bootstrap import bootstrap_interval
-from compositional.scoring.score import METRIC_FILE, ROUGE_NAMES, choose_tokenizer, score, scores_per_example
+from compositional.scoring.score import METRIC_FILE, ROUGE_NAMES, choose_tokenizer, default_rouge, score, scores_per_example
 from compositional.scoring.text_overlap import UnicodeTokenizer
 
 TEXTS = {
@@ -158,6 +159,24 @@ def test_plain_names_are_of_the_chosen_tokenizer_and_both_are_kept(tokenizer):
     assert scores.metrics["rougeL_paper"].mean == 0.5  # the paper's tokenizer sees no Cyrillic letter
     assert scores.metrics["rougeL"] == scores.metrics[f"rougeL_{tokenizer}"]
     assert (scores.headline_metric, scores.rouge_tokenizer) == ("rougeL", tokenizer)
+
+
+def test_the_figure_by_the_default_tokenizer_is_had_from_results_where_the_headline_is_by_another():
+    pairs = predictions([("Über die Brücke", "über die brücke"), ("los gatos negros", "el gato negro")])
+    for metric in ("rougeL", "weighted_rouge"):
+        unicode, paper = (asdict(score(pairs, metric, tokenizer, 20, 0)) for tokenizer in ("unicode", "paper"))
+        assert default_rouge(unicode) == paper["metrics"][metric]["mean"] != unicode["metrics"][metric]["mean"]
+        assert default_rouge(paper) is None
+        assert default_rouge({"headline_metric": metric, "rouge_tokenizer": "unicode"}) is None, "results of an earlier version"
+
+
+@pytest.mark.parametrize(("text", "expected"), [("yes", 1 / 6), ("thank you", 1 / 6 + 1 / 3), ("how are you", 1.0)])
+def test_weighted_rouge_of_a_perfect_answer_of_one_or_two_words_is_below_one(text, expected):
+    """They have no ROUGE-3, and one word has no ROUGE-2: docs/fidelity.md says so."""
+    scores = scores_per_example([text], [text])
+    for tokenizer in ("paper", "unicode"):
+        assert scores[f"weighted_rouge_{tokenizer}"] == pytest.approx([expected])
+        assert scores[f"rougeL_{tokenizer}"] == [1.0]
 
 
 def test_each_examples_scores_are_kept_and_their_means_are_the_results(tmp_path):

@@ -14,6 +14,8 @@ from compositional.core.errors import UserError
 # Additional rank, and passes over the matrix: the error stays within 1 % of the exact decomposition's, for flat and for decaying
 # singular values. Sums of squares are made in parts.
 _OVERSAMPLING, _PASSES = 32, 2
+# What is smaller than the largest singular value by this factor is rounding: factors are stored in float32 at most.
+ROUNDING = 1e-9
 # Below this share of ‖ΔW‖², a difference of two sums of squares is all rounding, and the error is computed from the matrices.
 _DIFFERENCE_IS_EXACT = 1e-6
 _PART = 65_536
@@ -71,15 +73,18 @@ def svd_of_product(factors: LoraFactors) -> tuple[torch.Tensor, torch.Tensor, to
 def svd_side_by_side(updates: list[LoraFactors]) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """U S (d_out × R) and Vhᵢ (R × d_in) with ΔW_i = U S Vhᵢ, from the SVD of [ΔW_1 ... ΔW_N]; R is its rank.
 
-    Directions with a singular value of (nearly) zero are left out, since they depend on how an update is factored.
+    Directions with a singular value of (nearly) zero are left out, since they depend on how an update is factored. Entries of S Vhᵢ
+    that are only rounding are zero in Vhᵢ: in an election, noise would vote with the full weight of its adapter.
     """
     d_in = updates[0].d_in
     B = torch.cat([factors.scaling * factors.B.double() for factors in updates], dim=1)
     A = torch.block_diag(*(factors.A.double() for factors in updates))
     U, S, Vh = svd_of_product(LoraFactors(A, B, scaling=1.0))
-    kept = S.gt(1e-9 * S[0])
+    smallest = ROUNDING * S[0]
+    kept = S.gt(smallest)
     kept[0] = True
     U, S, Vh = U[:, kept], S[kept], Vh[kept]
+    Vh[(S.unsqueeze(1) * Vh).abs() <= smallest] = 0.0
     return U * S, [Vh[:, start : start + d_in] for start in range(0, Vh.shape[1], d_in)]
 
 

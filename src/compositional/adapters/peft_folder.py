@@ -1,8 +1,7 @@
-"""PEFT's folder format: adapter_config.json and adapter_model.safetensors."""
+"""PEFT's folder format: adapter_config.json (see `peft_config`) and adapter_model.safetensors."""
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compositional.adapters.lora import LoraAdapter, LoraFactors, module_type
+from compositional.adapters.peft_config import AdapterConfig, plain_config
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_files, read_json, read_tensor_shapes, write_json
+from compositional.core.files import hash_of_files, read_tensor_shapes, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -21,21 +21,6 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 CALIBRATION_FILE = "calibration.safetensors"
 LEARNED_FILE = "learned_merge.safetensors"
 _KEY = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight$")
-
-
-@dataclass(frozen=True)
-class AdapterConfig:
-    """The settings in adapter_config.json."""
-
-    base_model: str
-    lora_alpha: float
-    use_rslora: bool
-    alpha_pattern: dict[str, float]
-
-    def scaling(self, module_path: str, rank: int) -> float:
-        """alpha / rank, or alpha / √rank for rsLoRA, with the module's own alpha if `alpha_pattern` has one."""
-        alpha = next((value for key, value in self.alpha_pattern.items() if _matches(key, module_path)), self.lora_alpha)
-        return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
 @dataclass(frozen=True)
@@ -87,28 +72,12 @@ class StoredAdapter:
         return read_adapter(self.folder)
 
 
-def _matches(pattern: str, module_path: str) -> bool:
-    """PEFT's rule: a pattern is a regular expression for a path or for its last parts."""
-    return re.match(rf"(?:.*\.)?({pattern})$", module_path) is not None
-
-
 def read_config(folder: Path) -> AdapterConfig:
-    """Read adapter_config.json without heavy imports; raises UserError when it is not a plain LoRA adapter."""
+    """Read adapter_config.json; raises UserError for a folder without an adapter, and as `plain_config` does."""
     path = folder / CONFIG_FILE
     if not path.is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise UserError(f"{folder} holds no adapter: {CONFIG_FILE} and {WEIGHTS_FILE} are expected there")
-    config = read_json(path)
-    if not isinstance(config, dict) or not {"r", "lora_alpha", "peft_type"} <= config.keys():
-        raise UserError(f"{path} is damaged: peft_type, r and lora_alpha are expected in it")
-    kind = config.get("peft_type")
-    if kind != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none" or config.get("modules_to_save"):
-        raise UserError(f"{path}: only plain LoRA adapters (no DoRA, bias or fully trained modules) can be used, this is {kind}")
-    return AdapterConfig(
-        base_model=config.get("base_model_name_or_path") or "",
-        lora_alpha=config["lora_alpha"],
-        use_rslora=bool(config.get("use_rslora")),
-        alpha_pattern=config.get("alpha_pattern") or {},
-    )
+    return plain_config(path)
 
 
 def check_has_no_biases(folder: Path) -> None:
@@ -134,9 +103,18 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
         match = _KEY.match(key)
         if not match:
             raise UserError(f"{path}: {key} is not a factor of a plain LoRA adapter")
+        if len(shape) != 2 or 0 in shape:
+            raise UserError(
+                f"{path} is damaged: {key} has the shape {shape}; a training with DeepSpeed must gather its weights before it saves"
+            )
         factors.setdefault(match["path"], {})[match["factor"]] = shape
     if incomplete := [module for module, pair in factors.items() if len(pair) < 2]:
         raise UserError(f"{path} is damaged: {incomplete[0]} has one factor only")
+    if not factors:
+        raise UserError(f"{path} is damaged: it has no factors")
+    for module, pair in factors.items():
+        if pair["A"][0] != pair["B"][1]:
+            raise UserError(f"{path} is damaged: the factors of {module} have the ranks {pair['A'][0]} and {pair['B'][1]}")
     return {module: (pair["B"][0], pair["A"][1]) for module, pair in factors.items()}
 
 
@@ -147,13 +125,15 @@ def highest_rank(folder: Path) -> int:
 
 
 def read_adapter(folder: Path) -> LoraAdapter:
-    """Read an adapter's tensors; raises UserError for tensors that are not LoRA factors."""
+    """Read an adapter's tensors; raises UserError for tensors that are not LoRA factors, or not finite."""
     from safetensors.torch import load_file
 
     config = read_config(folder)
     read_shapes(folder)
     pairs: dict[str, dict[str, Any]] = {}
     for key, tensor in load_file(folder / WEIGHTS_FILE).items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{folder / WEIGHTS_FILE}: {key} has values that are no numbers: train the adapter again")
         match = _KEY.match(key)
         pairs.setdefault(match["path"], {})[match["factor"]] = tensor
     factors = {

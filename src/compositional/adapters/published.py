@@ -7,6 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
+from compositional.adapters.peft_config import plain_config
 from compositional.adapters.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 from compositional.core.errors import UserError, first_line
 from compositional.core.files import folder_in_the_making, read_tensor_shapes
@@ -33,6 +34,11 @@ def check_published_adapter(adapter: Model, may_convert: bool) -> None:
             f"{adapter.flag} {adapter.name}: it has only {PICKLED_WEIGHTS_FILE}, a pickle; "
             "--convert_pickled_adapter allows loading its tensors (nothing else in it is run) and stores them as safetensors"
         )
+
+
+def check_is_plain(adapter: Model) -> None:
+    """Raise UserError when an adapter is not a plain LoRA; see `peft_config`."""
+    plain_config(_file(adapter, CONFIG_FILE))
 
 
 def adapter_to_load(adapter: Model, converted: Path | None) -> Model:

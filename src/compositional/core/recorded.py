@@ -13,6 +13,10 @@ from typing import Any
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
 
+# The version of the arithmetic. It rises when the same settings give other values, beyond rounding; CHANGELOG.md says why. Records
+# without a version are of version 1. Finished artefacts of another version are kept, and results name all versions behind them.
+ARITHMETIC = 2
+
 # What `value_if_left_out` returns for a key that is not a flag. A record that lacks the key is then not compared by it.
 NO_FLAG = object()
 ValueIfLeftOut = Callable[[str], Any]
@@ -44,6 +48,22 @@ def changes(
     return {
         key: (earlier[key], now[key]) for key in sorted(now) if earlier[key] is not NO_FLAG and not _same(earlier[key], now[key])
     }
+
+
+def versions_behind(record: dict[str, Any]) -> set[int]:
+    """The versions of the arithmetic behind a recorded artefact: its own, and those of what it was made from."""
+    return set(record.get("arithmetic", [1]))
+
+
+def unfinished_of_another_version(what: str, record: dict[str, Any]) -> list[str]:
+    """The message for an artefact that a run of another version of the arithmetic left unfinished; none for this version's."""
+    if versions_behind(record) <= {ARITHMETIC}:
+        return []
+    found = ", ".join(map(str, sorted(versions_behind(record) - {ARITHMETIC})))
+    return [
+        f"{what} was left unfinished by another version of this project, which computes other values (version {found} of the "
+        f"arithmetic, now {ARITHMETIC}; see CHANGELOG.md): finish with that version, or --overwrite"
+    ]
 
 
 def refusal(fault: str, changed: dict[str, tuple[Any, Any]], remedy: str) -> list[str]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from compositional.core.files import folder_in_the_making, write_json
 from compositional.core.processes import is_main_process, wait_for_all_processes
+from compositional.core.recorded import ARITHMETIC
 from compositional.experiment.arguments import CALIBRATION, MERGE
 from compositional.experiment.examples import Examples, ExperimentData
 from compositional.experiment.own_targets import with_multi_step_targets
 from compositional.experiment.plan import Plan
 from compositional.experiment.results import Journal
-from compositional.experiment.resume import ADAPTER_RECORD, SETTINGS_FILE, settings_of_adapter
+from compositional.experiment.resume import ADAPTER_RECORD, SETTINGS_FILE, settings_of_adapter, versions_behind_adapters
 from compositional.models.chat import instruction
 from compositional.prediction.vllm_backend import Engines
 from compositional.training import TrainingFolders
@@ -174,7 +175,8 @@ class AdapterMaker:
     def _training_folders(self) -> TrainingFolders:
         checkpoints = self.plan.workspace.training(self.plan.written_adapter)
         if is_main_process():
-            write_json(checkpoints / SETTINGS_FILE, settings_of_adapter(self.plan, self.data))
+            settings = settings_of_adapter(self.plan, self.data) | {"arithmetic": [ARITHMETIC]}
+            write_json(checkpoints / SETTINGS_FILE, settings)
         return TrainingFolders(checkpoints, self.plan.workspace.logs(self._name))
 
     def _is_stored(self) -> bool:
@@ -197,7 +199,8 @@ class AdapterMaker:
             write_adapter(folder, adapter, dtype)
             if calibration is not None:
                 calibration.write(folder, dtype)
-            write_json(folder / ADAPTER_RECORD, {"experiment": self._name, "settings": settings, "report": report})
+            record = {"experiment": self._name, "settings": settings, "report": report}
+            write_json(folder / ADAPTER_RECORD, record | {"arithmetic": versions_behind_adapters(self.plan, [])})
         logger.debug("stored %s: %s", name, report)
         shutil.rmtree(self.plan.workspace.training(name), ignore_errors=True)
 

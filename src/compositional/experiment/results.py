@@ -17,7 +17,7 @@ from compositional.core.tables import percent
 from compositional.experiment.arguments import Arguments
 from compositional.experiment.plan import Plan
 from compositional.prediction import Prediction
-from compositional.scoring.score import METRIC_LABELS, Scores
+from compositional.scoring.score import METRIC_LABELS, Scores, default_rouge
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,9 @@ def show_results(plan: Plan, note: str = "") -> None:
         metrics = ", ".join(f"{METRIC_LABELS.get(name, name)} {percent(scores['metrics'][name])}" for name in SHOWN)
         counts = scores["counts"]
         logger.info("%s, %s examples: %s", stage, counts["examples"], metrics)
+        if (default := default_rouge(scores)) is not None:
+            label = METRIC_LABELS[scores["headline_metric"]]
+            logger.info("%s, %s by rouge_score's default tokenizer, as likely the paper's: %.1f", stage, label, 100 * default)
         incomplete = [
             f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if name not in ("examples", "available") and count
         ]

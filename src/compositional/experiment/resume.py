@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compositional.adapters.peft_folder import StoredAdapter
+from compositional.calibration import METHODS as CALIBRATION_METHODS
 from compositional.core.errors import UserError
 from compositional.core.files import hash_of_json, read_json
-from compositional.core.recorded import changes, read_recorded, refusal
+from compositional.core.recorded import (
+    ARITHMETIC,
+    changes,
+    read_recorded,
+    refusal,
+    unfinished_of_another_version,
+    versions_behind,
+)
 from compositional.experiment.arguments import CALIBRATION, MERGE, fields_of
 from compositional.experiment.examples import ExperimentData
 from compositional.experiment.plan import Plan
@@ -57,9 +67,14 @@ def check_resumable(plan: Plan, data: ExperimentData) -> None:
             mistakes += differences(plan, f"adapter {folder.name}", recorded, now)
             checkpoints = read_recorded(workspace.training(plan.written_adapter) / SETTINGS_FILE)
             mistakes += differences(plan, f"adapter {folder.name}, still in training,", checkpoints, now)
+            if checkpoints and not folder.exists():
+                mistakes += unfinished_of_another_version(f"adapter {folder.name}", checkpoints)
     if plan.splits and not plan.arguments.overwrite:
         earlier = settings_of_earlier_predictions(workspace.predictions_folder(name))
         mistakes += differences(plan, f"predictions of {name}", earlier, settings_of_predictions(plan, data))
+        for rows in sorted(workspace.predictions_folder(name).glob("*.jsonl.partial")):
+            made_by = earlier.get("made_by", {}).get(rows.name.removesuffix(".jsonl.partial"), {})
+            mistakes += unfinished_of_another_version(str(rows), made_by) if rows.stat().st_size else []
     if mistakes:
         raise UserError(*mistakes)
 
@@ -72,8 +87,15 @@ def settings_of_earlier_predictions(folder: Path) -> dict[str, Any]:
 
 def differences(plan: Plan, what: str, recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The message that lists the settings in which a plan differs from an artefact's; none without differences."""
-    changed = changes(recorded, now, plan.value_if_left_out)
+    changed = changes(_spelled_out(recorded), now, plan.value_if_left_out)
     return refusal(f"{what} exists with other settings", changed, "choose another name, or --overwrite")
+
+
+def versions_behind_adapters(plan: Plan, others: Sequence[StoredAdapter]) -> list[int]:
+    """This version of the arithmetic, and those behind the adapters that the plan reads and `others`, in ascending order."""
+    sources = [plan.calibration_source] if plan.calibration_source else []
+    records = [adapter.folder / ADAPTER_RECORD for adapter in (*plan.adapters.values(), *sources, *others)]
+    return sorted({ARITHMETIC}.union(*(versions_behind(read_json(path)) for path in records if path.is_file())))
 
 
 def is_done(plan: Plan, data: ExperimentData) -> bool:
@@ -84,7 +106,7 @@ def is_done(plan: Plan, data: ExperimentData) -> bool:
     results = read_json(path)
     now = settings_of_adapter(plan, data) | settings_of_predictions(plan, data)
     scoring = {name: getattr(plan.arguments, name) for name in fields_of("scoring")}
-    made_alike = not changes(results["settings"], now, plan.value_if_left_out)
+    made_alike = not changes(_spelled_out(results["settings"]), now, plan.value_if_left_out)
     scored_alike = not changes(results["arguments"], scoring, plan.value_if_left_out)
     made = not plan.written_adapter or (plan.workspace.stored_model(plan.written_adapter) / ADAPTER_RECORD).is_file()
     predicted = all(plan.workspace.predictions(plan.arguments.experiment_name, stage).is_file() for stage in data.stages)
@@ -99,6 +121,13 @@ def throw_away(plan: Plan) -> None:
         folders += [workspace.stored_model(plan.written_adapter), workspace.training(plan.written_adapter)]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _spelled_out(recorded: dict[str, Any]) -> dict[str, Any]:
+    """The first version recorded a calibration of the linear merge as a merge strategy, as the paper's commands name it."""
+    if recorded.get("lora_merge_strategy") not in CALIBRATION_METHODS:
+        return recorded
+    return recorded | {"calibrate": recorded["lora_merge_strategy"], "lora_merge_strategy": "linear"}
 
 
 def _common_settings(plan: Plan, groups: list[str]) -> dict[str, Any]:

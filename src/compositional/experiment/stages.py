@@ -17,6 +17,7 @@ from compositional.core.files import count_parameters, read_json, write_json
 from compositional.core.logs import log_file, log_to_file, quieten_libraries
 from compositional.core.machine import device
 from compositional.core.processes import is_main_process, wait_for_all_processes
+from compositional.core.recorded import ARITHMETIC, versions_behind
 from compositional.experiment.adapter import AdapterMaker
 from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
 from compositional.experiment.examples import Examples, ExperimentData, demonstrations
@@ -32,6 +33,7 @@ from compositional.experiment.resume import (
     settings_of_earlier_predictions,
     settings_of_predictions,
     throw_away,
+    versions_behind_adapters,
 )
 from compositional.models.chat import instruction
 from compositional.prediction import Prediction, PredictionSettings
@@ -136,6 +138,8 @@ class Experiment:
         results["data"] = earlier.get("data", {}) | {one.dataset.name: one.provenance for one in used}
         results["predictions_made_by"] = read_json(settings_path).get("made_by", {}) if settings_path.is_file() else {}
         results["stages"] = earlier["stages"] | results["stages"]
+        versions = set(versions_behind_adapters(self.plan, self.answering_adapters))
+        results["arithmetic"] = sorted(versions.union(*map(versions_behind, results["predictions_made_by"].values())))
         write_json(path, results)
         return results
 
@@ -208,7 +212,9 @@ class Experiment:
         """Record beside the predictions the backend, precision and device of this run. Another machine may continue them."""
         path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
         earlier = read_json(path)
-        made_by = earlier.get("made_by", {}) | {part: {"backend": settings.backend, "dtype": settings.dtype, "device": device()}}
+        made_by = earlier.get("made_by", {}) | {
+            part: {"backend": settings.backend, "dtype": settings.dtype, "device": device(), "arithmetic": [ARITHMETIC]}
+        }
         write_json(path, earlier | {"made_by": made_by})
 
     def _cost(self) -> Cost:

@@ -32,7 +32,7 @@ def svc(adapters: list[LoraAdapter], weights: list[float], *, alpha: float = 1.0
     """
     import torch
 
-    from compositional.adapters.low_rank import svd_of_product
+    from compositional.adapters.low_rank import ROUNDING, svd_of_product
 
     def calibrated(parts: list[tuple[float, LoraFactors]], path: str) -> LoraFactors:
         U, S, Vh = svd_of_product(stacked(parts))
@@ -40,7 +40,10 @@ def svc(adapters: list[LoraAdapter], weights: list[float], *, alpha: float = 1.0
         ratios = []
         for _, factors in parts:
             rows = factors.scaling * (U.T @ factors.B.double()) @ factors.A.double()
-            ratios.append((merged * rows).sum(dim=1) / rows.square().sum(dim=1).clamp(min=1e-12))
+            squares = rows.square().sum(dim=1)
+            # The ratio is 0 where an update has no part in a direction; rounding would give it a random sign.
+            has_part = squares > (ROUNDING * S[0]) ** 2
+            ratios.append(torch.where(has_part, (merged * rows).sum(dim=1) / squares, 0.0))
         ratios = torch.stack(ratios)
         inflation = torch.where((ratios > 0).all(dim=0), ratios.mean(dim=0).clamp(min=alpha), 1.0)
         return LoraFactors(Vh.float(), (U * (S / inflation)).float(), scaling=1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 from compositional.core.errors import UserError
@@ -17,7 +18,9 @@ from compositional.tasks import Task
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Llama 3.2's template puts today's date into every prompt unless a date is passed. This is the template's own fallback.
+# Templates that print today's date (`strftime_now`) print this day's, so that prompts are the same on every day. Llama 3.2's
+# template takes a date, too; this day is its own fallback.
+TEMPLATE_DAY = date(2024, 7, 26)
 TEMPLATE_DATE = "26 Jul 2024"
 
 
@@ -159,7 +162,11 @@ class ChatEncoder:
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=TEMPLATE_DATE
+            messages,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            date_string=TEMPLATE_DATE,
+            strftime_now=TEMPLATE_DAY.strftime,
         )
 
 

@@ -56,7 +56,7 @@ class Model:
         return "main" if self.is_local else self.name.partition("@")[2] or "main"
 
     def check_exists(self) -> None:
-        """Raise UserError for a name that looks like a missing folder, and for a folder without a complete model.
+        """Raise UserError for a missing folder, and for one that holds no complete model, or an adapter beside it.
 
         A hub id is checked only when one of its files is read.
         """
@@ -68,6 +68,9 @@ class Model:
         folder = Path(self.location)
         if not (folder / "config.json").is_file():
             raise UserError(f"{self.flag} {self.name}: the folder has no config.json, so it holds no model")
+        if (folder / "adapter_config.json").is_file():
+            fault = "the folder also holds an adapter (adapter_config.json), which would answer with the base model"
+            raise UserError(f"{self.flag} {self.name}: {fault}: move it to a folder of its own")
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise UserError(f"{self.flag} {self.name}: the folder has no weights (*.safetensors)")

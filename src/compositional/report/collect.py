@@ -11,9 +11,11 @@ import numpy as np
 
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, read_json_lines
+from compositional.core.recorded import versions_behind
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import budget_flags
 from compositional.report.plan import TablePlan
+from compositional.scoring.score import default_rouge
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.selection import Cell
 
@@ -24,7 +26,8 @@ logger = logging.getLogger(__name__)
 class Outcome:
     """An experiment's results: (examples) scores of the headline metric, 1 or 0 for the judge's yes or no, and the judge's grades.
 
-    NaN: no verdict, or no grade. None: no verdicts, or no grades, of all examples.
+    NaN: no verdict, or no grade. None: no verdicts, or no grades, of all examples. `default_rouge` is the mean of the headline
+    metric by rouge_score's default tokenizer; None where that is the headline's own.
     """
 
     cell: Cell
@@ -33,6 +36,7 @@ class Outcome:
     judged: np.ndarray | None
     results: dict[str, Any]
     graded: np.ndarray | None = None
+    default_rouge: float | None = None
 
     @property
     def stratum(self) -> str:
@@ -76,7 +80,7 @@ def _read_outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> O
     quality = np.array([row[scores["headline_metric"]] for row in rows])
     ids = [row["id"] for row in rows]
     judged, graded = _verdicts(cell, workspace, stage, judge, ids)
-    return Outcome(cell, ids, quality, judged, results, graded)
+    return Outcome(cell, ids, quality, judged, results, graded, default_rouge(scores))
 
 
 def _score_again(cell: Cell, workspace: Workspace, stage: str, scores: dict[str, Any]) -> None:
@@ -128,6 +132,14 @@ def differing_settings(outcomes: list[Outcome], ablation: Ablation | None) -> li
     return [f"{group}: --{name} {', '.join(values)}" for (group, name), values in found.items() if len(values) > 1]
 
 
+def mixed_versions(outcomes: list[Outcome]) -> list[str]:
+    """A line per row whose experiments were made by several versions of the arithmetic."""
+    found: dict[str, set[int]] = {}
+    for one in outcomes:
+        found.setdefault(one.cell.label, set()).update(versions_behind(one.results))
+    return [f"{label}: versions {', '.join(map(str, sorted(v)))} of the arithmetic" for label, v in found.items() if len(v) > 1]
+
+
 def describe(plan: TablePlan, outcomes: list[Outcome]) -> str:
     """The split, sub-tasks, models, seeds and judge of a table, in a sentence, and what its experiments don't have in common."""
     choice = plan.choice
@@ -141,5 +153,5 @@ def describe(plan: TablePlan, outcomes: list[Outcome]) -> str:
     ]
     if any(one.judged is not None for one in outcomes):
         parts.append(f"judge: {plan.judge}")
-    differing = differing_settings(outcomes, choice.ablation)
+    differing = differing_settings(outcomes, choice.ablation) + mixed_versions(outcomes)
     return "; ".join(parts) + "." + (f" NOT MADE ALIKE: {'; '.join(differing)}." if differing else "")

@@ -16,7 +16,7 @@ from compositional.core.errors import UserError
 from compositional.core.files import read_json_lines
 from compositional.core.workspace import Workspace
 from compositional.report.collect import Outcome
-from compositional.report.formats import MISSING, cell_text, is_bold, notes
+from compositional.report.formats import MISSING, cell_text, is_bold, notes, papers_figure
 from compositional.report.table import Entry, Table
 from compositional.scoring.score import METRIC_LABELS
 
@@ -63,7 +63,7 @@ def _cell(entry: Entry) -> str:
     text = cell_text(entry)
     for mark, kind in (("▲", "up"), ("▼", "down")):
         text = text.replace(mark, f'<span class="{kind}">{mark}</span>')
-    paper = f"<small>paper {100 * entry.paper:.1f}</small>" if entry.paper is not None else ""
+    paper = f"<small>paper {papers_figure(entry)}</small>" if entry.paper is not None else ""
     best = ' class="best"' if is_bold(entry) else ""
     return f"<td{best}>{text}{paper}</td>"
 

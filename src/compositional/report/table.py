@@ -52,7 +52,8 @@ class Entry:
 
     `there` of `expected` experiments (sub-tasks, models, seeds) have the figure. `without_verdict` of their outputs have none from
     the judge and don't count. `better` than the reference method: True or False where the paired difference is significant, else
-    None. `place` among the column's methods, from 1. `paper` is the paper's figure.
+    None. `place` among the column's methods, from 1. `paper` is the paper's figure, and `default_rouge` is ours by rouge_score's
+    default tokenizer where `interval` is by another.
     """
 
     interval: Interval | None
@@ -62,6 +63,7 @@ class Entry:
     better: bool | None
     place: int | None
     paper: float | None
+    default_rouge: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,12 @@ class Table:
         """Whether any entry has a figure of the paper to compare with."""
         return any(entry.paper is not None for entries in self.rows.values() for entry in entries.values())
 
+    @property
+    def has_default_rouge(self) -> bool:
+        """Whether any figure of the paper stands beside one of ours by rouge_score's default tokenizer."""
+        entries = [entry for entries in self.rows.values() for entry in entries.values()]
+        return any(entry.paper is not None and entry.default_rouge is not None for entry in entries)
+
 
 def make_table(title: str, setting: str, cells: list[Cell], outcomes: list[Outcome], reference: str, resampler: Resampler) -> Table:
     """Put the outcomes together; what is missing stays missing. A mean is given only where all its sub-tasks are there."""
@@ -112,6 +120,7 @@ def make_table(title: str, setting: str, cells: list[Cell], outcomes: list[Outco
                 _better(whole, label, reference, resampler),
                 places.get(label),
                 _paper_figure(label, column),
+                _default_rouge(label, column, outcomes) if label in whole else None,
             )
     correlations = {column: _correlation({label: rows[label][column] for label in labels}) for column in columns}
     return Table(
@@ -152,6 +161,17 @@ def _paper_figure(label: str, column: Column) -> float | None:
     if paper is None or column.figure is Figure.GRADED:  # the paper's judge gives no grades
         return None
     return (paper.judged_good if column.figure is Figure.JUDGED else paper.quality) / 100
+
+
+def _default_rouge(label: str, column: Column, outcomes: list[Outcome]) -> float | None:
+    """A row's headline metric by rouge_score's default tokenizer, a mean as in `statistic`; None where ours is by that one."""
+    found: dict[str, list[float]] = {}
+    for one in outcomes:
+        if one.cell.label == label and belongs(one.cell, column) and one.default_rouge is not None:
+            found.setdefault(one.stratum, []).append(one.default_rouge)
+    if column.figure is not Figure.QUALITY or found.keys() != _strata(label, column, outcomes).keys():
+        return None
+    return float(np.mean([np.mean(seeds) for seeds in found.values()])) if found else None
 
 
 def _correlation(entries: dict[str, Entry]) -> float | None:

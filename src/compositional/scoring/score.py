@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from compositional.core.files import write_text
 from compositional.core.resumable import line_of
@@ -29,6 +30,15 @@ def choose_tokenizer(asked: str, language: str) -> str:
     if asked != "auto":
         return asked
     return "paper" if language == "en" else "unicode"
+
+
+def default_rouge(scores: dict[str, Any]) -> float | None:
+    """The mean of the headline metric by rouge_score's default tokenizer, from a split's entry in results.json.
+
+    None where the headline is by that tokenizer, and in results of an earlier version without it.
+    """
+    mean = scores.get("metrics", {}).get(f"{scores['headline_metric']}_paper")
+    return mean["mean"] if mean and scores["rouge_tokenizer"] != "paper" else None
 
 
 def score(

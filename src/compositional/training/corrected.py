@@ -73,11 +73,14 @@ class _CorrectedLinear(nn.Module):
 class CorrectedModel(nn.Module):
     """A frozen base model whose linear modules add a correction (an nn.Module) to their outputs, until `release` is called.
 
-    The base is not a registered submodule: this module's parameters and checkpoints are only those of the correction.
+    The base is not a registered submodule: this module's parameters and checkpoints are only those of the correction. Raises
+    ValueError for a model that is corrected already, whose outputs would have both corrections.
     """
 
     def __init__(self, base: nn.Module, correction: Correction) -> None:
         super().__init__()
+        if any(isinstance(module, _CorrectedLinear) for module in base.modules()):
+            raise ValueError("the model is corrected already: call `release` of its CorrectedModel first")
         self.correction = correction
         self.config = base.config
         self._base = (base.requires_grad_(False),)

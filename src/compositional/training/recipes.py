@@ -80,7 +80,7 @@ def train_calibration(
     folders: TrainingFolders,
     description: str,
 ) -> tuple[Calibration, TrainingReport]:
-    """Train LC or LC++ on compositional examples. `model` keeps the merge afterwards.
+    """Train LC or LC++ on compositional examples. `model` keeps the merge and the calibration afterwards.
 
     A single merge is folded into the model's weights, so that a step costs as much as with the base model. With several merges,
     the `merge_index` of each sequence selects one.

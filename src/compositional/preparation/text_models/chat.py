@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from compositional.adapters.published import adapter_to_load, check_published_adapter
+from compositional.adapters.published import adapter_to_load, check_is_plain, check_published_adapter
 from compositional.core.errors import UserError
 from compositional.core.machine import device_name, resolve_dtype
 from compositional.models.chat import ChatEncoder, instruction
@@ -59,6 +59,7 @@ class ChatModel:
         _ = self.base.config, self.base.tokenizer
         if self.adapter:
             check_published_adapter(self.adapter, may_convert=self.settings.converted is not None)
+            check_is_plain(self.adapter)
 
     def start(self) -> None:
         """Load the model with its adapter; raises UserError when they don't fit together."""
