@@ -166,7 +166,7 @@ def _show(choice: Choice, workspace: Workspace) -> Path:
     outcomes = collect(all_cells, workspace, "test", "")
     count = len(outcomes[0].ids)
     setting = f"Replies in a {TONE} tone by SmolLM2-135M-Instruct, {count} test examples, seeds {choice.seeds}. {NOTE}"
-    table = make_table("SmolLM2", setting, all_cells, outcomes, choice.reference, Resampler(1000, 0))
+    table = make_table("SmolLM2", setting, all_cells, outcomes, choice.reference, Resampler(10_000, 0))
     text = to_markdown(table)
     first_cells = {cell.label: cell for cell in reversed(all_cells)}
     outputs = {

@@ -4,7 +4,7 @@
 
 For each sub-task: multi-step LoRA usage in two passes, and for each number of `--inputs` two calibrations, which see the same
 inputs in the same order. Few inputs are seen again until `--updates` are made; more are seen once each. Single-task adapters are
-trained once. Prints a Markdown table of the headline metric on the test split, with 95 % bootstrap intervals. Each experiment is a
+trained once. Prints a Markdown table of the headline metric on the test split, with 95 % intervals. Each experiment is a
 command of `run_experiment.py` with Pocket's settings in `run_sweep.py`. A second call resumes where the first stopped, or shows the
 table at once. An experiment that was made with other settings is not replaced: choose another folder.
 """
@@ -32,7 +32,7 @@ from compositional.sweep.selection import Choice, cells, wrong_seeds
 
 if TYPE_CHECKING:
     from compositional.report.collect import Outcome
-    from compositional.scoring.bootstrap import Resampler, Strata
+    from compositional.scoring.bootstrap import Strata
 
 CONFIG = Path(__file__).parents[1] / "configs" / "pocket.txt"
 SUB_TASKS = ("sum_tr_es", "sum_tone_professional", "reply_tr_de", "reply_tone_casual")
@@ -41,7 +41,7 @@ DATA_SET, MULTI_STEP = "LC++, targets of the data set", "LC++, multi-step target
 ROWS = {row.name: row for row in (*PAPER_ROWS, *OWN_ROWS)}
 TWO_PASSES = ROWS["multi_step"]
 LEARNED = {DATA_SET: ROWS["learnable_calibration_pp_merge"], MULTI_STEP: ROWS["own_targets_pp_merge"]}
-RESAMPLES, SIGNIFICANT = 1000, 0.05
+RESAMPLES, SIGNIFICANT = 10_000, 0.05
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,6 +129,7 @@ def table(choice: Choice, options: argparse.Namespace) -> str:
     """The table, and what its marks mean."""
     from compositional.report.collect import collect
     from compositional.scoring.bootstrap import Resampler
+    from compositional.scoring.intervals import holm
     from compositional.scoring.score import METRIC_LABELS
 
     outcomes = collect(cells(choice), Workspace(options.workspace), "test", "")
@@ -136,14 +137,22 @@ def table(choice: Choice, options: argparse.Namespace) -> str:
     header = [f"{one.name} {METRIC_LABELS[one.main.headline_metric]} %" for one in sub_tasks]
     lines = [("method", "passes", *header)]
 
-    for label, passes, reference in _lines(options.inputs):
-        strata = [strata_of(outcomes, label, one) for one in sub_tasks]
-        references = [strata_of(outcomes, reference, one) for one in sub_tasks]
-        lines.append((label, f"{passes}×", *(figure(*pair, resampler) for pair in zip(strata, references, strict=True))))
+    compared = [(label, reference, one) for label, _, reference in _lines(options.inputs) if reference for one in sub_tasks]
+    pairs = [(strata_of(outcomes, label, one), strata_of(outcomes, reference, one)) for label, reference, one in compared]
+    p_values = holm([resampler.p_value(*pair) for pair in pairs])
+    marks = {
+        (label, one.name): mark(*pair) if p_value < SIGNIFICANT else ""
+        for (label, _, one), pair, p_value in zip(compared, pairs, p_values, strict=True)
+    }
+    for label, passes, _ in _lines(options.inputs):
+        intervals = [percent(asdict(resampler.interval(strata_of(outcomes, label, one)))) for one in sub_tasks]
+        own_marks = [marks.get((label, one.name), "") for one in sub_tasks]
+        lines.append((label, f"{passes}×", *(text + own for text, own in zip(intervals, own_marks, strict=True))))
     note = (
         f"Pocket, test split, {len(outcomes[0].ids)} examples of each sub-task; at least {options.updates} updates of {BATCH} "
-        f"inputs; seeds: {', '.join(map(str, options.seeds))}. Means with 95 % bootstrap intervals. ▲ ▼: multi-step targets are "
-        f"significantly better or worse than the data set's on the same inputs (paired bootstrap, p < {SIGNIFICANT})."
+        f"inputs; seeds: {', '.join(map(str, options.seeds))}. Means with 95 % intervals over inputs and seeds. ▲ ▼: multi-step "
+        "targets are significantly better or worse than the data set's on the same inputs (paired bootstrap, "
+        f"p < {SIGNIFICANT} after Holm's correction)."
     )
     return f"{aligned(lines)}\n{note}"
 
@@ -158,23 +167,17 @@ def _lines(inputs: list[int]) -> list[tuple[str, int, str]]:
 
 
 def strata_of(outcomes: list[Outcome], label: str, sub_task: SubTask) -> Strata:
-    """The headline metric of a row's experiments on a sub-task (seeds × examples); empty for the label ""."""
-    import numpy as np
+    """The headline metric of a row's experiments on a sub-task."""
+    from compositional.report.table import stratum_of
 
-    if not label:
-        return {}
-    values = [one.quality for one in outcomes if one.cell.label == label and one.cell.sub_task == sub_task]
-    return {sub_task.name: np.stack(values)}
+    return {sub_task.name: stratum_of([one for one in outcomes if one.cell.label == label and one.cell.sub_task == sub_task])}
 
 
-def figure(strata: Strata, reference: Strata, resampler: Resampler) -> str:
-    """`84.3 [82.1, 86.5]▼`: mean and interval in percent, marked where it differs significantly from the reference."""
+def mark(strata: Strata, reference: Strata) -> str:
+    """What is written behind a figure that differs significantly from the reference."""
     from compositional.scoring.bootstrap import statistic
 
-    mark = ""
-    if reference and resampler.p_value(strata, reference) < SIGNIFICANT:
-        mark = "▲" if statistic(strata) > statistic(reference) else "▼"
-    return percent(asdict(resampler.interval(strata))) + mark
+    return "▲" if statistic(strata) > statistic(reference) else "▼"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from compositional.adapters.peft_folder import WEIGHTS_FILE
 from compositional.core.errors import UserError
-from compositional.core.files import read_json
+from compositional.core.files import read_json, write_json
 from helpers.tiny_runs import COMPOSED, LEARNED, TINY_RUN, ZERO_SHOT
 
 
@@ -31,6 +31,20 @@ def test_a_finished_run_is_scored_again_when_only_the_scoring_changes(run, works
     predictions = workspace.predictions("z", "test").stat().st_mtime_ns
     run(f"{command}--rouge_tokenizer unicode")
     assert read_json(workspace.results("z"))["stages"]["test"]["rouge_tokenizer"] == "unicode"
+    assert workspace.predictions("z", "test").stat().st_mtime_ns == predictions
+
+
+def test_results_with_earlier_intervals_are_scored_again_from_their_predictions(run, workspace, tiny_models):
+    command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict "
+    run(command)
+    results, scores = read_json(workspace.results("z")), workspace.scores("z", "test").read_text()
+    earlier = {key: value for key, value in results["stages"]["test"].items() if key != "intervals"} | {"metrics": {}}
+    write_json(workspace.results("z"), results | {"stages": {"test": earlier}})
+    workspace.scores("z", "test").unlink()
+    predictions = workspace.predictions("z", "test").stat().st_mtime_ns
+    run(command)
+    assert read_json(workspace.results("z"))["stages"] == results["stages"]
+    assert workspace.scores("z", "test").read_text() == scores
     assert workspace.predictions("z", "test").stat().st_mtime_ns == predictions
 
 

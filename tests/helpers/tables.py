@@ -24,5 +24,5 @@ def outcomes_at(cells: list[Cell], quality: dict[str, float], judged: bool = Tru
         values = quality[cell.label] + spread
         results = {"cost": {"extra_parameters": 7}, "stages": {"test": {"headline_metric": "rougeL"}}}
         ids = [str(number) for number in range(50)]
-        made.append(Outcome(cell, ids, values, values if judged else None, results, values if graded else None))
+        made.append(Outcome(cell, ids, ids, values, values if judged else None, results, values if graded else None))
     return made

@@ -12,7 +12,7 @@ import pytest
 
 from compositional.core.files import hash_of_files, read_json
 from compositional.core.tables import percent
-from compositional.data import Locations, all_datasets
+from compositional.data import Locations, all_datasets, name_of_input
 from compositional.pocket import GRAMMAR_REVISION
 from compositional.pocket.sentences import render_all
 from compositional.report.formats import ComparedExperiment, markdown_table
@@ -39,8 +39,8 @@ def test_the_share_of_yes_its_interval_and_the_counts_are_right_by_value(workspa
     assert record == read_json(workspace.judgement("e", "pocket"))
     assert (record["experiment"], record["judge"], list(record["stages"])) == ("e", "pocket", ["test"])
     found = record["stages"]["test"]
-    # Of 5 with a chance of 3 in 5, none is drawn in 1 %, at most one in 9 %, and all in 8 % of the resamples.
-    assert found["yes"] == pytest.approx({"mean": 0.6, "low": 0.2, "high": 1.0})
+    # Wilson's interval of 3 of 5, counted as 4 × (1.96 / 2.78)² answers: the variance is p (1 - p) / 4, and t has 4 degrees.
+    assert found["yes"] == pytest.approx({"mean": 0.6, "low": 0.1312, "high": 0.9371}, abs=1e-4)
     assert found["counts"] == {"examples": 6, "judged": 5, "yes": 3, "failures": {NOT_POCKETS: 1}}
     assert found["settings"]["judge"] == "rule"
     assert found["settings"]["model"] == "pocket"
@@ -79,11 +79,12 @@ def test_grades_tell_experiments_apart_that_have_no_yes(workspace, judge):
     stages = {name: record["stages"]["test"] for name, record in records.items()}
     assert [found["yes"]["mean"] for found in stages.values()] == [0, 0, 0]
     grades = [found["grade"] for found in stages.values()]
-    assert grades[0] == {"mean": 0, "low": 0, "high": 0}
+    assert grades[0] == {"mean": 0, "low": 0, "high": pytest.approx(0.1135, abs=1e-4)}  # Wilson's, of 0 among 30
     assert grades[1]["high"] < grades[2]["low"]
     for name, found in stages.items():
         stored = [row["grade"] for row in verdicts(workspace, name)]
-        assert found["grade"] == asdict(bootstrap_interval(stored, 1000, 0))
+        inputs = [name_of_input(right(number)[0]) for number in range(30)]
+        assert found["grade"] == asdict(bootstrap_interval(stored, inputs, 1000, 0))
     assert stages["one_wrong"] == read_json(workspace.judgement("one_wrong", "pocket"))["stages"]["test"]
 
 
@@ -118,7 +119,8 @@ def test_the_interval_is_that_of_the_asked_resamples_and_seed(workspace, judge):
     for flags in ("--bootstrap_resamples 60 --seed 1", "--bootstrap_resamples 60 --seed 2", "--bootstrap_resamples 90 --seed 2"):
         intervals.append(judge(f"--judge_model_name_or_path pocket --experiment_name e {flags}")["e"]["stages"]["test"]["yes"])
     values = [float(bool(number % 3)) for number in range(40)]
-    assert intervals == [asdict(bootstrap_interval(values, *how)) for how in ((60, 1), (60, 2), (90, 2))]
+    inputs = [name_of_input(right(number)[0]) for number in range(40)]
+    assert intervals == [asdict(bootstrap_interval(values, inputs, *how)) for how in ((60, 1), (60, 2), (90, 2))]
     assert intervals[0] != intervals[1] != intervals[2]
     assert all(0 < one["low"] < one["mean"] == 26 / 40 < one["high"] < 1 for one in intervals)
 
@@ -206,7 +208,7 @@ def test_verdicts_on_other_predictions_are_refused_and_overwrite_judges_anew(fin
     assert files_in(workspace) == before
     record = judge(f"{RULE}--experiment_name e --overwrite")["e"]
     assert [row["verdict"] for row in verdicts(workspace, "e")] == ["no"] * 6
-    assert record["stages"]["test"]["yes"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert record["stages"]["test"]["yes"] == {"mean": 0.0, "low": 0.0, "high": pytest.approx(0.3903, abs=1e-4)}
     assert not partial_of(path).exists()
     judge(f"{RULE}--experiment_name e")
 
@@ -262,7 +264,7 @@ def test_the_share_and_the_failures_are_shown(workspace, judge, caplog):
     store_predictions(workspace, "e", SIX)
     with caplog.at_level("INFO"):
         judge(f"{RULE}--experiment_name e")
-    assert "e, test, 5 of 6 examples judged: yes 60.0 [20.0, 100.0] %" in caplog.messages
+    assert "e, test, 5 of 6 examples judged: yes 60.0 [13.1, 93.7] %" in caplog.messages
     assert f"e, test: 1 not judged: {NOT_POCKETS}" in caplog.messages
     assert str(workspace.judgement("e", "pocket")) in caplog.messages
 
@@ -350,7 +352,7 @@ def test_a_table_shows_the_record_of_the_real_command(workspace, judge):
     assert [line.split("|")[3].strip() for line in lines] == [
         "LLM-J (rule) % [95 %]",
         lines[1].split("|")[3],
-        "60.0 [20.0, 100.0]",
+        "60.0 [13.1, 93.7]",
         "—",
     ]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import asdict
 
 import pytest
 
 from compositional.core.files import hash_of_files
+from compositional.data import name_of_input
 from compositional.judge.question import judge_prompt, prompt_hash
+from compositional.scoring.bootstrap import bootstrap_interval
 from helpers.judging import NUMBERED, asking, composed, files_in, output_in, store_predictions, verdicts
 
 
@@ -30,6 +33,17 @@ def test_a_servers_verdicts_are_right_and_in_order_however_it_is_in_answering(wo
     assert record["stages"]["test"]["grade"] is None
     assert record["stages"]["test"]["yes"]["mean"] == 0.5
     assert server.outputs_asked_about() == sorted(replies)
+
+
+def test_the_same_output_for_the_same_input_is_judged_once_and_counts_for_each_example(workspace, judge, server):
+    pairs = [NUMBERED[number // 3] for number in range(9)] + [(NUMBERED[0][0], "another output")]
+    store_predictions(workspace, "e", pairs)
+    server.answer = lambda question: (200, "yes" if output_in(question) == "output 1" else "no")
+    found = judge(asking(server, "--batch_size 2"))["e"]["stages"]["test"]
+    assert server.outputs_asked_about() == ["another output", "output 0", "output 1", "output 2"]
+    assert [row["id"] for row in verdicts(workspace, "e", "judge") if row["verdict"] == "yes"] == ["test_3", "test_4", "test_5"]
+    inputs = [name_of_input(given) for given, _ in pairs]
+    assert found["yes"] == asdict(bootstrap_interval([0.0] * 3 + [1.0] * 3 + [0.0] * 4, inputs, 1000, 0))
 
 
 def test_a_server_is_sent_the_question_alone_and_held_to_yes_or_no(workspace, judge, server):
@@ -100,7 +114,7 @@ def test_a_refused_request_is_a_counted_failure_and_the_rest_is_judged(status, w
     found = judge(asking(server, "--batch_size 3"))["e"]["stages"]["test"]
     ((reason, count),) = found["counts"].pop("failures").items()
     assert found["counts"] == {"examples": 6, "judged": 4, "yes": 4}
-    assert found["yes"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert found["yes"] == {"mean": 1.0, "low": pytest.approx(0.5101, abs=1e-4), "high": 1.0}  # Wilson's, of 4 among 4
     assert count == 2
     assert reason == "the server refuses the request"
     rows = verdicts(workspace, "e", "judge")

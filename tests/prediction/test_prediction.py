@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, write_json
+from compositional.data import Example
 from compositional.models.chat import ChatEncoder, instruction, user_turn
 from compositional.models.model import Model
-from compositional.prediction import PredictionSettings
-from compositional.prediction.predict import read_predictions
+from compositional.prediction import Answer, Prediction, PredictionSettings
+from compositional.prediction.predict import predict_split, read_predictions
 from compositional.prediction.transformers_backend import TransformersGenerator
 from compositional.tasks import find_task
 from helpers import ARCHITECTURES
@@ -57,6 +60,50 @@ def test_answers_of_a_batch_with_a_shared_beginning_are_those_of_each_prompt_alo
     together = generator.answers(prompts)
     assert together == [generator.answers([prompt])[0] for prompt in prompts]
     assert len({answer.tokens for answer in together}) > 1
+
+
+class Counting:
+    """A generator that answers with the number of its prompt, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+        self.batches: list[int] = []
+
+    def answers(self, prompts: list[list[int]]) -> list[Answer]:
+        self.batches.append(len(prompts))
+        self.asked += map(tuple, prompts)
+        return [Answer(f"answer {len(prompt)}", False) for prompt in prompts]
+
+
+def test_examples_with_one_prompt_share_one_answer_and_a_broken_off_run_resumes(tmp_path, tiny_models):
+    encoder = ChatEncoder(Model(str(tiny_models["llama"])).tokenizer)
+    examples = [
+        Example(f"test_{number}_{summary}", f"Anna: {'hello ' * number}", f"summary {summary}")
+        for number in range(5)
+        for summary in (1, 2, 3)
+    ]
+    path, settings = tmp_path / "test.jsonl", replace(SETTINGS, batch_size=2)
+
+    def predicted() -> tuple[list[Prediction], Counting]:
+        generator = Counting()
+        return predict_split(path, examples, "Summarize.", encoder, settings, lambda: generator, "test"), generator
+
+    predictions, generator = predicted()
+    assert generator.batches == [2, 2, 1]
+    assert len(set(generator.asked)) == 5
+    assert [(one.id, one.input, one.reference) for one in predictions] == [(one.id, one.input, one.reference) for one in examples]
+    lengths = [len(encoder.prompt("Summarize.", one.input, 512).ids) for one in examples]
+    assert [one.output for one in predictions] == [f"answer {length}" for length in lengths]
+
+    whole = path.read_text()
+    by_id = {json.loads(line)["id"]: line for line in whole.splitlines(keepends=True)}
+    # The first batch and a third of the next, as an earlier version wrote them: an answer for each example.
+    path.unlink()
+    recorded = [*(f"test_{number}_{summary}" for number in (4, 3) for summary in (1, 2, 3)), "test_2_1"]
+    path.with_name("test.jsonl.partial").write_text("".join(by_id[id] for id in recorded))
+    predictions, generator = predicted()
+    assert generator.batches == [2, 1]
+    assert path.read_text() == whole
 
 
 def test_prompts_longer_than_the_model_takes_are_cut_and_counted(run, workspace, short_model):

@@ -16,7 +16,8 @@ from compositional.core.files import read_json
 from compositional.experiment.arguments import CALIBRATION, parse_arguments
 from compositional.report.plots import mean_and_reach, setting_plot, training_losses, training_plot
 from compositional.report.table import make_table
-from compositional.scoring.bootstrap import Interval, Resampler
+from compositional.scoring.bootstrap import Resampler
+from compositional.scoring.intervals import Interval
 from compositional.sweep import execution
 from compositional.sweep.ablations import ablations
 from compositional.sweep.arguments import MAIN, TABLES, Selection

@@ -75,6 +75,21 @@ def test_the_command_writes_all_formats_and_scores_what_has_no_scores_yet(finish
     assert {path.name: path.read_text() for path in folder.iterdir()} == first
 
 
+def test_scores_of_earlier_versions_get_the_names_of_their_inputs(finished):
+    flags = shlex.split(f"{FLAGS}--workspace {finished.root}")
+    make_tables.run(flags)
+    path, table = finished.scores("pocket_sum_tr_es_main_lora", "test"), finished.root / "output" / "tables" / "main.md"
+    scores, first = path.read_text(), table.read_text()
+    rows = [{key: value for key, value in row.items() if key != "input"} for _, row in read_json_lines(path)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    make_tables.run(flags)
+    assert (path.read_text(), table.read_text()) == (scores, first)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    finished.predictions("pocket_sum_tr_es_main_lora", "test").unlink()
+    with pytest.raises(UserError, match=r"test.jsonl is missing: run the experiment again with --overwrite"):
+        make_tables.run(flags)
+
+
 def test_plots_show_each_method_that_is_there_at_its_cost(finished):
     make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
     plot = (finished.root / "output" / "tables" / "main_storage.svg").read_text()

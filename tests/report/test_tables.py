@@ -1,4 +1,4 @@
-"""From experiments' output to tables: statistics by value, missing cells, formats, and the page with the examples."""
+"""From experiments' output to tables: marks, missing cells, formats, and the page with the examples."""
 
 from __future__ import annotations
 
@@ -11,91 +11,20 @@ import numpy as np
 import pytest
 
 from compositional.paper import LABELS, MAIN_BLOCK, paper_scores
+from compositional.report.collect import Outcome
 from compositional.report.formats import MISSING, cell_text, to_csv, to_latex, to_markdown
 from compositional.report.plots import storage_plot
 from compositional.report.table import make_table
-from compositional.scoring.bootstrap import Resampler, bootstrap_interval, statistic
+from compositional.scoring.bootstrap import Resampler
+from compositional.sweep.rows import PAPER_ROWS
+from compositional.sweep.selection import Cell
 from helpers.tables import asked, outcomes_at
-
-# ---- statistics
-
-
-def random_strata(seed: int, shift: float = 0.0, seeds: int = 1) -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    return {name: generator.random((seeds, size)) + shift for name, size in (("a", 40), ("b", 160))}
-
-
-def test_the_bootstrap_by_value():
-    """Tables that were made earlier stay the same, to the digit."""
-    strata = {"a": np.array([[0.1, 0.9, 0.4, 0.2]]), "b": np.array([[1.0, 0.0, np.nan], [0.5, 0.25, 1.0]])}
-    resampler = Resampler(200, 3)
-    interval = resampler.interval(strata)
-    assert (interval.mean, interval.low, interval.high) == pytest.approx(
-        (0.4708333333333333, 0.1853125, 0.7619791666666663), rel=1e-12
-    )
-    assert resampler.p_value(strata, {name: 0.5 * values for name, values in strata.items()}) == pytest.approx(14 / 201)
-
-
-def test_the_interval_over_examples_is_that_of_a_stratum_with_one_seed():
-    values = list(random_strata(0)["b"][0])
-    assert bootstrap_interval(values, 300, 7) == Resampler(300, 7).interval({"examples": np.array([values])})
-
-
-def test_a_mean_gives_each_sub_task_the_same_weight_and_each_seed_of_it():
-    strata = {"a": np.array([[1.0, 0.0], [0.0, 0.0]]), "b": np.array([[1.0] * 6])}
-    assert statistic(strata) == pytest.approx((0.25 + 1) / 2)
-
-
-def test_an_interval_over_one_sub_task_is_the_plain_bootstraps():
-    values = random_strata(0)["b"]
-    interval, plain = Resampler(4000, 0).interval({"b": values}), bootstrap_interval(list(values[0]), 4000, 1)
-    assert interval.mean == pytest.approx(plain.mean)
-    assert interval.low == pytest.approx(plain.low, abs=0.006)
-    assert interval.high == pytest.approx(plain.high, abs=0.006)
-
-
-def test_an_interval_over_sub_tasks_is_that_of_their_mean():
-    strata = random_strata(1)
-    interval = Resampler(4000, 0).interval(strata)
-    error = np.sqrt(sum(values.var() / values.size for values in strata.values())) / 2
-    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.06)
-
-
-def test_seeds_that_differ_widen_an_interval_and_equal_ones_do_not():
-    values = random_strata(2)["b"]
-    alike, apart = {"b": np.repeat(values, 3, axis=0)}, {"b": values + np.array([[-0.2], [0.0], [0.2]])}
-    widths = [
-        interval.high - interval.low for interval in (Resampler(2000, 0).interval(one) for one in ({"b": values}, alike, apart))
-    ]
-    assert widths[0] == pytest.approx(widths[1])
-    assert widths[2] > 2 * widths[0]
-
-
-def test_a_paired_test_sees_a_small_shift_that_intervals_hide_and_nothing_between_equals():
-    one, other = random_strata(3), random_strata(3, shift=0.001)
-    resampler = Resampler(1000, 0)
-    first, second = resampler.interval(one), resampler.interval(other)
-    assert first.low < second.mean < first.high
-    assert resampler.p_value(other, one) == pytest.approx(2 / 1001)
-    assert resampler.p_value(one, one) == 1.0
-    noise = {name: values + np.random.default_rng(4).normal(0, 0.3, values.shape) for name, values in one.items()}
-    assert resampler.p_value(one, noise) > 0.05
-
-
-def test_an_example_without_a_verdict_counts_nowhere():
-    values = np.array([[1.0, 0.0, np.nan, 1.0]])
-    assert statistic({"a": values}) == pytest.approx(2 / 3)
-    means = Resampler(500, 0).means({"a": values})
-    assert np.nanmean(means) == pytest.approx(2 / 3, abs=0.05)
-
-
-# ---- the table
 
 
 def test_figures_like_the_papers_correlate_perfectly_with_them_and_the_best_three_are_marked():
     chosen = asked({"sub_tasks": ["sum_tr_es", "sum_tr_fr"], "models": ["pocket"]})
     paper = {label: paper_scores(label, "summarization", "translation").quality / 100 for label in LABELS}
-    table = make_table("a table", "", chosen, outcomes_at(chosen, paper), "Learnable Calibration++", Resampler(200, 0))
+    table = make_table("a table", "", chosen, outcomes_at(chosen, paper), "Learnable Calibration++", Resampler(2000, 0))
     assert list(table.rows) == list(LABELS)
     quality, _ = table.columns
     assert table.correlations[quality] == pytest.approx(1.0)
@@ -104,7 +33,7 @@ def test_figures_like_the_papers_correlate_perfectly_with_them_and_the_best_thre
     assert table.rows["Zero-shot"][quality].better is False
     assert table.rows["Learnable Calibration++"][quality].better is None
     backwards = {label: 1 - value for label, value in paper.items()}
-    table = make_table("a table", "", chosen, outcomes_at(chosen, backwards), "Learnable Calibration++", Resampler(200, 0))
+    table = make_table("a table", "", chosen, outcomes_at(chosen, backwards), "Learnable Calibration++", Resampler(2000, 0))
     assert table.correlations[quality] == pytest.approx(-1.0)
     assert table.rows["Zero-shot"][quality].better is True
 
@@ -120,7 +49,7 @@ def test_what_is_missing_is_shown_as_missing_and_never_averaged_over():
     (zero,) = re.findall(r"^\| Zero-shot .*", shown, re.MULTILINE)
     (main,) = re.findall(r"^\| Main-task LoRA .*", shown, re.MULTILINE)
     (linear,) = re.findall(r"^\| Linear merge .*", shown, re.MULTILINE)
-    assert "**10.0 [9.9, 10.1]** (7.5)" in zero
+    assert "**10.0 [9.8, 10.2]** (7.5)" in zero
     assert " 2/3 (13.4) " in main
     assert " — (14.3) " in linear
     rows = list(csv.DictReader(io.StringIO(to_csv(table))))
@@ -156,7 +85,7 @@ def test_grades_have_a_column_beside_the_judges_and_are_compared_with_no_figure_
     chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"]})
     paper = {label: paper_scores(label, "summarization", "translation").quality / 100 for label in LABELS}
     found = [replace(one, judged=np.zeros(50)) for one in outcomes_at(chosen, paper, graded=True)]
-    table = make_table("a table", "", chosen, found, "Zero-shot", Resampler(100, 0))
+    table = make_table("a table", "", chosen, found, "Zero-shot", Resampler(4000, 0))
     assert [column.label for column in table.columns] == ["S+Tr ROUGE-L", "S+Tr LLM-J", "S+Tr grade"]
     graded = table.columns[2]
     assert table.quality_columns == table.columns[:1]
@@ -223,3 +152,76 @@ def test_a_plot_names_the_best_methods_and_calls_the_rest_others():
     named = [label for label in quality if f">{label}<" in plot]
     assert named == list(quality)[-8:]
     assert plot.count(">others<") == 1
+
+
+# ---- intervals and marks
+
+HUNDRED = [str(number) for number in range(100)]
+
+
+def outcomes_with(scores: dict[str, np.ndarray], cells: list[Cell]) -> list[Outcome]:
+    """Outcomes on 100 inputs, the same in all sub-tasks, with the row's scores (seeds × inputs)."""
+    results = {"cost": {"extra_parameters": 7}, "stages": {"test": {"headline_metric": "rougeL"}}}
+    return [Outcome(one, HUNDRED, HUNDRED, scores[one.label][one.seed], None, results) for one in cells if one.label in scores]
+
+
+def test_sub_tasks_with_the_same_inputs_are_resampled_together():
+    chosen = asked({"sub_tasks": ["sum_tr_es", "sum_tr_fr"], "models": ["pocket"], "methods": ["zero_shot"]})
+    found = outcomes_with({"Zero-shot": np.random.default_rng(0).random((1, 100))}, chosen)
+    widths = []
+    for outcomes in (found, [found[0], replace(found[1], inputs=[f"other {name}" for name in HUNDRED])]):
+        table = make_table("a table", "", chosen, outcomes, "", Resampler(2000, 0))
+        interval = table.rows["Zero-shot"][table.columns[0]].interval
+        widths.append(interval.high - interval.low)
+    assert widths[0] == pytest.approx(np.sqrt(2) * widths[1], rel=0.08)
+
+
+def test_the_seeds_of_a_shared_calibration_are_drawn_once_for_all_sub_tasks():
+    flags = {"sub_tasks": ["sum_tr_es", "sum_tr_fr"], "models": ["pocket"], "seeds": [0, 1, 2]}
+    own, shared = "Learnable Calibration", "Shared Learnable Calibration"
+    chosen = [one for one in asked(flags) if one.label in (own, shared)]
+    values = np.random.default_rng(0).random((1, 100)) * 0.01 + np.array([[0.4], [0.5], [0.6]])
+    table = make_table("a table", "", chosen, outcomes_with({own: values, shared: values}, chosen), "", Resampler(10_000, 0))
+    # Student's t with 2 degrees of freedom for the shared training, with 4 for two trainings of their own.
+    for label, reach in {own: 2.776 * 0.1 / np.sqrt(6), shared: 4.303 * 0.1 / np.sqrt(3)}.items():
+        interval = table.rows[label][table.columns[0]].interval
+        assert (interval.high - interval.low) / 2 == pytest.approx(reach, rel=0.06), label
+
+
+def test_marks_are_corrected_for_the_number_of_comparisons_and_the_notes_say_so():
+    names = [row.name for row in PAPER_ROWS if not (row.learns or row.trains)]
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": names})
+    first, noise = np.random.default_rng(0).normal(0.5, 0.1, (2, 100))
+    # With a standard error of 0.01, a difference of 0.023 has a p value of about 0.02.
+    better = first + 0.023 + (noise - noise.mean()) / noise.std(ddof=1) * 0.1
+    scores = {one.label: first[None] for one in chosen} | {"Main-task LoRA": better[None]}
+    found = outcomes_with(scores, chosen)
+    marks = []
+    for cells in ([one for one in chosen if one.label in ("Zero-shot", "Main-task LoRA")], chosen):
+        table = make_table("a table", "", cells, found, "Zero-shot", Resampler(2000, 0))
+        marks.append(table.rows["Main-task LoRA"][table.columns[0]].better)
+    assert marks == [True, None]
+    assert f"p < 0.05 after Holm's correction for {len(chosen) - 1} comparisons)" in to_markdown(table)
+    assert "no p can be below" not in to_markdown(table)
+    too_few = make_table("a table", "", chosen, found, "Zero-shot", Resampler(200, 0))
+    assert "With so few resamples, no p can be below 0.05 after it." in to_markdown(too_few)
+
+
+def test_a_share_of_0_and_of_100_percent_has_an_interval():
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["zero_shot", "main_lora"]})
+    found = outcomes_at(chosen, {one.label: 0.5 for one in chosen})
+    found = [replace(one, judged=np.full(50, share)) for one, share in zip(found, (0.0, 1.0), strict=True)]
+    table = make_table("a table", "", chosen, found, "", Resampler(100, 0))
+    shown = [cell_text(entries[table.columns[1]]) for entries in table.rows.values()]
+    assert shown == ["0.0 [0.0, 7.1]", "100.0 [92.9, 100.0]"]
+
+
+def test_rows_that_were_trained_with_one_seed_are_named():
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["dam_merge", "zero_shot"], "seeds": [0, 1]})
+    found = outcomes_at(chosen, {"DAM/ZipLoRA merge": 0.4, "Zero-shot": 0.2})
+    for one in found:
+        one.results["training"] = {"updates": 3} if one.cell.label.startswith("DAM") else None
+    assert "where there was one seed" not in to_markdown(make_table("a table", "", chosen, found, "", Resampler(100, 0)))
+    once = [one for one in chosen if one.seed == 0]
+    shown = to_markdown(make_table("a table", "", once, [one for one in found if one.cell.seed == 0], "", Resampler(100, 0)))
+    assert "where there was one seed: DAM/ZipLoRA merge." in shown

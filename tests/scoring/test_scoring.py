@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import evaluate
 import pytest
@@ -11,8 +11,11 @@ from rouge_score import rouge_scorer
 from sacrebleu.metrics import CHRF
 
 from compositional.core.files import read_json_lines
+from compositional.data import name_of_input
 from compositional.prediction import Prediction
+from compositional.scoring import INTERVALS
 from compositional.scoring.bootstrap import bootstrap_interval
+from compositional.scoring.intervals import Interval
 from compositional.scoring.score import METRIC_FILE, ROUGE_NAMES, choose_tokenizer, default_rouge, score, scores_per_example
 from compositional.scoring.text_overlap import UnicodeTokenizer
 
@@ -43,7 +46,7 @@ def rouge(output: str, reference: str, tokenizer: str) -> dict[str, float]:
 
 
 def predictions(pairs: list[tuple[str, str]]) -> list[Prediction]:
-    return [Prediction(str(n), "", reference, output, False, False) for n, (output, reference) in enumerate(pairs)]
+    return [Prediction(str(n), f"input {n}", reference, output, False, False) for n, (output, reference) in enumerate(pairs)]
 
 
 @pytest.mark.parametrize("language", TEXTS)
@@ -193,27 +196,38 @@ def test_each_examples_scores_are_kept_and_their_means_are_the_results(tmp_path)
 # ---- intervals
 
 
+def interval_of(values: list[float], resamples: int, seed: int) -> Interval:
+    """The interval of examples with an input each."""
+    return bootstrap_interval(values, [str(number) for number in range(len(values))], resamples, seed)
+
+
 def test_an_interval_contains_the_mean_and_is_the_same_each_time():
-    values = [0.0, 0.1, 0.2, 0.9, 1.0, 0.4]
-    interval = bootstrap_interval(values, 500, 3)
+    values = [0.3, 0.1, 0.2, 0.9, 1.0, 0.4]
+    interval = interval_of(values, 500, 3)
     assert math.isclose(interval.mean, sum(values) / 6)
-    assert 0 < interval.low < interval.mean < interval.high < 1
-    assert interval == bootstrap_interval(values, 500, 3)
-    many = [math.sin(number) for number in range(100)]
-    assert bootstrap_interval(many, 500, 3) != bootstrap_interval(many, 500, 4)
+    assert 0 <= interval.low < interval.mean < interval.high <= 1
+    assert interval == interval_of(values, 500, 3)
+    many = [math.sin(number) ** 2 for number in range(100)]
+    assert interval_of(many, 500, 3) != interval_of(many, 500, 4)
 
 
 def test_an_interval_narrows_with_more_examples_as_the_normal_one_does():
     widths = []
     for count in (50, 800):
         values = [float(number % 2) for number in range(count)]
-        interval = bootstrap_interval(values, 2000, 0)
+        interval = interval_of(values, 2000, 0)
         widths.append(interval.high - interval.low)
         assert math.isclose(widths[-1], 2 * 1.96 * 0.5 / math.sqrt(count), rel_tol=0.1)
     assert widths[1] < widths[0] / 3
 
 
-@pytest.mark.parametrize("values", [[0.25] * 10, [1.0]])
-def test_equal_values_have_an_interval_without_width(values):
-    interval = bootstrap_interval(values, 100, 0)
-    assert (interval.low, interval.mean, interval.high) == (values[0],) * 3
+def test_the_interval_of_results_is_over_inputs_and_each_score_has_its_input(tmp_path):
+    three = [replace(one, id=f"{one.id}_{copy}") for one in predictions(PAIRS) for copy in (1, 2, 3)]
+    path = tmp_path / "scores_test.jsonl"
+    alone, copied = score(predictions(PAIRS), "rougeL", "paper", 200, 0), score(three, "rougeL", "paper", 200, 0, path)
+    for name, interval in copied.metrics.items():
+        assert asdict(interval) == pytest.approx(asdict(alone.metrics[name])), name
+    assert copied.intervals == INTERVALS
+    names = [row["input"] for _, row in read_json_lines(path)]
+    assert names == [name_of_input(one.input) for one in three]
+    assert len(set(names)) == len(PAIRS)

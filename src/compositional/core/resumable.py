@@ -7,12 +7,13 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from compositional.core.errors import UserError
 from compositional.core.files import read_json_lines, write_text
 
 logger = logging.getLogger(__name__)
+Thing = TypeVar("Thing")
 
 
 def complete_rows(
@@ -59,9 +60,9 @@ def complete_rows(
     return in_order
 
 
-def chunks(texts: list[str], size: int) -> list[list[str]]:
-    """The texts in their order, `size` at a time."""
-    return [texts[start : start + size] for start in range(0, len(texts), size)]
+def chunks(things: list[Thing], size: int) -> list[list[Thing]]:
+    """The things in their order, `size` at a time."""
+    return [things[start : start + size] for start in range(0, len(things), size)]
 
 
 def partial_of(path: Path) -> Path:

@@ -6,6 +6,7 @@ A file has a function `datasets(locations)` that returns its sets, built by `pub
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -32,6 +33,14 @@ class Example:
     id: str
     input: str
     reference: str
+
+
+def name_of_input(text: str) -> str:
+    """Which input a text is, the same in every set and experiment: the first 16 hexadecimal digits of its SHA-256.
+
+    Examples with one input are resampled together.
+    """
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

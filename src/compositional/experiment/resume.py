@@ -26,6 +26,7 @@ from compositional.core.recorded import (
 from compositional.experiment.arguments import CALIBRATION, MERGE, fields_of
 from compositional.experiment.examples import ExperimentData
 from compositional.experiment.plan import Plan
+from compositional.scoring import INTERVALS
 
 ADAPTER_RECORD = "experiment.json"
 SETTINGS_FILE = "settings.json"
@@ -107,10 +108,16 @@ def is_done(plan: Plan, data: ExperimentData) -> bool:
     now = settings_of_adapter(plan, data) | settings_of_predictions(plan, data)
     scoring = {name: getattr(plan.arguments, name) for name in fields_of("scoring")}
     made_alike = not changes(_spelled_out(results["settings"]), now, plan.value_if_left_out)
-    scored_alike = not changes(results["arguments"], scoring, plan.value_if_left_out)
+    scored_alike = not changes(results["arguments"], scoring, plan.value_if_left_out) and _has_todays_intervals(results, data)
     made = not plan.written_adapter or (plan.workspace.stored_model(plan.written_adapter) / ADAPTER_RECORD).is_file()
     predicted = all(plan.workspace.predictions(plan.arguments.experiment_name, stage).is_file() for stage in data.stages)
     return made_alike and scored_alike and made and predicted and set(data.stages) <= set(results["stages"])
+
+
+def _has_todays_intervals(results: dict[str, Any], data: ExperimentData) -> bool:
+    """Whether the intervals of these stages were made as today; if not, stored predictions are scored again."""
+    found = [results["stages"][stage] for stage in data.stages if stage in results["stages"]]
+    return all(scores.get("intervals") == INTERVALS for scores in found)
 
 
 def throw_away(plan: Plan) -> None:

@@ -16,6 +16,7 @@ from compositional.core.machine import environment
 from compositional.core.recorded import changes, read_recorded, refusal
 from compositional.core.resumable import chunks, complete_rows, has_rows, partial_of
 from compositional.core.tables import percent
+from compositional.data import name_of_input
 from compositional.judge.plan import SPLITS, JudgeArguments, JudgedExperiment, JudgePlan, judge_flag_if_left_out
 from compositional.judge.question import Judge, Request, Verdict, prompt_hash, verdict_of
 from compositional.models.model import POCKET
@@ -51,15 +52,24 @@ def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge
     write_json(_settings_file(path), settings)
     predictions = {one.id: one for one in read_predictions(plan.workspace.predictions(name, stage))}
 
+    # Examples that differ in their references only are one question.
+    sharing: dict[tuple[str, str], list[str]] = {}
+    for id, one in predictions.items():
+        sharing.setdefault((one.input, one.output), []).append(id)
+
     def verdicts_of(ids: list[str]) -> list[dict[str, Any]]:
-        requests = [Request(experiment.dataset, SPLITS[stage], predictions[id].input, predictions[id].output) for id in ids]
-        return [asdict(verdict_of(id, reply)) for id, reply in zip(ids, judge.replies(requests), strict=True)]
+        questions = list(dict.fromkeys((predictions[id].input, predictions[id].output) for id in ids))
+        requests = [Request(experiment.dataset, SPLITS[stage], input, output) for input, output in questions]
+        replies = dict(zip(questions, judge.replies(requests), strict=True))
+        return [asdict(verdict_of(id, replies[predictions[id].input, predictions[id].output])) for id in ids]
 
     def unjudged(done: set[str]) -> list[list[str]]:
-        return chunks([id for id in predictions if id not in done], plan.arguments.batch_size)
+        missing = [ids for ids in sharing.values() if not done.issuperset(ids)]
+        return [[id for ids in batch for id in ids] for batch in chunks(missing, plan.arguments.batch_size)]
 
     rows = complete_rows(path, list(predictions), unjudged, judge.start, verdicts_of, f"{name}: judge")
-    return _record(plan, experiment, settings, [Verdict(**row) for row in rows])
+    inputs = {id: name_of_input(one.input) for id, one in predictions.items()}
+    return _record(plan, experiment, settings, [Verdict(**row) for row in rows], inputs)
 
 
 def _throw_away(plan: JudgePlan, name: str, verdicts: Path) -> None:
@@ -101,18 +111,20 @@ def _settings_file(verdicts: Path) -> Path:
     return verdicts.with_suffix(".settings.json")
 
 
-def _record(plan: JudgePlan, experiment: JudgedExperiment, settings: dict[str, Any], verdicts: list[Verdict]) -> dict[str, Any]:
-    """Write the judge's record of an experiment, the last thing; other stages of it are kept."""
+def _record(
+    plan: JudgePlan, experiment: JudgedExperiment, settings: dict[str, Any], verdicts: list[Verdict], inputs: dict[str, str]
+) -> dict[str, Any]:
+    """Write the judge's record of an experiment, the last thing; other stages of it are kept. `inputs` has their names by id."""
     arguments, path = plan.arguments, plan.workspace.judgement(experiment.name, plan.judge_name)
-    judged = [float(verdict.verdict == "yes") for verdict in verdicts if verdict.verdict]
-    grades = [verdict.grade for verdict in verdicts if verdict.grade is not None]
+    judged = {verdict.id: float(verdict.verdict == "yes") for verdict in verdicts if verdict.verdict}
+    grades = {verdict.id: verdict.grade for verdict in verdicts if verdict.grade is not None}
     found = {
-        "yes": _mean(judged, arguments),
-        "grade": _mean(grades, arguments),
+        "yes": _mean(judged, inputs, arguments),
+        "grade": _mean(grades, inputs, arguments),
         "counts": {
             "examples": len(verdicts),
             "judged": len(judged),
-            "yes": int(sum(judged)),
+            "yes": int(sum(judged.values())),
             "failures": dict(Counter(verdict.failure for verdict in verdicts if not verdict.verdict)),
         },
         "settings": settings,
@@ -125,9 +137,12 @@ def _record(plan: JudgePlan, experiment: JudgedExperiment, settings: dict[str, A
     return record
 
 
-def _mean(values: list[float], arguments: JudgeArguments) -> dict[str, float] | None:
-    """The mean of values with its interval; None where there are none."""
-    return asdict(bootstrap_interval(values, arguments.bootstrap_resamples, arguments.seed)) if values else None
+def _mean(values: dict[str, float], inputs: dict[str, str], arguments: JudgeArguments) -> dict[str, float] | None:
+    """The mean of values by id with its interval over the inputs; None where there are none."""
+    if not values:
+        return None
+    of_inputs = [inputs[id] for id in values]
+    return asdict(bootstrap_interval(list(values.values()), of_inputs, arguments.bootstrap_resamples, arguments.seed))
 
 
 LONGEST_QUESTION = 8192  # tokens, with the reply

@@ -35,15 +35,20 @@ def predict_split(
 ) -> list[Prediction]:
     """Return predictions for all examples, in their order; write them to `path` once they are complete.
 
-    The longest prompts come first. Batches are the same in every run, since padding affects the last digits of results. The
-    generator is created only if predictions are missing.
+    Examples with one prompt, such as a dialogue with three summaries, share one answer. The longest prompts come first. Batches
+    are the same in every run, since padding affects the last digits of results. The generator is created only if predictions are
+    missing.
     """
     if path.is_file():
         return read_predictions(path)
     prompts = {example.id: encoder.prompt(instruction, example.input, settings.max_prompt_length) for example in examples}
     by_id = {example.id: example for example in examples}
     ids = list(by_id)
-    batches = chunks(sorted(ids, key=lambda id: -len(prompts[id].ids)), settings.batch_size)
+    sharing: dict[tuple[int, ...], list[str]] = {}
+    for id in ids:
+        sharing.setdefault(tuple(prompts[id].ids), []).append(id)
+    distinct = sorted(sharing, key=lambda prompt: -len(prompt))
+    batches = [[id for prompt in batch for id in sharing[prompt]] for batch in chunks(distinct, settings.batch_size)]
 
     def unfinished(done: set[str]) -> list[list[str]]:
         return [batch for batch in batches if not done.issuperset(batch)]
@@ -51,9 +56,9 @@ def predict_split(
     generator = cache(make_generator)
 
     def predict(batch: list[str]) -> list[dict[str, Any]]:
-        answers = generator().answers([prompts[id].ids for id in batch])
-        predictions = [_prediction(by_id[id], prompts[id], answer) for id, answer in zip(batch, answers, strict=True)]
-        return [asdict(prediction) for prediction in predictions]
+        asked = list(dict.fromkeys(tuple(prompts[id].ids) for id in batch))
+        answers = dict(zip(asked, generator().answers([list(prompt) for prompt in asked]), strict=True))
+        return [asdict(_prediction(by_id[id], prompts[id], answers[tuple(prompts[id].ids)])) for id in batch]
 
     return [Prediction(**row) for row in complete_rows(path, ids, unfinished, generator, predict, description)]
 

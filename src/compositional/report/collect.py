@@ -26,22 +26,18 @@ logger = logging.getLogger(__name__)
 class Outcome:
     """An experiment's results: (examples) scores of the headline metric, 1 or 0 for the judge's yes or no, and the judge's grades.
 
-    NaN: no verdict, or no grade. None: no verdicts, or no grades, of all examples. `default_rouge` is the mean of the headline
-    metric by rouge_score's default tokenizer; None where that is the headline's own.
+    NaN: no verdict, or no grade. None: no verdicts, or no grades, of all examples. `inputs` name the examples' inputs.
+    `default_rouge` is the mean of the headline metric by rouge_score's default tokenizer; None where that is the headline's own.
     """
 
     cell: Cell
     ids: list[str]
+    inputs: list[str]
     quality: np.ndarray
     judged: np.ndarray | None
     results: dict[str, Any]
     graded: np.ndarray | None = None
     default_rouge: float | None = None
-
-    @property
-    def stratum(self) -> str:
-        """Sub-task and model, such as `sum_tr_es slm`: what an estimate is averaged over."""
-        return f"{self.cell.sub_task.name} {self.cell.model}".strip()
 
 
 def collect_outcomes(plan: TablePlan) -> list[Outcome]:
@@ -60,11 +56,12 @@ def collect_outcomes(plan: TablePlan) -> list[Outcome]:
 def collect(cells: list[Cell], workspace: Workspace, stage: str, judge: str) -> list[Outcome]:
     """The outcomes of those cells that there are; raises UserError for files that don't belong together."""
     found = [outcome for cell in cells if (outcome := _read_outcome(cell, workspace, stage, judge))]
-    ids: dict[str, tuple[str, list[str]]] = {}
+    first: dict[str, Outcome] = {}
     for outcome in found:
-        name, expected = ids.setdefault(outcome.stratum, (outcome.cell.experiment, outcome.ids))
-        if outcome.ids != expected:
-            raise UserError(f"{outcome.cell.experiment} and {name} predicted different examples: make both again with one setting")
+        other = first.setdefault(outcome.cell.stratum, outcome)
+        if (outcome.ids, outcome.inputs) != (other.ids, other.inputs):
+            names = f"{outcome.cell.experiment} and {other.cell.experiment}"
+            raise UserError(f"{names} predicted different examples: make both again with one setting")
     return found
 
 
@@ -74,17 +71,19 @@ def _read_outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> O
     if stage not in results["stages"]:
         return None
     scores, path = results["stages"][stage], workspace.scores(cell.experiment, stage)
-    if not path.is_file():
+    rows = [row for _, row in read_json_lines(path)] if path.is_file() else []
+    if not rows or "input" not in rows[0]:
         _score_again(cell, workspace, stage, scores)
-    rows = [row for _, row in read_json_lines(path)]
+        rows = [row for _, row in read_json_lines(path)]
     quality = np.array([row[scores["headline_metric"]] for row in rows])
     ids = [row["id"] for row in rows]
     judged, graded = _verdicts(cell, workspace, stage, judge, ids)
-    return Outcome(cell, ids, quality, judged, results, graded, default_rouge(scores))
+    inputs = [row["input"] for row in rows]
+    return Outcome(cell, ids, inputs, quality, judged, results, graded, default_rouge(scores))
 
 
 def _score_again(cell: Cell, workspace: Workspace, stage: str, scores: dict[str, Any]) -> None:
-    """Results of an earlier version have no scores by example: they follow from the predictions."""
+    """Results of an earlier version have no scores by example, or no names of inputs: they follow from the predictions."""
     from compositional.prediction.predict import read_predictions
     from compositional.scoring.score import score
 
@@ -145,9 +144,11 @@ def describe(plan: TablePlan, outcomes: list[Outcome]) -> str:
     choice = plan.choice
     counts = sorted({len(one.ids) for one in outcomes})
     examples = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    inputs = min(len(set(one.inputs)) for one in outcomes)
+    of_inputs = f" of {inputs} inputs" if inputs < counts[0] else ""
     sub_tasks = ", ".join(one.name for one in choice.sub_tasks)
     parts = [
-        f"{plan.arguments.stage.capitalize()} split, {examples} examples of each of {sub_tasks}",
+        f"{plan.arguments.stage.capitalize()} split, {examples} examples{of_inputs} of each of {sub_tasks}",
         f"models: {', '.join(choice.models)}" if any(choice.models) else "base model: Pocket's",
         f"seeds of what is trained on composed examples: {', '.join(map(str, choice.seeds))}",
     ]

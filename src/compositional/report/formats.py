@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compositional.core.tables import aligned, percent
-from compositional.report.table import Entry, Figure, Table
+from compositional.report.table import SIGNIFICANT, Entry, Figure, Table
 from compositional.scoring.score import METRIC_LABELS
 
 MISSING = "—"
@@ -29,17 +29,15 @@ def to_markdown(table: Table) -> str:
 
 def notes(table: Table) -> str:
     """What the table is of, and what intervals, marks and missing cells mean."""
-    compared = (
-        f"▲ ▼: significantly better or worse than {table.reference} on the same examples (paired bootstrap, p < 0.05). "
-        if table.reference in table.rows
-        else ""
-    )
     unjudged = any(entry.without_verdict for entries in table.rows.values() for entry in entries.values())
     graded = any(column.figure is Figure.GRADED for column in table.columns)
     return (
         f"{table.setting} "
-        "Means over models and languages or tones, with 95 % bootstrap intervals; the best three of a column are bold. "
-        + compared
+        "Means over models and languages or tones, with 95 % intervals over inputs and seeds (bootstrap, Wilson's near 0 and "
+        "100 %); the best three of a column are bold. Each single-task adapter was trained once, and the intervals leave out how "
+        "much that varies. "
+        + (f"They leave out training, too, where there was one seed: {', '.join(table.unrepeated)}. " if table.unrepeated else "")
+        + _comparisons(table)
         + ("In parentheses: the paper's figure, on its own data and models. " if table.has_papers_figures else "")
         + (
             "Beside it, ours by rouge_score's default tokenizer, which keeps ASCII letters only and is likely the paper's. "
@@ -49,6 +47,18 @@ def notes(table: Table) -> str:
         + f"{MISSING}: missing; n/m: only n of m experiments are there."
         + (" ?n: n outputs have no verdict and don't count." if unjudged else "")
         + (" Grade: the mean share of the meaning that is right in the requested form." if graded else "")
+    )
+
+
+def _comparisons(table: Table) -> str:
+    """What the marks mean, and whether any could be given."""
+    if not table.compared:
+        return ""
+    number = "for 1 comparison" if table.compared == 1 else f"for {table.compared} comparisons"
+    few = f" With so few resamples, no p can be below {SIGNIFICANT} after it." if table.least_p >= SIGNIFICANT else ""
+    return (
+        f"▲ ▼: significantly better or worse than {table.reference} on the same inputs (paired bootstrap, p < {SIGNIFICANT} after "
+        f"Holm's correction {number}).{few} "
     )
 
 

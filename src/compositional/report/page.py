@@ -74,7 +74,7 @@ def _examples(outcomes: list[Outcome], workspace: Workspace, stage: str, limit: 
     metrics: dict[str, str] = {}
     first_seed = {}
     for one in outcomes:
-        first_seed.setdefault((one.stratum, one.cell.label), one)
+        first_seed.setdefault((one.cell.stratum, one.cell.label), one)
     for (stratum, label), one in first_seed.items():
         metrics[stratum] = METRIC_LABELS[one.results["stages"][stage]["headline_metric"]]
         scored = {id: number for number, id in enumerate(one.ids[:limit])}

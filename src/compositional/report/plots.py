@@ -10,7 +10,7 @@ import numpy as np
 
 from compositional.report.collect import Outcome
 from compositional.report.table import Column, Figure, Table, belongs
-from compositional.scoring.bootstrap import Interval
+from compositional.scoring.intervals import Interval
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.rows import TableRow
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 
 from compositional.paper import COMPOSITIONS, MAIN_BLOCK, paper_scores
 from compositional.report.collect import Outcome
-from compositional.scoring.bootstrap import Interval, Resampler, Strata, statistic
+from compositional.scoring.bootstrap import Resampler, Strata, Stratum, statistic
+from compositional.scoring.intervals import Interval, holm
 from compositional.scoring.score import METRIC_LABELS
 from compositional.sweep.selection import Cell
 from compositional.tasks import find_task
@@ -51,9 +52,9 @@ class Entry:
     """A method's figure in a column, between 0 and 1.
 
     `there` of `expected` experiments (sub-tasks, models, seeds) have the figure. `without_verdict` of their outputs have none from
-    the judge and don't count. `better` than the reference method: True or False where the paired difference is significant, else
-    None. `place` among the column's methods, from 1. `paper` is the paper's figure, and `default_rouge` is ours by rouge_score's
-    default tokenizer where `interval` is by another.
+    the judge and don't count. `better` than the reference method: True or False where the paired difference is significant among
+    all of the table, else None. `place` among the column's methods, from 1. `paper` is the paper's figure, and `default_rouge` is
+    ours by rouge_score's default tokenizer where `interval` is by another.
     """
 
     interval: Interval | None
@@ -70,7 +71,9 @@ class Entry:
 class Table:
     """A title, what it is a table of, entries by row label and column, and extra parameters by row.
 
-    `correlations` are the rank correlations with the paper, by column.
+    `correlations` are the rank correlations with the paper, by column. `compared` is the number of comparisons with the row
+    `reference`, and `least_p` the least p value that one of them can have after Holm's correction. `unrepeated` are the rows that
+    are trained on composed examples, with one seed only.
     """
 
     title: str
@@ -80,6 +83,9 @@ class Table:
     correlations: dict[Column, float | None]
     extra_parameters: dict[str, float | None]
     reference: str
+    compared: int
+    least_p: float
+    unrepeated: list[str]
 
     @property
     def quality_columns(self) -> list[Column]:
@@ -105,27 +111,47 @@ def make_table(title: str, setting: str, cells: list[Cell], outcomes: list[Outco
     columns = [Column(*pair, figure) for pair in COMPOSITIONS if pair in asked for figure in figures]
     labels = list(dict.fromkeys(cell.label for cell in cells))
     rows: dict[str, dict[Column, Entry]] = {label: {} for label in labels}
+    p_values: dict[tuple[str, Column], float] = {}
     for column in columns:
         strata = {label: _strata(label, column, outcomes) for label in labels}
-        there = {label: sum(len(seeds) for seeds in found.values()) for label, found in strata.items()}
+        there = {label: sum(len(one.scores) for one in found.values()) for label, found in strata.items()}
         expected = {label: sum(cell.label == label and belongs(cell, column) for cell in cells) for label in labels}
         whole = {label: found for label, found in strata.items() if there[label] == expected[label]}
         places = {label: place for place, label in enumerate(sorted(whole, key=lambda one: -statistic(whole[one])), start=1)}
         for label in labels:
+            if label != reference and {label, reference} <= whole.keys():
+                p_values[label, column] = resampler.p_value(whole[label], whole[reference])
             rows[label][column] = Entry(
                 resampler.interval(whole[label]) if label in whole else None,
                 there[label],
                 expected[label],
-                sum(int(np.isnan(seeds).sum()) for seeds in strata[label].values()),
-                _better(whole, label, reference, resampler),
+                sum(int(np.isnan(one.scores).sum()) for one in strata[label].values()),
+                None,
                 places.get(label),
                 _paper_figure(label, column),
                 _default_rouge(label, column, outcomes) if label in whole else None,
             )
-    correlations = {column: _correlation({label: rows[label][column] for label in labels}) for column in columns}
+    _mark(rows, p_values, reference)
     return Table(
-        title, setting, columns, rows, correlations, {label: _extra_parameters(label, outcomes) for label in labels}, reference
+        title,
+        setting,
+        columns,
+        rows,
+        correlations={column: _correlation({label: rows[label][column] for label in labels}) for column in columns},
+        extra_parameters={label: _extra_parameters(label, outcomes) for label in labels},
+        reference=reference,
+        compared=len(p_values),
+        least_p=min(1.0, len(p_values) * resampler.least_p),
+        unrepeated=[label for label in labels if _is_trained_once(label, cells, outcomes)],
     )
+
+
+def _mark(rows: dict[str, dict[Column, Entry]], p_values: dict[tuple[str, Column], float], reference: str) -> None:
+    """Say of the entries that differ significantly from the reference row, among all comparisons, whether they are better."""
+    for (label, column), p_value in zip(p_values, holm(list(p_values.values())), strict=True):
+        if p_value < SIGNIFICANT:
+            own, other = rows[label][column], rows[reference][column]
+            rows[label][column] = replace(own, better=own.interval.mean > other.interval.mean)
 
 
 def belongs(cell: Cell, column: Column) -> bool:
@@ -133,14 +159,18 @@ def belongs(cell: Cell, column: Column) -> bool:
     return (cell.sub_task.main.name, cell.sub_task.auxiliary.name) == (column.main, column.auxiliary)
 
 
-def _strata(label: str, column: Column, outcomes: list[Outcome]) -> dict[str, np.ndarray]:
+def _strata(label: str, column: Column, outcomes: list[Outcome]) -> Strata:
     """The scores of a row's experiments in a column, the seeds of a stratum together."""
-    found: dict[str, list[np.ndarray]] = {}
+    found: dict[str, list[Outcome]] = {}
     for one in outcomes:
-        values = _values(one, column.figure)
-        if one.cell.label == label and belongs(one.cell, column) and values is not None:
-            found.setdefault(one.stratum, []).append(values)
-    return {stratum: np.stack(seeds) for stratum, seeds in found.items()}
+        if one.cell.label == label and belongs(one.cell, column) and _values(one, column.figure) is not None:
+            found.setdefault(one.cell.stratum, []).append(one)
+    return {name: stratum_of(seeds, column.figure) for name, seeds in found.items()}
+
+
+def stratum_of(seeds: list[Outcome], figure: Figure = Figure.QUALITY) -> Stratum:
+    """The figures of a row's experiments on a sub-task with a model, one experiment for each seed."""
+    return Stratum(np.stack([_values(one, figure) for one in seeds]), seeds[0].inputs, seeds[0].cell.training)
 
 
 def _values(outcome: Outcome, figure: Figure) -> np.ndarray | None:
@@ -148,12 +178,10 @@ def _values(outcome: Outcome, figure: Figure) -> np.ndarray | None:
     return {Figure.QUALITY: outcome.quality, Figure.JUDGED: outcome.judged, Figure.GRADED: outcome.graded}[figure]
 
 
-def _better(whole: dict[str, Strata], label: str, reference: str, resampler: Resampler) -> bool | None:
-    if label == reference or not {label, reference} <= whole.keys():
-        return None
-    if resampler.p_value(whole[label], whole[reference]) >= SIGNIFICANT:
-        return None
-    return statistic(whole[label]) > statistic(whole[reference])
+def _is_trained_once(label: str, cells: list[Cell], outcomes: list[Outcome]) -> bool:
+    """Whether a row has experiments that were trained, and all with one seed."""
+    trained = any(one.cell.label == label and one.results.get("training") for one in outcomes)
+    return trained and len({cell.seed for cell in cells if cell.label == label}) == 1
 
 
 def _paper_figure(label: str, column: Column) -> float | None:

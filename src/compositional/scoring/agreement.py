@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compositional.scoring.bootstrap import Interval
+from compositional.scoring.intervals import Interval
 
 
 @dataclass(frozen=True)

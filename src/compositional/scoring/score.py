@@ -9,8 +9,11 @@ from typing import Any
 
 from compositional.core.files import write_text
 from compositional.core.resumable import line_of
+from compositional.data import name_of_input
 from compositional.prediction import Prediction
-from compositional.scoring.bootstrap import Interval, Resampler
+from compositional.scoring import INTERVALS
+from compositional.scoring.bootstrap import Resampler
+from compositional.scoring.intervals import Interval
 
 METRIC_FILE = Path(__file__).with_name("text_overlap.py")
 ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "weighted_rouge")
@@ -18,11 +21,15 @@ ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "weighted_rouge")
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one split, between 0 and 1. ROUGE under its plain name uses `rouge_tokenizer`; <name>_<tokenizer> says which."""
+    """Scores of one split, between 0 and 1. ROUGE under its plain name uses `rouge_tokenizer`; <name>_<tokenizer> says which.
+
+    `intervals` says how the intervals were made.
+    """
 
     headline_metric: str
     rouge_tokenizer: str
     metrics: dict[str, Interval]
+    intervals: str = INTERVALS
 
 
 def choose_tokenizer(asked: str, language: str) -> str:
@@ -49,15 +56,19 @@ def score(
     seed: int,
     path: Path | None = None,
 ) -> Scores:
-    """Mean scores with 95 % intervals over the examples. Each example's own go into the file `path`, a line of JSON per example."""
+    """Mean scores with 95 % intervals over the inputs.
+
+    Each example's own go into the file `path`: a line of JSON per example, with the name of its input.
+    """
     per_example = scores_per_example([p.output for p in predictions], [p.reference for p in predictions])
     per_example |= {name: per_example[f"{name}_{rouge_tokenizer}"] for name in ROUGE_NAMES}
-    resampler = Resampler(resamples, seed)
-    metrics = {name: resampler.interval_over_examples(values) for name, values in sorted(per_example.items())}
+    inputs, resampler = [name_of_input(one.input) for one in predictions], Resampler(resamples, seed)
+    metrics = {name: resampler.interval_over_examples(values, inputs) for name, values in sorted(per_example.items())}
     if path:
         names = (*ROUGE_NAMES, "chrf", "exact_match")
         rows = [
-            {"id": one.id} | {name: round(per_example[name][number], 6) for name in names} for number, one in enumerate(predictions)
+            {"id": one.id, "input": input} | {name: round(per_example[name][number], 6) for name in names}
+            for number, (one, input) in enumerate(zip(predictions, inputs, strict=True))
         ]
         write_text(path, "".join(line_of(row) for row in rows))
     return Scores(headline_metric, rouge_tokenizer, metrics)

@@ -60,6 +60,16 @@ class Cell:
     seed: int
     experiment: str
 
+    @property
+    def stratum(self) -> str:
+        """Sub-task and model, such as `sum_tr_es slm`: what an estimate is averaged over."""
+        return f"{self.sub_task.name} {self.model}".strip()
+
+    @property
+    def training(self) -> str:
+        """What its seed is of: a shared calibration is trained once for all sub-tasks with a model."""
+        return f"all {self.model}".strip() if self.label in SHARED else self.stratum
+
 
 def seeds_of(row: TableRow, choice: Choice) -> list[int]:
     """What is trained on composed examples is repeated with every seed, the rest is the same with each."""
