@@ -196,7 +196,7 @@ def _default_rouge(label: str, column: Column, outcomes: list[Outcome]) -> float
     found: dict[str, list[float]] = {}
     for one in outcomes:
         if one.cell.label == label and belongs(one.cell, column) and one.default_rouge is not None:
-            found.setdefault(one.stratum, []).append(one.default_rouge)
+            found.setdefault(one.cell.stratum, []).append(one.default_rouge)
     if column.figure is not Figure.QUALITY or found.keys() != _strata(label, column, outcomes).keys():
         return None
     return float(np.mean([np.mean(seeds) for seeds in found.values()])) if found else None
