@@ -125,15 +125,17 @@ def test_an_answer_stops_at_the_end_of_the_turn_and_nothing_after_it_appears(scr
     forwards: list[int] = []
     generator.model.register_forward_hook(lambda *_: forwards.append(1))
     longer = ChatEncoder(base.tokenizer).prompt(ASKED, "Tom: Hi!\nLucy: Hello.", 512).ids
-    assert generator.answers([ids, longer]) == [Answer(SAID, cut_off=False)] * 2
-    assert len(forwards) == script.index(base.tokenizer.convert_tokens_to_ids(TURN_END))
+    end = script.index(base.tokenizer.convert_tokens_to_ids(TURN_END))
+    assert generator.answers([ids, longer]) == [Answer(SAID, cut_off=False, tokens=tuple(script[1:end]))] * 2
+    assert len(forwards) == 1 + end, "one for what the prompts share, one for each token of the answers"
 
 
 def test_a_reader_drops_what_comes_after_the_end_of_the_turn(scripted):
     base = Model(str(scripted))
     reader, (_, *said) = AnswerReader(base, base.tokenizer), script_of(base.tokenizer)
-    assert reader.read(said) == Answer(SAID, cut_off=False)
-    assert reader.read(said[: length_said(scripted)]) == Answer(SAID, cut_off=True)
+    length = length_said(scripted)
+    assert reader.read(said) == Answer(SAID, cut_off=False, tokens=tuple(said[:length]))
+    assert reader.read(said[:length]) == Answer(SAID, cut_off=True, tokens=tuple(said[:length]))
 
 
 def test_an_end_of_text_ends_an_answer_where_the_tokenizers_own_token_ends_a_turn(tiny_tokenizer):
