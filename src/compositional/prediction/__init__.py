@@ -60,7 +60,9 @@ class AnswerReader:
 
     def __init__(self, base: Model, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self.end_tokens = sorted(ChatEncoder(tokenizer).end_tokens | base.end_tokens)
+        # A tokenizer may know tokens that the model can't say, which vLLM refuses.
+        said = base.config.get_text_config().vocab_size
+        self.end_tokens = sorted(token for token in ChatEncoder(tokenizer).end_tokens | base.end_tokens if token < said)
 
     def read(self, generated: list[int]) -> Answer:
         """The text before the first token that ends an answer."""
