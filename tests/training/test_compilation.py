@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -39,6 +42,35 @@ def test_a_machine_without_a_compiler_is_told_what_it_lacks(monkeypatch):
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
     assert compilation.missing_compiler() == "there is no C++ compiler (g++ or clang++)"
+
+
+@pytest.mark.parametrize(("is_held", "is_kept"), [(False, False), (True, True), (None, True)])
+def test_the_cache_is_made_again_after_a_run_that_was_killed(is_held, is_kept, tmp_path, monkeypatch):
+    """`is_held`: a mark is there whose process lives (True) or has died (False), or none (None)."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr("torch._inductor.runtime.cache_dir_utils.default_cache_dir", lambda: str(tmp_path / "cache"))
+    folder = tmp_path / "cache_compositional"
+    folder.mkdir()
+    (folder / "compiled.so").touch()
+    with open(tmp_path / "mark", "w") as file:
+        if is_held is not None:
+            os.rename(file.name, folder / "in_use_by_1")
+        if is_held:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with compilation._whole_cache():
+            assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder)
+            assert (folder / "compiled.so").exists() is is_kept
+            assert (folder / f"in_use_by_{os.getpid()}").exists()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    assert not (folder / f"in_use_by_{os.getpid()}").exists()
+
+
+def test_a_cache_of_the_users_own_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    (tmp_path / "in_use_by_1").touch()
+    with compilation._whole_cache():
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["in_use_by_1"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import shutil
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,8 +67,57 @@ def compiled_layers(base: nn.Module) -> Iterator[None]:
     for layer in layers:
         layer.compile(dynamic=True)
     try:
-        yield
+        with _whole_cache():
+            yield
     finally:
         base.set_attn_implementation(attention)
         for layer in layers:
             layer._compiled_call_impl = None
+
+
+_VARIABLE, _MARK = "TORCHINDUCTOR_CACHE_DIR", "in_use_by_"
+
+
+@contextmanager
+def _whole_cache() -> Iterator[None]:
+    """Keep compiled code between runs in a folder of our own, which is deleted after a run that was killed.
+
+    A file that was being compiled then is cut off, and torch.compile would fail on it. The folder of a user's own is left alone.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    earlier, folder = os.environ.get(_VARIABLE), Path(f"{default_cache_dir()}_compositional")
+    if earlier not in (None, default_cache_dir()):
+        yield
+        return
+    if _was_left_by_a_killed_run(folder):
+        logger.info("a run was killed, so %s is made again", folder)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / f"{_MARK}{os.getpid()}"
+    with open(folder / f".{mark.name}", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.rename(file.name, mark)  # held from its first moment on
+        os.environ[_VARIABLE] = str(folder)
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+            os.environ.pop(_VARIABLE)
+            if earlier is not None:
+                os.environ[_VARIABLE] = earlier
+
+
+def _was_left_by_a_killed_run(folder: Path) -> bool:
+    """Whether a mark is there that no process holds, and none that a process holds."""
+    marks = list(folder.glob(f"{_MARK}*"))
+    return bool(marks) and not any(map(_is_held, marks))
+
+
+def _is_held(mark: Path) -> bool:
+    with open(mark) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
