@@ -53,7 +53,7 @@ def test_the_command_judges_shows_the_share_and_ends_with_code_0(workspace):
     store_predictions(workspace, "e", SIX)
     done = run_command(*shlex.split(f"{RULE}--experiment_name e"), "--workspace", str(workspace.root))
     assert done.returncode == 0, done.stderr
-    assert "e, test, 5 of 6 examples judged: yes 60.0 [20.0, 100.0] %" in done.stderr.splitlines()
+    assert "e, test, 5 of 6 examples judged: yes 60.0 [13.1, 93.7] %" in done.stderr.splitlines()
     assert [row["verdict"] for row in verdicts(workspace, "e")] == SIX_VERDICTS
 
 
