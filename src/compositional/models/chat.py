@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Templates that print today's date (`strftime_now`) print this day's, so that prompts are the same on every day. Llama 3.2's
 # template takes a date, too; this day is its own fallback.
 TEMPLATE_DAY = date(2024, 7, 26)
-TEMPLATE_DATE = "26 Jul 2024"
+TEMPLATE_DATE = f"{TEMPLATE_DAY:%d %b %Y}"
 
 
 def instruction(tasks: tuple[Task, ...], prompt_style: str = "compositional") -> str:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -90,14 +90,15 @@ def _whole_cache() -> Iterator[None]:
     if earlier not in (None, default_cache_dir()):
         yield
         return
-    if _was_left_by_a_killed_run(folder):
-        logger.info("a run was killed, so %s is made again", folder)
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / f"{_MARK}{os.getpid()}"
-    with open(folder / f".{mark.name}", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        os.rename(file.name, mark)  # held from its first moment on
+    with ExitStack() as stack:
+        with open(f"{folder}.lock", "w") as gate:  # the processes of a distributed training start together
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            if _was_left_by_a_killed_run(folder):
+                logger.info("a run was killed, so %s is made again", folder)
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            mark = folder / f"{_MARK}{os.getpid()}"
+            fcntl.flock(stack.enter_context(open(mark, "w")), fcntl.LOCK_EX)
         os.environ[_VARIABLE] = str(folder)
         try:
             yield
