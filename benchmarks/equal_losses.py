@@ -31,7 +31,9 @@ import torch
 from benchmarks.other_ways import MODULES, RANK, calibrated_by_hooks, peft_model, train_earlier
 from compositional.adapters.lora import LoraAdapter
 from compositional.calibration import LC_PLUS_PLUS, CalibrationSpec
+from compositional.core.errors import UserError
 from compositional.core.logs import quieten_libraries
+from compositional.core.processes import exit_code_of
 from compositional.data import Locations, find_dataset
 from compositional.data.synthetic_persona_chat import NAME
 from compositional.merging import merge
@@ -77,7 +79,7 @@ class Material:
     merged: LoraAdapter | None = None
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, required=True, help="folder for Pocket's data")
     parser.add_argument("--model", default="pocket", help="a folder or a hub id")
@@ -104,7 +106,6 @@ def main() -> int:
             losses = [_train(kind, WAYS[name], material, seed, options)[0] for seed in range(options.seeds)]
             earlier = losses if WAYS[name].earlier else earlier
             print(f"| {kind} | {name} | {mean(losses):.4f} | {_sd(losses)} | {_differences(losses, earlier)} |", flush=True)
-    return 0
 
 
 def _differences(losses: list[float], earlier: list[float]) -> str:
@@ -129,7 +130,7 @@ def _material(options: argparse.Namespace) -> Material:
     Random(0).shuffle(examples)
     wanted, held_out = options.updates * options.batch, 64
     if len(examples) < wanted + held_out:
-        raise SystemExit(f"error: {dataset.name} has {len(examples)} validation examples, fewer than {wanted + held_out}")
+        raise UserError(f"{dataset.name} has {len(examples)} validation examples, fewer than {wanted + held_out}")
     sequences = [encoder.training_sequence(text, one, 256, False) for one in examples[: wanted + held_out]]
     return Material(base, sequences[:wanted], sequences[wanted:])
 
@@ -191,4 +192,4 @@ def _settings(kind: str, way: Way, seed: int, options: argparse.Namespace) -> Op
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -45,7 +45,7 @@ MOMENTS = (
 IMPORTS = "torch, transformers and PEFT are imported"
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, required=True, help="folder for data, adapters and output")
     parser.add_argument("--model", default="pocket", help="Pocket's model, a folder or a hub id")
@@ -54,7 +54,8 @@ def main() -> int:
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        return exit_code_of(lambda: print(json.dumps(_timeline(options.child))))
+        print(json.dumps(_timeline(options.child)))
+        return
     words = _command(options)
     start = time.time()
     child = [sys.executable, "-m", "benchmarks.where_time_goes", "--workspace", str(options.workspace), "--child", *words]
@@ -63,7 +64,7 @@ def main() -> int:
     end = time.time()
     if done.returncode:
         sys.stderr.write(done.stderr)
-        return done.returncode
+        raise SystemExit(done.returncode)
     marks = [*json.loads(done.stdout.splitlines()[-1]), ("the process ends", end)]
     print(f"{heading()}: {options.model}, {options.updates} updates of 16 examples, {options.predictions} predictions\n")
     print("| until then | seconds | since the start |\n|---|---:|---:|")
@@ -71,7 +72,6 @@ def main() -> int:
     for label, moment in marks:
         print(f"| {label} | {moment - before:.2f} | {moment - start:.2f} |")
         before = moment
-    return 0
 
 
 def _command(options: argparse.Namespace) -> list[str]:
@@ -149,4 +149,4 @@ def _owner(path: str) -> tuple[Any, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))
