@@ -1,8 +1,9 @@
 """The paper's comparison on a real LLM and real text, for replies in a professional tone: `make real-quickstart`.
 
-SmolLM2-135M-Instruct (from the hub, or without one from PyPI) learns to reply on Synthetic-Persona-Chat and a professional tone on
-llm-toys. The composed targets are replies that SmolLM2 itself has rewritten, with a tone adapter of another rank and seed than the
-one that is merged. Ends with a table and ten examples side by side. A second call resumes where the first stopped.
+SmolLM2-135M-Instruct (from the hub, or without one from PyPI) learns to reply on Synthetic-Persona-Chat, or to summarize on
+DialogSum, and a tone on llm-toys. The composed targets are replies or summaries that SmolLM2 itself has rewritten, with a tone
+adapter of another rank and seed than those that are merged. Ends with a table and ten examples side by side. A second call resumes
+where the first stopped.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from compositional.core.hub import use_cache_without_network
 from compositional.core.logs import log_to_screen
 from compositional.core.processes import exit_code_of
 from compositional.core.workspace import Workspace
-from compositional.data import llm_toys, synthetic_persona_chat
+from compositional.data import dialogsum, llm_toys, synthetic_persona_chat
 from compositional.models import smollm2
 from compositional.prediction.vllm_backend import Engines
 from compositional.preparation import __main__ as preparation
@@ -39,18 +40,20 @@ from compositional.tasks import find_task
 
 logger = logging.getLogger(__name__)
 
-TONE = "professional"
-SUB_TASK = SubTask("smollm2", find_task("reply"), find_task("tone_adjustment", TONE))
+# By main task: its publishers' files, and how all three splits are made of the validation file.
+SOURCES = {
+    "reply": (synthetic_persona_chat.SOURCE.files, synthetic_persona_chat.split_conversations),
+    "summarization": (dialogsum.SOURCE.files, dialogsum.split_dialogues),
+}
+NEW_TOKENS = {"reply": 48, "summarization": 64}
 METHODS = (
     *("Zero-shot", "Main-task LoRA", "Auxiliary-task LoRA", "In-context learning", "Linear merge", "Concat merge"),
     *("Multi-step LoRA usage", "Joint-expert LoRA", "Learnable Calibration", "Learnable Calibration++"),
 )
-REWRITER = f"{TONE}_rewriter_lora"
 NOTE = (
-    "The targets were made by SmolLM2-135M-Instruct with a tone adapter of rank 8 and seed 7; the tone adapter that is merged, and "
-    "that multi-step usage applies, has rank 16 and seed 0. Both learned from the same sentences, so multi-step usage is close to "
-    "what made the targets. Seeds vary the order and choice of composed examples, and the joint expert's start; single-task "
-    "adapters are the same for all seeds."
+    "The targets were made by SmolLM2-135M-Instruct with a tone adapter of rank 8 and seed 7; the tone adapters that are merged, "
+    "and that multi-step usage applies, have rank 16 and other seeds. They learned from some of the same sentences, so multi-step "
+    "usage is close to what made the targets."
 )
 
 
@@ -61,13 +64,16 @@ class RealQuickstartArguments:
     raw_data_dir: str | None = flag(
         None,
         "what",
-        "folder with paraphrase_tone.json of llm-toys (github.com/kuutsav/llm-toys) and, without a hub, Synthetic-Persona-Chat's "
-        "CSV files; of its validation file alone, test and validation conversations are split off",
+        "folder with paraphrase_tone.json of llm-toys (github.com/kuutsav/llm-toys) and, without a hub, the files of "
+        "Synthetic-Persona-Chat or DialogSum; of their validation file alone, test and validation examples are split off",
     )
-    seeds: list[int] = flag((0, 1, 2), "what", "seeds of what learns from composed examples")
-    single_task_examples: int = flag(1280, "what", "training examples of the reply adapter", range=COUNT)
-    composed_examples: int = flag(640, "what", "composed training examples", range=COUNT)
-    test_examples: int = flag(150, "what", "test examples", range=COUNT)
+    main_task: str = flag("reply", "what", "the main task", choices=tuple(SOURCES))
+    tone: str = flag("professional", "what", "the tone that its outputs shall have", choices=llm_toys.TONES)
+    seeds: list[int] = flag((0, 1, 2), "what", "seeds of everything that is trained, single-task adapters included")
+    main_examples: int = flag(480, "what", "training examples of the main task's adapter", range=COUNT)
+    tone_examples: int = flag(240, "what", "training examples of the tone adapter", range=COUNT)
+    composed_examples: int = flag(240, "what", "composed training examples", range=COUNT)
+    test_examples: int = flag(100, "what", "test examples", range=COUNT)
     workspace: str = flag("real", "machine", "folder that holds data, output, predictions, stored_models and the base model")
 
 
@@ -85,8 +91,8 @@ def run(argv: list[str]) -> None:
     start = time.monotonic()
     workspace = Workspace(Path(arguments.workspace))
     use_cache_without_network()
-    base, replies = _base_model(workspace), _replies(raw, workspace)
-    _prepare(arguments, workspace, base, raw, replies)
+    base, source = _base_model(workspace), _main_source(arguments.main_task, raw, workspace)
+    _prepare(arguments, workspace, base, raw, source)
     choice = _choice(arguments, base)
     steps = [step for step in make_steps(choice) if step.kind is not Kind.PREPARE]  # that is done
     with Engines(highest_rank=64) as engines:
@@ -103,33 +109,38 @@ def _base_model(workspace: Workspace) -> str:
     return str(smollm2.from_package(workspace.root / "models" / "SmolLM2-135M-Instruct"))
 
 
-def _replies(raw: Path, workspace: Workspace) -> str | None:
-    """The folder with the publishers' files of the reply task; None for the hub's."""
-    files = synthetic_persona_chat.SOURCE.files
+def _main_source(main_task: str, raw: Path, workspace: Workspace) -> str | None:
+    """The folder with the publishers' files of the main task; None for the hub's."""
+    files, split_off = SOURCES[main_task]
     if all((raw / name).is_file() for name in files.values()):
         return str(raw)
     if not (raw / files["validation"]).is_file():
         return None
-    return str(synthetic_persona_chat.split_conversations(raw / files["validation"], workspace.root / "raw"))
+    return str(split_off(raw / files["validation"], workspace.root / "raw"))
 
 
-def _prepare(arguments: RealQuickstartArguments, workspace: Workspace, base: str, raw: Path, replies: str | None) -> None:
+def _sub_task(arguments: RealQuickstartArguments) -> SubTask:
+    return SubTask("smollm2", find_task(arguments.main_task), find_task("tone_adjustment", arguments.tone))
+
+
+def _prepare(arguments: RealQuickstartArguments, workspace: Workspace, base: str, raw: Path, main_source: str | None) -> None:
     """Make the single-task sets, train the rewriter's adapter, and make the composed set."""
-    main, auxiliary, composed = SUB_TASK.main_set, SUB_TASK.auxiliary_set, SUB_TASK.composed_set
+    sub_task, rewriter_adapter = _sub_task(arguments), f"{arguments.tone}_rewriter_lora"
+    main, auxiliary, composed = sub_task.main_set, sub_task.auxiliary_set, sub_task.composed_set
     here = f"--workspace {shlex.quote(str(workspace.root))} --length_models {shlex.quote(base)}"
-    source = f"--raw_data_dir {shlex.quote(replies)}" if replies else ""
-    _prepare_sets(f"--only {main} --max_train_examples {arguments.single_task_examples} {source} {here}")
+    source = f"--raw_data_dir {shlex.quote(main_source)}" if main_source else ""
+    _prepare_sets(f"--only {main} {source} {here}")
     _prepare_sets(f"--only {auxiliary} --raw_data_dir {shlex.quote(str(raw))} {here}")
     shape = "--lora_rank 8 --lora_dropout 0 --seed 7"
     budget = "--learning_rate 1e-3 --batch_size 16 --gradient_accumulation_steps 1 --report_to none"
     words = (
-        f"--model_name_or_path {shlex.quote(base)} --experiment_name {REWRITER} --stored_model_name {REWRITER} "
+        f"--model_name_or_path {shlex.quote(base)} --experiment_name {rewriter_adapter} --stored_model_name {rewriter_adapter} "
         f"--dataset {auxiliary} --do_train {shape} {budget} --workspace {shlex.quote(str(workspace.root))}"
     )
     print(f"\npython run_experiment.py {words}", flush=True)
     run_experiment.run(shlex.split(words))
     rewriter = f"--tone_rewriter chat --tone_rewriter_model {shlex.quote(base)}"
-    adapter = f"--tone_rewriter_adapter {shlex.quote(str(workspace.stored_model(REWRITER)))}"
+    adapter = f"--tone_rewriter_adapter {shlex.quote(str(workspace.stored_model(rewriter_adapter)))}"
     _prepare_sets(
         f"--only {composed} --max_train_examples {arguments.composed_examples} {rewriter} {adapter} {source} {here}",
     )
@@ -141,12 +152,17 @@ def _prepare_sets(words: str) -> None:
 
 
 def _choice(arguments: RealQuickstartArguments, base: str) -> Choice:
-    budget, composed = f"--max_test_examples {arguments.test_examples}", arguments.composed_examples
+    composed = arguments.composed_examples
+    last = f"--max_test_examples {arguments.test_examples} --max_new_tokens {NEW_TOKENS[arguments.main_task]}"
+    single_task = {
+        "single_task": f"--max_train_examples {arguments.main_examples}",
+        "tone_adapter": f"--max_train_examples {arguments.tone_examples}",
+    }
     own = {"learned": f"--num_examples_merge {composed}", "joint_expert": f"--max_train_examples {composed}"}
     return Choice(
-        replace(SMOLLM2, last=budget, own=own),
+        replace(SMOLLM2, **single_task, last=last, own=own),
         models={"": base},
-        sub_tasks=[SUB_TASK],
+        sub_tasks=[_sub_task(arguments)],
         rows=[row for row in PAPER_ROWS if row.label in METHODS],
         seeds=arguments.seeds,
         judged=False,
@@ -165,7 +181,10 @@ def _show(choice: Choice, workspace: Workspace) -> Path:
     all_cells = cells(choice)
     outcomes = collect(all_cells, workspace, "test", "")
     count = len(outcomes[0].ids)
-    setting = f"Replies in a {TONE} tone by SmolLM2-135M-Instruct, {count} test examples, seeds {choice.seeds}. {NOTE}"
+    setting = (
+        f"{choice.sub_tasks[0].name} by SmolLM2-135M-Instruct, {count} test examples; seeds of everything that is trained: "
+        f"{', '.join(map(str, choice.seeds))}. {NOTE}"
+    )
     table = make_table("SmolLM2", setting, all_cells, outcomes, choice.reference, Resampler(10_000, 0))
     text = to_markdown(table)
     first_cells = {cell.label: cell for cell in reversed(all_cells)}
@@ -177,7 +196,7 @@ def _show(choice: Choice, workspace: Workspace) -> Path:
     for place in range(0, count, max(1, count // 10)):
         lines = [f"- {label}: {predictions[place].output}" for label, predictions in outputs.items()]
         text += f"\n**{first[place].input}**\n\n" + "\n".join([f"- target: {first[place].reference}", *lines]) + "\n"
-    path = workspace.root / "output" / "real_quickstart.md"
+    path = workspace.root / "output" / f"real_quickstart_{choice.sub_tasks[0].name}.md"
     write_text(path, text)
     print(f"\n{text}")
     return path

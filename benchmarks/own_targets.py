@@ -3,10 +3,10 @@
     python -m benchmarks.own_targets --workspace FOLDER
 
 For each sub-task: multi-step LoRA usage in two passes, and for each number of `--inputs` two calibrations, which see the same
-inputs in the same order. Few inputs are seen again until `--updates` are made; more are seen once each. Single-task adapters are
-trained once. Prints a Markdown table of the headline metric on the test split, with 95 % intervals. Each experiment is a
-command of `run_experiment.py` with Pocket's settings in `run_sweep.py`. A second call resumes where the first stopped, or shows the
-table at once. An experiment that was made with other settings is not replaced: choose another folder.
+inputs in the same order. Few inputs are seen again until `--updates` are made; more are seen once each. Prints a Markdown table of
+the headline metric on the test split, with 95 % intervals. Each experiment is a command of `run_experiment.py` with Pocket's
+settings in `run_sweep.py`. A second call resumes where the first stopped, or shows the table at once. An experiment that was made
+with other settings is not replaced: choose another folder.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sub_tasks", nargs="+", default=list(SUB_TASKS), metavar="NAME", help="names as in run_sweep.py")
     parser.add_argument("--inputs", nargs="+", type=int, default=[64, 256, 1280], metavar="N", help="inputs to learn from")
     parser.add_argument("--updates", type=int, default=POCKET.usual_updates, help=f"updates of {BATCH} inputs, at least")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="of the choice and order of inputs")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="of the trainings, and of the choice and order of inputs"
+    )
     parser.add_argument("--single_task_examples", type=int, default=3200, help="training examples of a single-task adapter")
     parser.add_argument("--test_examples", type=int, default=250)
     return parser

@@ -17,6 +17,7 @@ from compositional.core.errors import UserError
 from compositional.sweep import project
 from compositional.sweep.arguments import parse_sweep_arguments
 from compositional.sweep.plan import make_sweep_plan
+from compositional.sweep.rows import OWN_ROWS, PAPER_ROWS
 from compositional.sweep.scripts import Resources, shell_script, slurm_script, waves
 from compositional.sweep.steps import Artefact, Contents, Kind, Step, required_steps
 from compositional.tasks import Task, all_tasks
@@ -114,14 +115,31 @@ def test_a_new_language_tone_or_task_is_no_part_of_the_benchmark(monkeypatch):
     assert mistakes_in("--languages it") == ["--languages it: known: de, es, fr"]
 
 
-def test_seeds_repeat_what_is_trained_on_composed_examples_and_nothing_else():
-    names = [step.name for step in steps_of(f"{ONE_SUB_TASK}--methods paper --seeds 0 1 --no_judge")]
-    repeated = {name.removesuffix("_seed1") for name in names if name.endswith("_seed1")}
-    learned = ("dam_merge", "joint_expert_lora", "learnable_calibration_merge", "learnable_calibration_pp_merge")
-    assert repeated == {f"pocket_sum_tr_es_{name}" for name in learned}
-    (command,) = [step.flags for step in steps_of(f"{ONE_SUB_TASK}--methods dam_merge --seeds 1") if step.predicts]
-    assert command[command.index("--seed") + 1] == "1"
-    assert "pocket_dialogs_lora" in command  # single-task adapters have no seed
+def test_seeds_repeat_everything_that_rests_on_a_training_single_task_adapters_included():
+    names = {step.name for step in steps_of(f"{ONE_SUB_TASK}--methods paper --seeds 0 1 --no_judge")}
+    first = {name for name in names if not name.endswith("_seed1")}
+    alone = {"pocket_sum_tr_es_zero_shot", "pocket_sum_tr_es_in_context"}
+    assert names - first == {f"{name}_seed1" for name in first - alone}
+
+
+def test_an_experiment_with_a_seed_uses_the_single_task_adapters_with_that_seed():
+    methods = "zero_shot multi_step linear_merge lorahub_merge dam_merge joint_expert_lora shared_learnable_calibration_pp_merge"
+    steps = steps_of(f"--sub_tasks sum_tr_es sum_tr_fr --methods {methods} --seeds 1 2 --no_judge")
+    for step in steps:
+        words = step.flags
+        (seed,) = {word[-len("_seed1") :] for word in words if word.startswith("pocket_") and "_seed" in word}
+        adapters = [word for word in words if word.startswith(("pocket_dialogs_lora", "pocket_sentences")) and "lora" in word]
+        assert all(word.endswith(seed) for word in adapters), step
+        learns = step.kind in (Kind.TRAIN, Kind.LEARN)
+        own = [words[words.index(flag) + 1] for flag in ("--seed", "--data_seed") if flag in words]
+        assert own == ([seed[-1], str(42 + int(seed[-1]))] if learns else []), step
+    assert len([step for step in steps if step.name.endswith("zero_shot_seed1")]) == 2
+    assert not [step for step in steps if step.name.endswith("zero_shot_seed2")]
+
+
+def test_which_rows_rest_on_a_training_follows_from_their_commands():
+    alone = {row.label for row in (*PAPER_ROWS, *OWN_ROWS) if not row.rests_on_training}
+    assert alone == {"Zero-shot", "In-context learning"}
 
 
 def test_the_papers_models_get_the_papers_names_data_and_budgets(workspace):
@@ -173,6 +191,7 @@ def test_the_papers_models_get_the_papers_names_data_and_budgets(workspace):
             ["--learned_flags: unknown flag --seet: did you mean --seed or --dataset or --data_seed?"],
         ),
         ("--seeds 0 1 --learned_flags ' --data_seed 3'", ["--learned_flags: --data_seed contradicts --seeds"]),
+        ("--seeds 1 --single_task_flags ' --seed 3'", ["--single_task_flags: --seed contradicts --seeds"]),
         ("--data_flags ' --dry_run'", ["--data_flags: Pocket's data are made as they are read"]),
         ("--no_judge --judge_flags ' --seed 1'", ["--judge_flags: --no_judge judges nothing"]),
         ("--judge_flags ' --stage valid'", ["--judge_flags: --stage is the sweep's to say"]),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from compositional.core.files import read_json_lines
+import json
+from pathlib import Path
+from random import Random
+
+from compositional.core.errors import UserError
+from compositional.core.files import read_json_lines, write_text
 from compositional.data import (
     Dataset,
     Example,
@@ -63,3 +68,19 @@ def _read_file(locations: Locations, split: str) -> list[Example]:
             suffix = column.removeprefix("summary")
             examples.append(Example(f"{name}_{suffix}" if suffix else name, dialogue, text_field(row, column, place)))
     return examples
+
+
+def split_dialogues(path: Path, folder: Path, test: int = 100, validation: int = 20) -> Path:
+    """Split one of the publishers' files into files of all three splits, by a seeded choice of dialogues.
+
+    Returns the folder, which `--raw_data_dir` may name. It is the same for the same file. Raises UserError for a file with too
+    few dialogues.
+    """
+    rows = [row for _, row in read_json_lines(path)]
+    if len(rows) <= test + validation:
+        raise UserError(f"{path}: it has {len(rows)} dialogues; more than {test + validation} are needed to split off a test")
+    order = Random(f"{NAME}/dialogues").sample(range(len(rows)), len(rows))
+    chosen = {"test": order[:test], "validation": order[test : test + validation], "train": order[test + validation :]}
+    for split, places in chosen.items():
+        write_text(folder / SOURCE.files[split], "".join(f"{json.dumps(rows[place])}\n" for place in sorted(places)))
+    return folder

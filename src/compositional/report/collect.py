@@ -150,7 +150,7 @@ def describe(plan: TablePlan, outcomes: list[Outcome]) -> str:
     parts = [
         f"{plan.arguments.stage.capitalize()} split, {examples} examples{of_inputs} of each of {sub_tasks}",
         f"models: {', '.join(choice.models)}" if any(choice.models) else "base model: Pocket's",
-        f"seeds of what is trained on composed examples: {', '.join(map(str, choice.seeds))}",
+        f"seeds of everything that is trained: {', '.join(map(str, choice.seeds))}",
     ]
     if any(one.judged is not None for one in outcomes):
         parts.append(f"judge: {plan.judge}")

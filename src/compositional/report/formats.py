@@ -34,9 +34,8 @@ def notes(table: Table) -> str:
     return (
         f"{table.setting} "
         "Means over models and languages or tones, with 95 % intervals over inputs and seeds (bootstrap, Wilson's near 0 and "
-        "100 %); the best three of a column are bold. Each single-task adapter was trained once, and the intervals leave out how "
-        "much that varies. "
-        + (f"They leave out training, too, where there was one seed: {', '.join(table.unrepeated)}. " if table.unrepeated else "")
+        "100 %); the best three of a column are bold. "
+        + ("With one seed, the intervals leave out how much training varies. " if table.one_seed else "")
         + _comparisons(table)
         + ("In parentheses: the paper's figure, on its own data and models. " if table.has_papers_figures else "")
         + (

@@ -72,8 +72,8 @@ class Table:
     """A title, what it is a table of, entries by row label and column, and extra parameters by row.
 
     `correlations` are the rank correlations with the paper, by column. `compared` is the number of comparisons with the row
-    `reference`, and `least_p` the least p value that one of them can have after Holm's correction. `unrepeated` are the rows that
-    are trained on composed examples, with one seed only.
+    `reference`, and `least_p` the least p value that one of them can have after Holm's correction. `one_seed` is whether all
+    that was trained was trained with one seed.
     """
 
     title: str
@@ -85,7 +85,7 @@ class Table:
     reference: str
     compared: int
     least_p: float
-    unrepeated: list[str]
+    one_seed: bool
 
     @property
     def quality_columns(self) -> list[Column]:
@@ -142,7 +142,7 @@ def make_table(title: str, setting: str, cells: list[Cell], outcomes: list[Outco
         reference=reference,
         compared=len(p_values),
         least_p=min(1.0, len(p_values) * resampler.least_p),
-        unrepeated=[label for label in labels if _is_trained_once(label, cells, outcomes)],
+        one_seed=len({cell.seed for cell in cells if cell.rests_on_training}) == 1,
     )
 
 
@@ -176,12 +176,6 @@ def stratum_of(seeds: list[Outcome], figure: Figure = Figure.QUALITY) -> Stratum
 def _values(outcome: Outcome, figure: Figure) -> np.ndarray | None:
     """An experiment's figures (examples); None where it has none of the kind."""
     return {Figure.QUALITY: outcome.quality, Figure.JUDGED: outcome.judged, Figure.GRADED: outcome.graded}[figure]
-
-
-def _is_trained_once(label: str, cells: list[Cell], outcomes: list[Outcome]) -> bool:
-    """Whether a row has experiments that were trained, and all with one seed."""
-    trained = any(one.cell.label == label and one.results.get("training") for one in outcomes)
-    return trained and len({cell.seed for cell in cells if cell.label == label}) == 1
 
 
 def _paper_figure(label: str, column: Column) -> float | None:

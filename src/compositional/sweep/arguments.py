@@ -39,7 +39,9 @@ class Selection:
     sub_tasks: list[str] = flag(
         (), "what", "exactly these, such as sum_tr_es reply_tone_casual, in place of --tasks, --languages and --tones"
     )
-    seeds: list[int] = flag((0,), "what", "seeds of what is trained on composed examples, an experiment for each")
+    seeds: list[int] = flag(
+        (0,), "what", "seeds of everything that is trained, single-task adapters included; each has experiments of its own"
+    )
     workspace: str = flag(".", "what", "folder that holds data, output, predictions, stored_models and logs")
 
 

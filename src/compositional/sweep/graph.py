@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from compositional.experiment.arguments import Arguments
 from compositional.sweep.benchmarks import Profile, SubTask
-from compositional.sweep.rows import Naming, TableRow, row_flags, shared_flags, shared_name
+from compositional.sweep.rows import TableRow, row_flags, shared_flags, shared_name
 from compositional.sweep.selection import Choice, seeds_of
 from compositional.sweep.steps import Artefact, Contents, Kind, Step
 
@@ -22,7 +22,7 @@ def make_steps(choice: Choice) -> list[Step]:
         graph = _ModelGraph(choice, suffix, model)
         experiments = [*graph.single_task_trainings(), *graph.table_rows(), *graph.shared_calibrations()]
         judged = [step for step in experiments if choice.judged and step.predicts]
-        steps += [*experiments, *(_judging(choice, step, f"judge{graph.plain.suffix}") for step in judged)]
+        steps += [*experiments, *(_judging(choice, step, f"judge{choice.naming(suffix).suffix}") for step in judged)]
     return steps
 
 
@@ -45,27 +45,23 @@ def _judging(choice: Choice, step: Step, group: str) -> Step:
 
 @dataclass(frozen=True)
 class _ModelGraph:
-    """The experiments with one base model, whose names end with `suffix`."""
+    """The experiments with one base model, whose names end with `suffix`, and behind it the seed."""
 
     choice: Choice
     suffix: str
     model: str | None
 
-    @property
-    def plain(self) -> Naming:
-        """Names without a seed: those of single-task adapters."""
-        return self.choice.naming(self.suffix)
-
     def single_task_trainings(self) -> list[Step]:
-        """Training of each single-task adapter that a sub-task needs."""
+        """Training of each single-task adapter that a sub-task needs, with each seed."""
         profile, steps = self.choice.profile, []
         sets = dict.fromkeys(name for one in self.choice.sub_tasks for name in (one.main_set, one.auxiliary_set))
         tones = {one.auxiliary_set for one in self.choice.sub_tasks if one.auxiliary.name == "tone_adjustment"}
-        for name in sets:
-            adapter = self.plain.adapter(name)
-            budget = profile.flags("single_task", profile.tone_adapter if name in tones else "")
-            flags = f"--experiment_name {adapter} --dataset {name} --stored_model_name {adapter} --do_train {budget}"
-            steps.append(self._experiment(Kind.TRAIN, adapter, flags, [name], predicts=False))
+        for seed in self.choice.seeds:
+            for name in sets:
+                adapter = self.choice.naming(self.suffix, seed).adapter(name)
+                budget = f"{profile.flags('single_task', profile.tone_adapter if name in tones else '')} {_seed_flags(seed)}"
+                flags = f"--experiment_name {adapter} --dataset {name} --stored_model_name {adapter} --do_train {budget}"
+                steps.append(self._experiment(Kind.TRAIN, adapter, flags, [name], predicts=False))
         return steps
 
     def table_rows(self) -> list[Step]:
@@ -75,9 +71,10 @@ class _ModelGraph:
             for row in self.choice.rows:
                 for seed in seeds_of(row, self.choice):
                     naming = self.choice.naming(self.suffix, seed)
-                    flags = f"{row_flags(row, one, naming, self.plain)} {_budget(self.choice.profile, row)} {_seed_flags(seed)}"
+                    own_seed = _seed_flags(seed) if row.kind in (Kind.TRAIN, Kind.LEARN) else ""
+                    flags = f"{row_flags(row, one, naming)} {_budget(self.choice.profile, row)} {own_seed}"
                     in_one_process = self.choice.profile.one_process or not (row.trains or row.learns)
-                    name, adapters = naming.experiment(one, row.name), row.adapters(one, self.plain)
+                    name, adapters = naming.experiment(one, row.name), row.adapters(one, naming)
                     group = f"{one.name}{naming.suffix}" if in_one_process else name
                     steps.append(self._experiment(row.kind, name, flags, _sets(one), adapters, group))
         return steps
@@ -90,9 +87,9 @@ class _ModelGraph:
             budget = profile.flags("learned", profile.by_row.get(f"shared_{calibration}_merge", ""))
             for seed in self.choice.seeds:
                 naming = self.choice.naming(self.suffix, seed)
-                learned, *taken = shared_flags(calibration, sub_tasks, naming, self.plain)
+                learned, *taken = shared_flags(calibration, sub_tasks, naming)
                 first, *others = (naming.experiment(one, shared_name(calibration, sub_tasks)) for one in sub_tasks)
-                pairs = [[self.plain.adapter(one.main_set), self.plain.adapter(one.auxiliary_set)] for one in sub_tasks]
+                pairs = [[naming.adapter(one.main_set), naming.adapter(one.auxiliary_set)] for one in sub_tasks]
                 sets = [name for one in sub_tasks for name in _sets(one)]
                 adapters = [adapter for pair in pairs for adapter in pair]
                 steps.append(self._experiment(Kind.LEARN, first, f"{learned} {budget} {_seed_flags(seed)}", sets, adapters))
@@ -135,7 +132,7 @@ def _without_overruled(words: list[str]) -> list[str]:
 
 
 def _seed_flags(seed: int) -> str:
-    """A calibration starts from zeros: what a seed changes is the examples and their order."""
+    """A seed changes where an adapter's training starts, and which examples are seen in which order."""
     return f"--seed {seed} --data_seed {42 + seed}" if seed else ""
 
 

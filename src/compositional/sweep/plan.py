@@ -66,7 +66,7 @@ _PARSERS: dict[str, Callable[[list[str]], tuple[Any, list[str]]]] = {
     "data_flags": parse_preparation_arguments,
 }
 _OF_EVERY_COMMAND = ("--experiment_name", "--workspace", "--dataset", "--only", "--stage")
-_OF_SEEDS = ("experiment_flags", "joint_expert_flags", "learned_flags")
+_OF_SEEDS = ("experiment_flags", "single_task_flags", "joint_expert_flags", "learned_flags")
 
 
 def with_quoted_flags(profile: Profile, arguments: SweepArguments) -> Profile:

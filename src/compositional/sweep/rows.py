@@ -15,7 +15,10 @@ from compositional.sweep.steps import Kind
 
 @dataclass(frozen=True)
 class Naming:
-    """How adapters and experiments are called: {prefix}{name}{suffix}, such as sum_tr_es_linear_merge_slm_v1."""
+    """How adapters and experiments are called: {prefix}{name}{suffix}, such as sum_tr_es_linear_merge_slm_v1.
+
+    The suffix tells models and seeds apart.
+    """
 
     prefix: str = ""
     suffix: str = ""
@@ -35,8 +38,8 @@ class TableRow:
 
     In the flags, {main} and {auxiliary} stand for the single-task adapters, {composed} for the compositional set, {experiment} for
     the experiment's name. `kind` is what its experiments do. `learns` is whether they learn from as many composed examples as the
-    benchmark's budget says, and are repeated with each seed. A row of an ablation has the budget of the row that it is `like`, its
-    own `setting`, and belongs to a `series` of rows at a `value`.
+    benchmark's budget says. A row of an ablation has the budget of the row that it is `like`, its own `setting`, and belongs to a
+    `series` of rows at a `value`.
     """
 
     label: str
@@ -53,6 +56,11 @@ class TableRow:
     def trains(self) -> bool:
         """Whether it trains an adapter on the compositional set."""
         return self.kind is Kind.TRAIN
+
+    @property
+    def rests_on_training(self) -> bool:
+        """Whether its outputs depend on a training, if only on those of the single-task adapters."""
+        return "--zero_shot" not in self.flags
 
     def adapters(self, sub_task: SubTask, naming: Naming) -> list[str]:
         """The single-task adapters that its flags name."""
@@ -131,7 +139,7 @@ OWN_ROWS = (
 def strategy_row(strategy: str) -> TableRow:
     """The row of a merge strategy of `merging/`, or of a file with one. Raises UserError when it is none.
 
-    It has the budget and the seeds of what learns from composed examples if it doesn't say how many it wants.
+    It has the budget of what learns from composed examples if it doesn't say how many it wants.
     """
     from compositional.merging import find_strategy
 
@@ -154,13 +162,12 @@ SHARED = {
 }
 
 
-def row_flags(row: TableRow, sub_task: SubTask, naming: Naming, adapters: Naming | None = None) -> str:
-    """The flags of one experiment, but for budgets and what is to be predicted; `adapters` as in `shared_flags`."""
+def row_flags(row: TableRow, sub_task: SubTask, naming: Naming) -> str:
+    """The flags of one experiment, but for budgets and what is to be predicted."""
     experiment = naming.experiment(sub_task, row.name)
-    stored_as = adapters or naming
     asked = row.flags.format(
-        main=stored_as.adapter(sub_task.main_set),
-        auxiliary=stored_as.adapter(sub_task.auxiliary_set),
+        main=naming.adapter(sub_task.main_set),
+        auxiliary=naming.adapter(sub_task.auxiliary_set),
         composed=sub_task.composed_set,
         experiment=experiment,
     )
@@ -173,14 +180,10 @@ def shared_name(calibration: str, sub_tasks: Sequence[SubTask]) -> str:
     return f"shared_{some}{calibration}_merge"
 
 
-def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming, adapters: Naming | None = None) -> list[str]:
-    """The flags of the experiments that share a calibration: the first learns it for all of them, the others take it.
-
-    `adapters` is how single-task adapters are called, if in another way than experiments.
-    """
+def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming) -> list[str]:
+    """The flags of the experiments that share a calibration: the first learns it for all of them, the others take it."""
     first, *others = sub_tasks
-    stored_as = adapters or naming
-    pairs = [(stored_as.adapter(one.main_set), stored_as.adapter(one.auxiliary_set)) for one in sub_tasks]
+    pairs = [(naming.adapter(one.main_set), naming.adapter(one.auxiliary_set)) for one in sub_tasks]
     name = shared_name(calibration, sub_tasks)
     stored = naming.experiment(first, name)
     modules = " ".join(f"{main} {auxiliary}" for main, auxiliary in pairs)

@@ -45,20 +45,21 @@ class Choice:
         return self.ablation.reference if self.ablation else "Learnable Calibration++"
 
     def naming(self, model: str, seed: int = 0) -> Naming:
-        """How experiments with a model and a seed are called; single-task adapters have no seed."""
+        """How experiments and single-task adapters with a model and a seed are called; seed 0 is not named."""
         suffix = (f"_{model}" if model else "") + (f"_seed{seed}" if seed else "")
         return Naming("pocket_" if self.profile.benchmark == "pocket" else "", suffix)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment of a table, and the label of the row that it belongs to."""
+    """One experiment of a table, the label of the row that it belongs to, and whether it rests on a training."""
 
     label: str
     sub_task: SubTask
     model: str
     seed: int
     experiment: str
+    rests_on_training: bool = True
 
     @property
     def stratum(self) -> str:
@@ -67,24 +68,24 @@ class Cell:
 
     @property
     def training(self) -> str:
-        """What its seed is of: a shared calibration is trained once for all sub-tasks with a model."""
-        return f"all {self.model}".strip() if self.label in SHARED else self.stratum
+        """What its seed is of: with each seed, all sub-tasks with a model share the main task's adapter."""
+        return self.model
 
 
 def seeds_of(row: TableRow, choice: Choice) -> list[int]:
-    """What is trained on composed examples is repeated with every seed, the rest is the same with each."""
-    return choice.seeds if row.learns or row.trains else [0]
+    """What rests on a training is repeated with every seed; the base model alone answers the same with each."""
+    return choice.seeds if row.rests_on_training else [min(choice.seeds)]
 
 
 def cells(choice: Choice) -> list[Cell]:
     """Every experiment that predicts, row by row: the paper's rows in its order, then the others."""
-    rows = [(row.label, row.name, seeds_of(row, choice)) for row in choice.rows]
+    rows = [(row.label, row.name, seeds_of(row, choice), row.rests_on_training) for row in choice.rows]
     shared = {label: calibration for label, calibration in SHARED.items() if calibration in choice.shared}
-    rows += [(label, shared_name(calibration, choice.sub_tasks), choice.seeds) for label, calibration in shared.items()]
+    rows += [(label, shared_name(calibration, choice.sub_tasks), choice.seeds, True) for label, calibration in shared.items()]
     rows.sort(key=lambda row: LABELS.index(row[0]) if row[0] in LABELS else len(LABELS))
     return [
-        Cell(label, one, model, seed, choice.naming(model, seed).experiment(one, name))
-        for label, name, seeds in rows
+        Cell(label, one, model, seed, choice.naming(model, seed).experiment(one, name), trained)
+        for label, name, seeds, trained in rows
         for one in choice.sub_tasks
         for model in choice.models
         for seed in seeds
