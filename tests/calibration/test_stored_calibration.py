@@ -160,7 +160,7 @@ def test_a_stored_calibration_goes_on_top_of_a_merge_that_learns_and_is_called_w
     store(workspace, two_of(tiny_models["llama"]))
     run(f"{SPANISH}{LEARN}--num_examples_merge 8 --experiment_name made --do_predict")
     taken = "--lora_merge_modules one two --merge_datasets pocket_dialogs_es --num_examples_merge 8 --stored_calibration made "
-    run(f"{SPANISH}--experiment_name e --lora_merge_strategy dam {taken}--do_predict")
+    run(f"{SPANISH}--experiment_name e --lora_merge_strategy dam_composed {taken}--do_predict")
     results = read_json(workspace.results("e"))
     assert results["method"] == "learnable_calibration"  # it was learned for one task, so it is not a shared one
     assert results["training"]["merge"]["updates"] >= 1

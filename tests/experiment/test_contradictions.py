@@ -156,8 +156,8 @@ CONTRADICTIONS = [
     ),
     (f"{COMPOSED}{MERGED}--merge_datasets pocket_dialogs_es", [NOTHING_LEARNS]),
     (
-        f"{COMPOSED}--lora_merge_strategy dam --lora_merge_modules sums trans",
-        ["dam needs --merge_datasets, a compositional data set to learn from"],
+        f"{COMPOSED}--lora_merge_strategy dam_composed --lora_merge_modules sums trans",
+        ["dam_composed needs --merge_datasets, a compositional data set to learn from"],
     ),
     (
         f"{COMPOSED}{LEARNED.replace('sums trans', 'sums trans sums other')}--merge_datasets pocket_dialogs_es pocket_dialogs_es",

@@ -34,7 +34,7 @@ def test_each_way_to_answer_takes_three_tasks(run, trained, workspace, tiny_mode
     asked = f"{TINY_RUN}{THREE}--do_predict "
     run(f"{asked}--experiment_name merged {MODULES}--lora_merge_strategy linear --lora_merge_weights 0.5 0.3 -0.2")
     run(f"{asked}--experiment_name calibrated {MODULES}--lora_merge_strategy learnable_calibration_pp {LEARNED}")
-    run(f"{asked}--experiment_name scaled {MODULES}--lora_merge_strategy dam {LEARNED}")
+    run(f"{asked}--experiment_name scaled {MODULES}--lora_merge_strategy dam_composed {LEARNED}")
     steps = "--stored_model_name sums --secondary_stored_model_name translation tone --multi_step_prompts --prompt_style empty"
     run(f"{asked}--experiment_name steps {steps}")
     adapters = [read_adapter(workspace.stored_model(name)) for name in SINGLE]

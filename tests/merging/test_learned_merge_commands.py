@@ -29,8 +29,8 @@ def on_a_cpu(monkeypatch) -> None:
 def test_what_is_learned_is_stored_and_counted_also_below_a_calibration(run, workspace, tiny_models):
     adapters = two_of(tiny_models["llama"])
     store(workspace, adapters)
-    run(f"{NEW}dam --num_examples_merge 8 --do_predict")
-    run(f"{NEW}dam --num_examples_merge 8 --experiment_name on_top --calibrate learnable_calibration --for_each_component")
+    run(f"{NEW}dam_composed --num_examples_merge 8 --do_predict")
+    run(f"{NEW}dam_composed --num_examples_merge 8 --experiment_name on_top --calibrate learnable_calibration --for_each_component")
     scales = load_file(workspace.stored_model("e") / "learned_merge.safetensors")
     for path, factors in read_adapter(workspace.stored_model("e")).factors.items():
         expected = sum(adapter.factors[path].delta() * scales[f"m{n}.{path}"] for n, adapter in enumerate(adapters))
@@ -40,7 +40,7 @@ def test_what_is_learned_is_stored_and_counted_also_below_a_calibration(run, wor
     alone, below = (read_json(workspace.results(name)) for name in ("e", "on_top"))
     assert alone["cost"] == {"inferences_per_example": 1, "extra_parameters": 2 * 2 * d_ins, "extra_bytes": sizes[0]}
     assert below["cost"] == {"inferences_per_example": 1, "extra_parameters": 2 * 2 * d_ins + d_outs, "extra_bytes": sum(sizes)}
-    assert (alone["method"], alone["stages"]["test"]["counts"]["examples"]) == ("dam", 3)
+    assert (alone["method"], alone["stages"]["test"]["counts"]["examples"]) == ("dam_composed", 3)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_what_is_learned_is_stored_and_counted_also_below_a_calibration(run, wor
         ("lorahub --lora_merge_weights 0.3 0.7", "--lora_merge_weights contradicts"),
         ("lm_cocktail --lora_merge_weights 0.3 0.7", "--lora_merge_weights contradicts"),
         ("lm_cocktail --lora_merge_options temperature=0", "must be above 0"),
-        ("dam --lora_merge_options learning_rate=0", "must be above 0"),
-        ("dam --lora_merge_options epochs=-1", "must be above 0"),
-        ("dam --lora_merge_options cosinus=1", "did you mean cosine?"),
-        ("dam --lora_merge_options cosine=-5", "cosine at least 0"),
-        ("dam --lora_merge_options learning_rate=nan", "--lora_merge_options learning_rate=nan: expected a number"),
-        ("dam --lora_merge_options epochs=inf", "--lora_merge_options epochs=inf: expected a number"),
+        ("dam_composed --lora_merge_options learning_rate=0", "must be above 0"),
+        ("dam_composed --lora_merge_options epochs=-1", "must be above 0"),
+        ("dam_composed --lora_merge_options cosinus=1", "did you mean cosine?"),
+        ("dam_composed --lora_merge_options cosine=-5", "cosine at least 0"),
+        ("dam_composed --lora_merge_options learning_rate=nan", "--lora_merge_options learning_rate=nan: expected a number"),
+        ("dam_composed --lora_merge_options epochs=inf", "--lora_merge_options epochs=inf: expected a number"),
         ("lm_cocktail --lora_merge_options temperature=nan", "temperature=nan: expected a number"),
         ("lorahub --lora_merge_options l1=-1", "l1 at least 0"),
         ("lorahub --lora_merge_options seed=-1", "seed at least 0"),
@@ -99,7 +99,7 @@ def test_a_strategy_of_ones_own_gets_examples_of_the_merge_set(run, workspace, t
 def test_a_killed_merge_goes_on_to_the_same_adapter(tiny_models, tmp_path):
     folder, log = tiny_models["llama"], tmp_path / "log"
     whole, killed = Workspace(tmp_path / "whole"), Workspace(tmp_path / "killed")
-    flags = f"{NEW}dam --num_examples_merge 160 --lora_merge_options learning_rate=0.05"
+    flags = f"{NEW}dam_composed --num_examples_merge 160 --lora_merge_options learning_rate=0.05"
     for workspace in (whole, killed):
         store(workspace, two_of(folder))
     process = start(command(folder, killed, flags), log)

@@ -147,7 +147,7 @@ def test_dam_starts_at_the_weights_and_scales_the_columns_of_each_update(tiny_mo
         scales.extend(scattered(updates).scales_of(n) for n in range(3))
         return TrainingReport(1, 2, examples.loss(updates), 4.0, 5.0)
 
-    merged = merge("dam", adapters, weights, {"learning_rate": 0.02, "epochs": 2.5}, SimpleNamespace(train=train))
+    merged = merge("dam_composed", adapters, weights, {"learning_rate": 0.02, "epochs": 2.5}, SimpleNamespace(train=train))
     loss = loss_by_hand(folded(tiny_models["llama"], [merged], [1.0]), examples.sequences)
     assert merged.report["first_loss"] == pytest.approx(loss, rel=1e-5)
     for path, factors in merged.factors.items():
@@ -204,7 +204,7 @@ def test_training_the_scales_lowers_the_cost_and_a_penalty_their_likeness(autoca
     for cosine in (0.0, 5.0):
         examples = examples_of(precision=Precision(autocast=autocast))
         costs.append(examples.loss(AdapterUpdates(adapters, [0.5, 0.5])))
-        merged = merge("dam", adapters, [], {"learning_rate": 0.05, "epochs": 8.0, "cosine": cosine}, examples)
+        merged = merge("dam_composed", adapters, [], {"learning_rate": 0.05, "epochs": 8.0, "cosine": cosine}, examples)
         costs.append(loss_by_hand(folded(tiny_models["llama"], [merged], [1.0]), examples.sequences))
         pairs = [(merged.learned[f"m0.{path}"], merged.learned[f"m1.{path}"]) for path in merged.factors]
         likeness.append(sum(torch.cosine_similarity(*pair, dim=0).abs().item() for pair in pairs) / len(pairs))
@@ -216,7 +216,7 @@ def test_training_the_scales_lowers_the_cost_and_a_penalty_their_likeness(autoca
 @pytest.mark.slow
 def test_a_merge_that_has_learned_is_not_learned_again_when_its_calibration_goes_on(tiny_models, examples_of):
     adapters, rates = two_of(tiny_models["llama"]), (0.01, 0.1)  # the second would show
-    first, again = (merge("dam", adapters, [], {"learning_rate": rate}, examples_of(fresh=False)) for rate in rates)
+    first, again = (merge("dam_composed", adapters, [], {"learning_rate": rate}, examples_of(fresh=False)) for rate in rates)
     assert all(torch.equal(first.learned[name], again.learned[name]) for name in first.learned)
     assert first.report["updates"] == again.report["updates"] == 1
 

@@ -66,7 +66,7 @@ def test_a_method_of_ones_own_is_a_row_of_the_main_table(strategy, workspace, mo
     assert str(strategy) in plan.table().words
 
 
-@pytest.mark.parametrize(("strategy_name", "learns"), [("dam", True), ("lorahub", False), ("slerp", False)])
+@pytest.mark.parametrize(("strategy_name", "learns"), [("dam", True), ("dam_composed", True), ("lorahub", False), ("slerp", False)])
 def test_a_strategy_that_learns_has_the_budget_and_seeds_of_what_learns_unless_it_says_how_many_it_wants(strategy_name, learns):
     row = strategy_row(strategy_name)
     assert (row.learns, "--merge_datasets" in row.flags) == (learns, strategy_name != "slerp")

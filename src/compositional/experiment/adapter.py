@@ -107,9 +107,7 @@ class AdapterMaker:
     ) -> tuple[Calibration, dict[str, Any]]:
         from compositional.training.recipes import train_calibration
 
-        chosen = sequences[0]
-        if len(merges) > 1:
-            chosen = [replace(one, merge_index=number) for number, several in enumerate(sequences) for one in several]
+        chosen = _by_adapter(sequences) if len(merges) > 1 else sequences[0]
         calibration, report = train_calibration(
             model,
             merges,
@@ -128,19 +126,21 @@ class AdapterMaker:
         arguments, merged = self.plan.arguments, []
         for number, stored in enumerate(self.plan.merges):
             adapters = [adapter.read() for adapter in stored]
-            examples = self._merge_examples(model, sequences[number], number) if self.plan.learns_merge else None
+            chosen = _by_adapter(sequences) if self.plan.learns_single_tasks else sequences[number] if sequences else []
+            examples = self._merge_examples(model, chosen, number) if self.plan.learns_merge else None
             merged.append(self.plan.strategy.merge(adapters, arguments.lora_merge_weights, self.plan.merge_options, examples))
         return merged
 
     def _merge_examples(self, model: Any, sequences: list[TrainingSequence], number: int) -> Any:
-        from compositional.training.recipes import MergeExamples
+        from compositional.training.recipes import MergeExamples, SingleTaskExamples
 
         folders = self._training_folders()
         folders = replace(folders, checkpoints=folders.checkpoints / f"merge_{number}")
         # A calibration uses many examples, but the merge that it calibrates may learn from few.
         few = self.plan.strategy.num_examples if self.plan.calibrates else None
         settings = self.plan.optimization
-        return MergeExamples(model, sequences[:few], self._pad_token_id, settings, folders, f"{self._name}: merge")
+        kind = SingleTaskExamples if self.plan.learns_single_tasks else MergeExamples
+        return kind(model, sequences[:few], self._pad_token_id, settings, folders, f"{self._name}: merge")
 
     @property
     def _name(self) -> str:
@@ -203,6 +203,11 @@ class AdapterMaker:
             write_json(folder / ADAPTER_RECORD, record | {"arithmetic": versions_behind_adapters(self.plan, [])})
         logger.debug("stored %s: %s", name, report)
         shutil.rmtree(self.plan.workspace.training(name), ignore_errors=True)
+
+
+def _by_adapter(sequences: list[list[TrainingSequence]]) -> list[TrainingSequence]:
+    """The sequences of all sets, each with the number of its set's merge or adapter."""
+    return [replace(one, merge_index=number) for number, several in enumerate(sequences) for one in several]
 
 
 def _truncation(*sets: list[TrainingSequence]) -> dict[str, int]:

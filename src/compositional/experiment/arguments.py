@@ -98,7 +98,8 @@ class Arguments:
         (),
         "calibration",
         "compositional data set whose training split a calibration or merge learns from; several sets share one calibration: "
-        "--lora_merge_modules then lists the adapters for the first set, for the second, ...",
+        "--lora_merge_modules then lists the adapters for the first set, for the second, ...; for dam, the single-task set of each "
+        "adapter",
     )
     calibration_targets: str = flag(
         DATA_SET,

@@ -9,18 +9,21 @@ from compositional.core.errors import Mistakes, UserError, nearest
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, find_dataset
 from compositional.experiment.arguments import JOINT_EXPERT, LORA, MULTI_STEP, SECONDARY_TASKS, Arguments
+from compositional.merging import Strategy
 from compositional.models.model import POCKET, Model
 
 
-def contradictions(arguments: Arguments, method: str, learns_merge: bool) -> list[str]:
-    """A message for each rule that the command breaks. `learns_merge` says that the merge strategy learns from examples."""
+def contradictions(arguments: Arguments, method: str, merge_strategy: Strategy | None) -> list[str]:
+    """A message for each rule that the command breaks."""
     composed = bool(arguments.secondary_task or arguments.secondary_task_dataset)
     predicts = arguments.do_valid or arguments.do_predict
     strategy = arguments.lora_merge_strategy
-    weights, modules, merges = len(arguments.lora_merge_weights), len(arguments.lora_merge_modules), len(arguments.merge_datasets)
+    single_tasks = bool(merge_strategy and merge_strategy.learns_single_tasks)
+    weights, modules = len(arguments.lora_merge_weights), len(arguments.lora_merge_modules)
+    merges = min(1, len(arguments.merge_datasets)) if single_tasks else len(arguments.merge_datasets)
     merged = modules // max(1, merges)
     groups = [arguments.lora_merge_modules[start : start + merged] for start in range(0, modules, max(1, merged))]
-    learns = learns_merge or bool(arguments.calibrate)
+    learns = bool((merge_strategy and merge_strategy.learns) or arguments.calibrate)
     rules = [
         (bool(strategy) and modules < 2, "--lora_merge_strategy needs two or more --lora_merge_modules"),
         (
@@ -93,8 +96,18 @@ def contradictions(arguments: Arguments, method: str, learns_merge: bool) -> lis
         (arguments.multi_task_train_targets and bool(strategy), "--multi_task_train_targets contradicts --lora_merge_strategy"),
         (arguments.multi_task_train_targets and arguments.zero_shot, "--multi_task_train_targets contradicts --zero_shot"),
         (
-            learns and not merges,
+            learns and not single_tasks and not merges,
             f"{arguments.calibrate or strategy} needs --merge_datasets, a compositional data set to learn from",
+        ),
+        (
+            single_tasks and len(arguments.merge_datasets) != modules,
+            f"{strategy} learns from the data of single tasks: --merge_datasets needs one set for each of --lora_merge_modules, "
+            "in their order",
+        ),
+        (
+            single_tasks and bool(arguments.calibrate),
+            f"--calibrate contradicts --lora_merge_strategy {strategy}: one learns from a compositional set, the other from those "
+            "of single tasks",
         ),
         (merges > 1 and not arguments.calibrate, "several --merge_datasets need --calibrate, whose calibration they share"),
         (merges > 0 and not learns, "--merge_datasets needs --calibrate, or a --lora_merge_strategy that learns from examples"),
@@ -157,19 +170,30 @@ def data_sets(arguments: Arguments, locations: Locations, mistakes: Mistakes) ->
     return main_set, task_set
 
 
-def merge_sets(arguments: Arguments, locations: Locations, mistakes: Mistakes) -> list[Dataset]:
+def merge_sets(arguments: Arguments, merge_strategy: Strategy | None, locations: Locations, mistakes: Mistakes) -> list[Dataset]:
     """The sets of --merge_datasets."""
     known_sets = [one for name in arguments.merge_datasets if (one := mistakes.attempt(find_dataset, name, locations))]
+    if merge_strategy and merge_strategy.learns_single_tasks:
+        for one in known_sets:
+            mistakes.when(
+                one.is_compositional,
+                f"--merge_datasets {one.name}: {merge_strategy.name} learns from single tasks, and this set is compositional",
+            )
+    else:
+        _check_composed_sets(arguments, known_sets, mistakes)
+    mistakes.when(len(set(arguments.merge_datasets)) < len(arguments.merge_datasets), "--merge_datasets names a data set twice")
+    return known_sets
+
+
+def _check_composed_sets(arguments: Arguments, known_sets: list[Dataset], mistakes: Mistakes) -> None:
     for one in known_sets:
         unlabelled = arguments.calibration_targets == MULTI_STEP and one.name == arguments.dataset
         mistakes.when(not (one.is_compositional or unlabelled), f"--merge_datasets {one.name}: a compositional data set is needed")
-    mistakes.when(len(set(arguments.merge_datasets)) < len(arguments.merge_datasets), "--merge_datasets names a data set twice")
     requested = arguments.secondary_task_dataset
     mistakes.when(
         len(known_sets) > 1 and requested not in arguments.merge_datasets,
         f"--secondary_task_dataset {requested} is none of --merge_datasets: which of the merges should answer?",
     )
-    return known_sets
 
 
 def _check_variants(arguments: Arguments, mistakes: Mistakes) -> None:

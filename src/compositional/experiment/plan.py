@@ -39,7 +39,9 @@ from compositional.training.precision import Precision, resolve_precision
 class Plan:
     """A consistent command with resolved settings, and the model and adapters that all stages share.
 
-    `task_set` is predicted, and a joint expert is trained on it. `adapters` are the stored adapters that it reads, by name.
+    `task_set` is predicted, and a joint expert is trained on it. `merge_sets` are learned from: a compositional set for each merge
+    that a calibration shares, or, if the strategy learns single tasks, a set for each adapter. `adapters` are the stored adapters
+    that it reads, by name.
     `strategy` merges them, if requested. `calibration_source` has the stored calibration to apply, if requested.
     """
 
@@ -82,9 +84,15 @@ class Plan:
         return self.calibrates and self.arguments.calibration_targets == MULTI_STEP
 
     @property
+    def learns_single_tasks(self) -> bool:
+        """Whether the merge learns from the data of each adapter's own task."""
+        return bool(self.strategy and self.strategy.learns_single_tasks)
+
+    @property
     def merges(self) -> list[list[StoredAdapter]]:
-        """The adapters of each merge, in the order of `merge_sets`. Several merges share one calibration."""
-        modules, count = self.arguments.lora_merge_modules, max(1, len(self.merge_sets))
+        """The adapters of each merge. Several merges share one calibration, in the order of `merge_sets`."""
+        modules = self.arguments.lora_merge_modules
+        count = 1 if self.learns_single_tasks else max(1, len(self.merge_sets))
         size = len(modules) // count
         groups = [modules[start : start + size] for start in range(0, len(modules), size)]
         return [[self.adapters[name] for name in group] for group in groups]
@@ -93,7 +101,7 @@ class Plan:
     def own_merge(self) -> int:
         """The index in `merges` of the merge that this experiment predicts with."""
         names = [one.name for one in self.merge_sets]
-        return names.index(self.task_set.name) if len(names) > 1 else 0
+        return names.index(self.task_set.name) if len(self.merges) > 1 else 0
 
     @property
     def written_adapter(self) -> str | None:
@@ -213,13 +221,13 @@ def make_plan(arguments: Arguments, parsing_mistakes: Sequence[str] = ()) -> Pla
     mistakes.when(workspace.root.exists() and not workspace.root.is_dir(), f"--workspace {workspace.root}: not a folder")
     _check_required(arguments, mistakes)
     strategy, merge_options = _strategy(arguments, mistakes)
-    mistakes += contradictions(arguments, method, bool(strategy and strategy.learns))
+    mistakes += contradictions(arguments, method, strategy)
     mistakes += wrong_values(arguments) + wrong_trackers(arguments.report_to)
     trainer_options = mistakes.attempt(check_trainer_options, arguments.trainer)
     locations = Locations(workspace.root / "data", Path(arguments.raw_data_dir) if arguments.raw_data_dir else None)
     mistakes.when(bool(locations.raw and not locations.raw.is_dir()), f"--raw_data_dir {locations.raw}: there is no such folder")
     main_set, task_set = data_sets(arguments, locations, mistakes)
-    sets_to_learn_from = merge_sets(arguments, locations, mistakes)
+    sets_to_learn_from = merge_sets(arguments, strategy, locations, mistakes)
     for name in dict.fromkeys(arguments.lora_merge_modules):
         mistakes.attempt(check_has_no_biases, workspace.stored_model(name))
     adapters = stored_adapters(workspace, _adapters(arguments, method), mistakes)
@@ -273,7 +281,8 @@ def _strategy(arguments: Arguments, mistakes: Mistakes) -> tuple[Strategy | None
 
 def _resolved(arguments: Arguments, base: Model, strategy: Strategy | None) -> Arguments:
     """The arguments, with defaults that depend on other arguments filled in."""
-    merged = len(arguments.lora_merge_modules) // max(1, len(arguments.merge_datasets))
+    single_tasks = bool(strategy and strategy.learns_single_tasks)
+    merged = len(arguments.lora_merge_modules) // (1 if single_tasks else max(1, len(arguments.merge_datasets)))
     calibrates = arguments.calibrate and not arguments.stored_calibration
     num_examples = DEFAULT_NUM_EXAMPLES if calibrates else strategy.num_examples if strategy else None
     return replace(

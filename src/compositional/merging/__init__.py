@@ -3,8 +3,9 @@
 Each public function whose first parameters are `adapters` and `weights` is a strategy with the function's name; a function
 called `merge` gets the file's name. A strategy takes and returns adapters as tensors, knows no model, text or flag, and imports
 torch only inside the function. Its docstring gives formula and source. Its keyword-only parameters are the options that
-`--lora_merge_options` sets. With a third parameter `examples`, a strategy learns from `MergeExamples`. The file's `NUM_EXAMPLES`
-is their default number, and `FINDS_WEIGHTS = True` says that the strategy takes no weights from the command line.
+`--lora_merge_options` sets. With a third parameter `examples`, a strategy learns from `MergeExamples`; one that is called
+`single_task_examples` has `SingleTaskExamples`. The file's `NUM_EXAMPLES` is their default number (per data set), and
+`FINDS_WEIGHTS = True` says that the strategy takes no weights from the command line.
 
 A strategy may also be in a file elsewhere, which is given by its path and must have exactly one strategy.
 """
@@ -53,12 +54,29 @@ class MergeExamples(Protocol):
         ...
 
 
+class SingleTaskExamples(MergeExamples, Protocol):
+    """Examples of each adapter's own task, and a frozen base model."""
+
+    def imitate(
+        self,
+        adapters: list[LoraAdapter],
+        correction: Correction,
+        learning_rate: float,
+        epochs: float,
+        temperature: float,
+        penalty: Callable[[], torch.Tensor] | None = None,
+    ) -> Any:
+        """Train a correction's parameters in place, so that the model answers each adapter's examples as with that adapter."""
+        ...
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A merge strategy: its function, and the facts read from its signature and file.
 
     `options` are the options with their defaults. `num_examples` is the default number of examples (None: it takes no examples).
-    `hash_of_file` is the SHA-256 of a file outside this package, computed when it was executed.
+    `learns_single_tasks` is whether these are examples of each adapter's own task, not of the composed one. `hash_of_file` is the
+    SHA-256 of a file outside this package, computed when it was executed.
     """
 
     name: str
@@ -66,6 +84,7 @@ class Strategy:
     options: dict[str, Any]
     num_examples: int | None
     finds_weights: bool
+    learns_single_tasks: bool = False
     hash_of_file: str | None = None
 
     @property
@@ -168,7 +187,7 @@ def merge(
 
 def _strategies_in(module: ModuleType, file: str | None = None) -> list[Strategy]:
     """The strategies of a file; raises UserError for an option whose default is not a number or a text."""
-    strategies_in_file = []
+    strategies_in_file, kinds = [], ("examples", "single_task_examples")
     for name, function in inspect.getmembers(module, inspect.isfunction):
         parameters = inspect.signature(function).parameters
         if name.startswith("_") or function.__module__ != module.__name__ or list(parameters)[:2] != ["adapters", "weights"]:
@@ -182,8 +201,11 @@ def _strategies_in(module: ModuleType, file: str | None = None) -> list[Strategy
                 name=module.__name__.rsplit(".", 1)[-1] if name == "merge" else name,
                 function=function,
                 options=options,
-                num_examples=getattr(module, "NUM_EXAMPLES", DEFAULT_NUM_EXAMPLES) if "examples" in parameters else None,
+                num_examples=getattr(module, "NUM_EXAMPLES", DEFAULT_NUM_EXAMPLES)
+                if any(kind in parameters for kind in kinds)
+                else None,
                 finds_weights=getattr(module, "FINDS_WEIGHTS", False),
+                learns_single_tasks="single_task_examples" in parameters,
             )
         )
     return strategies_in_file

@@ -121,6 +121,7 @@ POCKET = Profile(
     usual_updates=160,
     by_row={
         "dam_merge": "--lora_merge_options learning_rate=5e-2",
+        "dam_composed_merge": "--lora_merge_options learning_rate=5e-2",
         "learnable_calibration_merge": "--calibration_learning_rate 5e-2",
         "learnable_calibration_pp_merge": "--calibration_learning_rate 1e-2",
         "own_targets_pp_merge": "--calibration_learning_rate 1e-2",

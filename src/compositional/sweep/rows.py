@@ -36,10 +36,10 @@ class Naming:
 class TableRow:
     """A row: its label in the table, its part of an experiment's name, and the flags that ask for it.
 
-    In the flags, {main} and {auxiliary} stand for the single-task adapters, {composed} for the compositional set, {experiment} for
-    the experiment's name. `kind` is what its experiments do. `learns` is whether they learn from as many composed examples as the
-    benchmark's budget says. A row of an ablation has the budget of the row that it is `like`, its own `setting`, and belongs to a
-    `series` of rows at a `value`.
+    In the flags, {main} and {auxiliary} stand for the single-task adapters, {main_set} and {auxiliary_set} for their data sets,
+    {composed} for the compositional set, {experiment} for the experiment's name. `kind` is what its experiments do. `learns` is
+    whether they learn from as many examples as the benchmark's budget says. A row of an ablation has the budget of the row that it
+    is `like`, its own `setting`, and belongs to a `series` of rows at a `value`.
     """
 
     label: str
@@ -71,6 +71,7 @@ class TableRow:
 
 _MERGED = "--lora_merge_modules {main} {auxiliary}"
 _LEARNED = f"{_MERGED} --merge_datasets {{composed}}"
+_LEARNED_FROM_SINGLE_TASKS = f"{_MERGED} --merge_datasets {{main_set}} {{auxiliary_set}}"
 
 
 def _merge(label: str, strategy: str, name: str = "") -> TableRow:
@@ -91,7 +92,7 @@ PAPER_ROWS = (
     _merge("Slerp merge", "slerp"),
     TableRow("LoraHub merge", "lorahub_merge", f"--lora_merge_strategy lorahub {_LEARNED}", Kind.LEARN),
     TableRow("LM-Cocktail merge", "lm_cocktail_merge", f"--lora_merge_strategy lm_cocktail {_LEARNED}", Kind.LEARN),
-    TableRow("DAM/ZipLoRA merge", "dam_merge", f"--lora_merge_strategy dam {_LEARNED}", Kind.LEARN, learns=True),
+    TableRow("DAM/ZipLoRA merge", "dam_merge", f"--lora_merge_strategy dam {_LEARNED_FROM_SINGLE_TASKS}", Kind.LEARN, learns=True),
     TableRow(
         "Multi-step LoRA usage",
         "multi_step",
@@ -132,6 +133,9 @@ OWN_ROWS = (
         Kind.LEARN,
         learns=True,
     ),
+    TableRow(
+        "DAM on composed targets", "dam_composed_merge", f"--lora_merge_strategy dam_composed {_LEARNED}", Kind.LEARN, learns=True
+    ),
     TableRow("singular value calibration", "svc_merge", f"--lora_merge_strategy svc {_MERGED} --lora_merge_weights 1 1"),
 )
 
@@ -146,7 +150,8 @@ def strategy_row(strategy: str) -> TableRow:
     found = find_strategy(strategy)
     stem = Path(strategy).stem
     asked = str(Path(strategy).resolve()) if strategy.endswith(".py") else strategy
-    flags = f"--lora_merge_strategy {shlex.quote(asked)} {_LEARNED if found.learns else _MERGED}"
+    learned = _LEARNED_FROM_SINGLE_TASKS if found.learns_single_tasks else _LEARNED
+    flags = f"--lora_merge_strategy {shlex.quote(asked)} {learned if found.learns else _MERGED}"
     return TableRow(
         stem,
         f"merge_by_{stem}",
@@ -168,6 +173,8 @@ def row_flags(row: TableRow, sub_task: SubTask, naming: Naming) -> str:
     asked = row.flags.format(
         main=naming.adapter(sub_task.main_set),
         auxiliary=naming.adapter(sub_task.auxiliary_set),
+        main_set=sub_task.main_set,
+        auxiliary_set=sub_task.auxiliary_set,
         composed=sub_task.composed_set,
         experiment=experiment,
     )

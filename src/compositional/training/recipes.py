@@ -6,6 +6,7 @@ The latter two add corrections to the outputs of the linear modules of a frozen 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ from compositional.training import LoraSettings, OptimizationSettings, TrainingF
 from compositional.training.batching import Collator, device_batches
 from compositional.training.corrected import CorrectedModel, SharedCorrection, fold_adapter
 from compositional.training.dropout import drop_by_positions
+from compositional.training.imitation import ImitatingModel, TaughtCorrection, imitation_loss
 from compositional.training.trainer import Penalty, target_loss, train_parameters
 
 if TYPE_CHECKING:
@@ -152,8 +154,33 @@ class MergeExamples:
         ]
 
 
+@dataclass(frozen=True)
+class SingleTaskExamples(MergeExamples):
+    """Examples of single tasks. The `merge_index` of each sequence is the number of its task's adapter."""
+
+    def imitate(
+        self,
+        adapters: list[LoraAdapter],
+        correction: Correction,
+        learning_rate: float,
+        epochs: float,
+        temperature: float,
+        penalty: Penalty | None = None,
+    ) -> TrainingReport:
+        """Train a correction so that the model answers each example as with its task's adapter; see `imitation_loss`."""
+        imitating = ImitatingModel(self.model, TaughtCorrection(correction, adapters))
+        settings = replace(self.settings, learning_rate=learning_rate, epochs=epochs)
+        loss = partial(imitation_loss, temperature=temperature)
+        try:
+            return train_parameters(
+                imitating, self.model, self.sequences, self.pad_token_id, settings, self.folders, self.description, penalty, loss
+            )
+        finally:
+            imitating.release()
+
+
 class NoExamples:
-    """Replaces `MergeExamples` when a merge is only checked: the loss is constant and nothing is trained."""
+    """Replaces examples when a merge is only checked: the loss is constant and nothing is trained."""
 
     def loss(self, correction: Correction) -> float:
         """Zero for every correction."""
@@ -162,3 +189,15 @@ class NoExamples:
     def train(self, correction: Correction, learning_rate: float, epochs: float, penalty: Penalty | None = None) -> TrainingReport:
         """Train nothing; returns an empty report."""
         return TrainingReport(updates=0, examples=0, first_loss=None, last_loss=None, seconds=0.0)
+
+    def imitate(
+        self,
+        adapters: list[LoraAdapter],
+        correction: Correction,
+        learning_rate: float,
+        epochs: float,
+        temperature: float,
+        penalty: Penalty | None = None,
+    ) -> TrainingReport:
+        """Train nothing; returns an empty report."""
+        return self.train(correction, learning_rate, epochs, penalty)

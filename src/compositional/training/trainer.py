@@ -36,6 +36,7 @@ from compositional.training.compilation import AUTO, ON, compiled_layers, is_wor
 logger = logging.getLogger(__name__)
 
 Penalty = Callable[[], torch.Tensor]
+Loss = Callable[..., torch.Tensor]
 
 
 def train_parameters(
@@ -47,14 +48,16 @@ def train_parameters(
     folders: TrainingFolders,
     description: str,
     penalty: Penalty | None = None,
+    loss: Loss | None = None,
 ) -> TrainingReport:
     """Train the parameters of `model` that require gradients, in place; resumes from the last complete checkpoint.
 
     `base` is the transformers model inside `model`, whose layers may be compiled. `penalty` is added to the loss of each update.
+    `loss` takes what `target_loss`, the default, takes.
     """
     start = time.monotonic()
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folders.logs)
-    trainer = make_trainer(model, sequences, pad_token_id, settings, folders, description, penalty)
+    trainer = make_trainer(model, sequences, pad_token_id, settings, folders, description, penalty, loss)
     compiles = _compiles(base, sequences, settings)
     with compiled_layers(base) if compiles else nullcontext():
         result = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folders.checkpoints))
@@ -94,6 +97,7 @@ def make_trainer(
     folders: TrainingFolders,
     description: str,
     penalty: Penalty | None = None,
+    loss: Loss | None = None,
 ) -> TargetLossTrainer:
     """transformers' Trainer with our batches, loss and progress bar."""
     trainer = TargetLossTrainer(
@@ -102,7 +106,7 @@ def make_trainer(
         args=training_arguments(settings, folders),
         train_dataset=sequences,
         data_collator=Collator(pad_token_id),
-        compute_loss_func=partial(target_loss, penalty=penalty),
+        compute_loss_func=partial(_with_penalty, loss or target_loss, penalty),
     )
     trainer.pop_callback(ProgressCallback)
     trainer.add_callback(LossBar(description))
@@ -119,23 +123,28 @@ def check_trainer_takes(settings: OptimizationSettings) -> None:
             raise UserError(f"transformers' Trainer does not take these settings: {first_line(error)}") from error
 
 
-def target_loss(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None, penalty: Penalty | None = None
-) -> torch.Tensor:
+def target_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
     """Cross-entropy summed over target tokens, divided by the number of target tokens in the entire update.
 
     Args:
         outputs: a model's output, with logits (batch × kept positions × vocabulary) of the last positions.
         labels: (batch × length), IGNORED at positions without loss; they are shifted here.
-        penalty: counts once per update, however many batches are accumulated.
     """
     logits = outputs.logits[:, :-1].float()
     targets = labels[:, labels.shape[1] - logits.shape[1] :]
     total = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-    tokens = (targets != IGNORED).sum()
-    if penalty:
-        total = total + tokens * penalty()
-    return total / (num_items_in_batch if num_items_in_batch is not None else tokens)
+    return total / (num_items_in_batch if num_items_in_batch is not None else (targets != IGNORED).sum())
+
+
+def _with_penalty(
+    loss: Loss, penalty: Penalty | None, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The penalty counts once per update, however many batches are accumulated: each has its share, by target tokens."""
+    found = loss(outputs, labels, num_items_in_batch)
+    if not penalty:
+        return found
+    share = 1.0 if num_items_in_batch is None else (labels[:, 1:] != IGNORED).sum() / num_items_in_batch
+    return found + share * penalty()
 
 
 class TargetLossTrainer(Trainer):
