@@ -31,14 +31,13 @@ from benchmarks.machine import heading, row_in_a_process
 from benchmarks.other_ways import MODULES, RANK, calibrated_by_hooks, peft_model, train_earlier, train_with_peft
 from benchmarks.shapes import SHAPES
 from compositional.adapters.lora import LoraAdapter, LoraFactors
-from compositional.adapters.updates import AdapterUpdates
 from compositional.calibration import LC, LC_PLUS_PLUS, CalibrationSpec
 from compositional.core.logs import quieten_libraries
 from compositional.merging import merge
 from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders
 from compositional.training.precision import Precision, resolve_precision
-from compositional.training.recipes import MergeExamples, train_calibration, train_lora
+from compositional.training.recipes import SingleTaskExamples, train_calibration, train_lora
 from compositional.training.trainer import TargetLossTrainer, train_parameters
 
 
@@ -66,6 +65,7 @@ WAYS = {
     "LC++": Way(LC_PLUS_PLUS),
     "shared LC++ (two merges)": Way("shared"),
     "DAM": Way("dam"),
+    "DAM on composed targets": Way("dam_composed"),
     "LoRA": Way("lora"),
     "LoRA, dropout 0.05": Way("lora", dropout=0.05),
     "LC, not compiled": Way(LC, compiled=False, baseline="floor"),
@@ -203,9 +203,10 @@ def _train_ours(
         train_parameters(_Floor(base), base, sequences, 0, settings, folders, "floor")
     elif way.kind == "lora":
         train_lora(base, "", sequences, 0, LoraSettings(RANK, RANK, way.dropout, MODULES), settings, folders, "lora")
-    elif way.kind == "dam":
-        updates = AdapterUpdates(merges, [0.5, 0.5], column_scales=True)
-        MergeExamples(base, sequences, 0, settings, folders, "dam").train(updates, 1e-3, 1.0)
+    elif way.kind in ("dam", "dam_composed"):
+        numbered = [replace(one, merge_index=number % 2) for number, one in enumerate(sequences)]
+        examples = SingleTaskExamples(base, sequences if way.kind == "dam_composed" else numbered, 0, settings, folders, way.kind)
+        merge(way.kind, merges, [0.5, 0.5], {"learning_rate": 1e-3}, examples)
     elif way.kind == "shared":
         numbered = [replace(one, merge_index=number % 2) for number, one in enumerate(sequences)]
         train_calibration(base, [both, both], spec, numbered, 0, settings, folders, "shared")
