@@ -30,6 +30,7 @@ from compositional.sweep.graph import make_steps
 from compositional.sweep.rows import PAPER_ROWS
 from compositional.sweep.selection import Choice, cells
 
+WHAT_VARIES = "All was trained with one seed. The intervals are over the test's inputs and leave out how much training varies."
 METHODS = (
     *("Zero-shot", "Main-task LoRA", "Auxiliary-task LoRA", "Linear merge", "Multi-step LoRA usage", "Joint-expert LoRA"),
     *("Learnable Calibration", "Learnable Calibration++"),
@@ -69,7 +70,7 @@ def run(argv: list[str]) -> None:
     judgements = llm_judge_eval.run(shlex.split(judge))
     workspace = Workspace(Path("."))
     rows = [ComparedExperiment(label, read_json(workspace.results(name)), judgements[name]) for label, name in experiments.items()]
-    table = markdown_table(rows)
+    table = f"{markdown_table(rows)}\n{WHAT_VARIES}\n"
     path = workspace.root / "output" / "quickstart.md"
     write_text(path, table)
     print(
