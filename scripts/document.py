@@ -10,6 +10,7 @@ from compositional.core.flags import default_of
 from compositional.core.tables import aligned
 from compositional.data import Locations, all_datasets
 from compositional.experiment.arguments import Arguments
+from compositional.export.plan import ExportArguments
 from compositional.judge.plan import JudgeArguments
 from compositional.judge.question import judge_prompt
 from compositional.merging import strategies
@@ -93,6 +94,8 @@ def written_parts(page: Path) -> dict[str, str]:
         return {"strategies": strategies_sections()}
     if page.name == "judge.md":
         return {"flags": flags_table(JudgeArguments), "prompt": judge_prompt_example()}
+    if page.name == "export.md":
+        return {"flags": flags_table(ExportArguments)}
     if page.name == "data.md":
         return {"sources": sources_table(), "findings": findings_table(), "flags": flags_table(PreparationArguments)}
     if page.parent == RESULTS:
@@ -116,7 +119,7 @@ def page_with_parts(page: Path) -> str:
 
 
 PAGES = (
-    *(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps")),
+    *(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps", "export")),
     *(RESULTS / f"pocket_{name}.md" for name in ("main_table", "ablations")),
 )
 

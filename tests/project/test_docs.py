@@ -11,6 +11,7 @@ import pytest
 
 from compositional.core.errors import Mistakes
 from compositional.experiment.arguments import parse_arguments
+from compositional.export.plan import parse_export_arguments
 from compositional.judge.plan import parse_judge_arguments
 from compositional.preparation.plan import make_preparation_plan, parse_preparation_arguments
 from compositional.report.plan import parse_table_arguments
@@ -78,6 +79,15 @@ def test_every_command_of_sweeps_and_tables_holds_together(page):
         mistakes = Mistakes(found)
         assert choose(arguments, mistakes).sub_tasks
         assert not mistakes, flags
+
+
+def test_every_export_command_has_known_flags_only():
+    commands = re.findall(r"python export\.py( --[^`\n]+)", (DOCS / "export.md").read_text(encoding="utf-8"))
+    assert commands
+    for flags in commands:
+        arguments, mistakes = parse_export_arguments(shlex.split(flags))
+        assert not mistakes, flags
+        assert arguments.experiment_name
 
 
 def test_instructions_in_the_docs_are_those_of_the_tasks():

@@ -42,12 +42,16 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def folder_in_the_making(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, which replaces it when the block ends without an error."""
+    """A temporary folder beside `folder`, which replaces it when the block ends without an error, and else is deleted."""
     unfinished, replaced = folder.with_name(f".{folder.name}.unfinished"), folder.with_name(f".{folder.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    yield unfinished
+    try:
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     if folder.exists():
         folder.rename(replaced)
     unfinished.rename(folder)

@@ -1,0 +1,36 @@
+r"""Export what an experiment answers with: a merged model that any tool loads, or a PEFT adapter.
+
+python export.py --experiment_name sum_tr_es_learnable_calibration_pp_merge_slm_v1 --to merged
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
+
+from compositional.core.logs import log_to_screen
+from compositional.core.processes import exit_code_of
+from compositional.core.workspace import Workspace
+from compositional.export.plan import make_export_plan, parse_export_arguments
+
+
+def run(argv: list[str]) -> Path:
+    """Export, and return the folder; raises UserError for the user's mistakes, before anything is written."""
+    plan = make_export_plan(*parse_export_arguments(argv))
+
+    from compositional.export.folders import write_export
+
+    with Workspace(Path(plan.arguments.workspace)).locked(export=plan.arguments.experiment_name):
+        return write_export(plan)
+
+
+def main() -> int:
+    """The command; returns its exit code."""
+    log_to_screen()
+    return exit_code_of(lambda: run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Export of what an experiment answers with, in formats that other tools load."""

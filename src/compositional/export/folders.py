@@ -1,0 +1,93 @@
+"""Writes exports: an adapter in PEFT's format, or a whole model in that of transformers."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compositional.core.files import folder_in_the_making, hash_of_files, write_json
+from compositional.core.machine import environment
+from compositional.export.plan import PEFT, ExportPlan
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+logger = logging.getLogger(__name__)
+
+RECORD = "export.json"
+
+
+def write_export(plan: ExportPlan) -> Path:
+    """Write the export's folder, whole or not at all, with a record of its files; returns the folder.
+
+    Raises UserError for values that the precision can't hold.
+    """
+    model = None if plan.arguments.to == PEFT else _merged_model(plan)
+    with folder_in_the_making(plan.folder) as folder:
+        if model is None:
+            _write_adapter(plan, folder)
+        else:
+            model.save_pretrained(folder)
+            plan.experiment.base.tokenizer.save_pretrained(folder)
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_of_files([path])} for path in sorted(folder.iterdir())}
+        record = {
+            "experiment": plan.arguments.experiment_name,
+            "method": plan.experiment.method,
+            "to": plan.arguments.to,
+            "dtype": plan.arguments.dtype,
+            "base_model": plan.experiment.base.name,
+            "hash_of_base_model": plan.experiment.base.identity,
+            "hash_of_adapter": plan.adapter.hash if plan.adapter else None,
+            "files": files,
+            "environment": environment(),
+        }
+        write_json(folder / RECORD, record)
+    logger.info("%s: %d bytes", plan.folder, sum(one["bytes"] for one in files.values()))
+    return plan.folder
+
+
+def _write_adapter(plan: ExportPlan, folder: Path) -> None:
+    from compositional.adapters.peft_folder import LEARNED_FILE, write_adapter
+
+    write_adapter(folder, plan.adapter.read(), plan.arguments.dtype)
+    (folder / LEARNED_FILE).unlink(missing_ok=True)  # its scales are in the factors
+
+
+def _merged_model(plan: ExportPlan) -> PreTrainedModel:
+    """The model with the adapter's updates, added in float32, and a calibration's biases in its weights."""
+    import torch
+
+    from compositional.adapters.peft_folder import rounded
+    from compositional.training.corrected import fold_adapter
+
+    model = plan.experiment.base.load(torch.float32).to("cpu")
+    if plan.adapter:
+        fold_adapter(model, plan.adapter.read())
+    if plan.biases:
+        model = _with_biases(model, plan.configuration, plan.biases)
+    rounded(dict(model.named_parameters()), plan.arguments.dtype)  # which refuses what it can't hold
+    return model.to(getattr(torch, plan.arguments.dtype))
+
+
+def _with_biases(model: PreTrainedModel, config: PretrainedConfig, biases: dict[str, torch.Tensor]) -> PreTrainedModel:
+    """The model in another configuration's form: its weights, its own biases plus the calibration's, and zeros elsewhere."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    weights = model.state_dict()
+    for path, bias in biases.items():
+        own = weights.get(f"{path}.bias")
+        weights[f"{path}.bias"] = bias if own is None else own + bias
+    new = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    new.generation_config = model.generation_config
+    absent, unknown = new.load_state_dict(weights, strict=False)
+    if unknown or not all(name.endswith(".bias") or "lm_head" in name for name in absent):
+        raise ValueError(f"the weights do not fit {config.model_type}: {[*absent, *unknown]}")
+    with torch.no_grad():
+        for name, parameter in new.named_parameters():
+            if name in absent and name.endswith(".bias"):
+                parameter.zero_()
+    return new

@@ -1,0 +1,133 @@
+"""The flags of `export.py`, and what a call of it will write, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compositional.adapters.peft_folder import StoredAdapter
+from compositional.core.errors import Mistakes, UserError, nearest
+from compositional.core.files import read_json
+from compositional.core.flags import build_parser, flag, parse, wrong_values
+from compositional.core.workspace import Workspace
+from compositional.experiment.arguments import MULTI_STEP, ZERO_SHOT, Arguments
+from compositional.experiment.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+PEFT, MERGED = "peft", "merged"
+
+
+@dataclass
+class ExportArguments:
+    """What is exported, and how."""
+
+    experiment_name: str | None = flag(None, "what", "experiment whose adapter or model is exported (required)", is_name=True)
+    to: str = flag(
+        MERGED,
+        "what",
+        "merged: a model of transformers with everything folded in; peft: an adapter of PEFT, for methods without biases",
+        choices=(MERGED, PEFT),
+    )
+    dtype: str = flag("float16", "what", "precision of what is written", choices=("float32", "bfloat16", "float16"))
+    overwrite: bool = flag(False, "what", "replace an earlier export of the experiment to this format")
+    workspace: str = flag(".", "machine", "folder that holds output, stored_models and exports")
+
+
+def parse_export_arguments(argv: list[str]) -> tuple[ExportArguments, list[str]]:
+    """Parse a command line of `export.py`; see `flags.parse`."""
+    description = "Export what an experiment answers with: a merged model that any tool loads, or a PEFT adapter."
+    return parse(build_parser(ExportArguments, "export.py", description), ExportArguments, argv)
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """An export that is possible: the finished experiment, and where its files go."""
+
+    arguments: ExportArguments
+    experiment: Plan
+
+    @cached_property
+    def adapter(self) -> StoredAdapter | None:
+        """What the experiment answers with, beside the base model."""
+        names = self.experiment.answering_adapters
+        return StoredAdapter(self.experiment.workspace.stored_model(names[0])) if names else None
+
+    @cached_property
+    def biases(self) -> dict[str, torch.Tensor]:
+        """A Learnable Calibration's bias (d_out) of each module that has one."""
+        from compositional.calibration.parameters import read_biases
+
+        return read_biases(self.adapter.folder, self.adapter.shapes) if self.adapter else {}
+
+    @cached_property
+    def configuration(self) -> PretrainedConfig:
+        """The merged model's; raises UserError when its architecture has no place for a bias."""
+        from compositional.export.configuration import configuration_with_places
+
+        return configuration_with_places(self.experiment.base, self.biases)
+
+    @property
+    def folder(self) -> Path:
+        """Where the export is written."""
+        return Path(self.arguments.workspace) / "exports" / self.arguments.experiment_name / self.arguments.to
+
+
+def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str] = ()) -> ExportPlan:
+    """Check a command; raises UserError with one line per mistake."""
+    mistakes = Mistakes(parsing_mistakes)
+    mistakes.when(not arguments.experiment_name, "--experiment_name is missing")
+    mistakes += wrong_values(arguments)
+    if mistakes:
+        raise UserError(*mistakes)
+    plan = ExportPlan(arguments, _finished_experiment(arguments))
+    method, name = plan.experiment.method, arguments.experiment_name
+    mistakes.when(
+        method == MULTI_STEP,
+        f"--experiment_name {name} answers in several steps, each with an adapter of its own: export their experiments",
+    )
+    if plan.adapter and method != MULTI_STEP:
+        folder = plan.adapter.folder
+        mistakes.when(not folder.is_dir(), f"--experiment_name {name}: its adapter {folder} is missing: run it again")
+        answered = read_json(plan.experiment.workspace.results(name)).get("settings", {}).get("hash_of_adapter")
+        mistakes.when(
+            folder.is_dir() and bool(answered) and answered != plan.adapter.hash,
+            f"--experiment_name {name}: its adapter {folder} has changed since it answered: run the experiment again",
+        )
+    mistakes.when(
+        arguments.to == PEFT and method == ZERO_SHOT, f"--to peft: {name} answers with the base model alone, and has no adapter"
+    )
+    if arguments.to == PEFT and not mistakes:
+        mistakes.when(
+            plan.adapter.has_biases,
+            f"--to peft: {name} is a Learnable Calibration, and PEFT's LoRA has no place for its biases: use --to merged",
+        )
+    if arguments.to == MERGED and not mistakes:
+        mistakes.attempt(lambda: plan.configuration)
+    mistakes.when(plan.folder.exists() and not arguments.overwrite, f"{plan.folder} is there already: --overwrite replaces it")
+    if mistakes:
+        raise UserError(*mistakes)
+    return plan
+
+
+def _finished_experiment(arguments: ExportArguments) -> Plan:
+    """The experiment's plan, from the arguments in its results; raises UserError for one that is not there, or no longer whole."""
+    workspace = Workspace(Path(arguments.workspace))
+    path = workspace.results(arguments.experiment_name)
+    if not path.is_file():
+        finished = [one.parent.name for one in workspace.root.glob("output/*/results.json")]
+        hint = nearest(arguments.experiment_name, finished) if finished else "run_experiment.py makes it"
+        raise UserError(
+            f"--experiment_name {arguments.experiment_name}: there are no results of it in {path.parent.parent}: {hint}"
+        )
+    recorded = read_json(path).get("arguments", {})
+    known = {one.name for one in fields(Arguments)}
+    if recorded.get("stored_calibration"):
+        recorded = recorded | {"calibrate": None}  # it follows from the stored one
+    found = {name: value for name, value in recorded.items() if name in known}
+    return make_plan(Arguments(**(found | {"workspace": arguments.workspace, "raw_data_dir": None})))

@@ -1,0 +1,140 @@
+"""Exports, each loaded by the tool that it is for: PEFT, transformers and vLLM."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+import export
+from compositional.adapters.peft_folder import read_adapter
+from compositional.core.errors import UserError
+from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
+from compositional.export.folders import RECORD
+from compositional.prediction.predict import read_predictions
+from helpers import ARCHITECTURES
+from helpers.composing import folded
+from helpers.preparing import files_in
+from helpers.tiny_runs import COMPOSED, LENGTHS, TINY_RUN, method_run
+
+ATTENTION = "--calibration_modules q_proj k_proj v_proj "
+FULL = "--adapter_dtype float32 --prediction_backend transformers "
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def exported(workspace: Workspace, flags: str) -> Path:
+    return export.run([*shlex.split(flags), "--workspace", str(workspace.root)])
+
+
+def outputs(workspace: Workspace, experiment: str) -> list[str]:
+    return [one.output for one in read_predictions(workspace.predictions(experiment, "test"))]
+
+
+def mistakes_in(workspace: Workspace, flags: str) -> list[str]:
+    """The mistakes in a command, which writes nothing."""
+    before = files_in(workspace.root)
+    with pytest.raises(UserError) as caught:
+        exported(workspace, flags)
+    assert files_in(workspace.root) == before
+    return list(caught.value.mistakes)
+
+
+@pytest.mark.slow(10)
+@pytest.mark.parametrize("method", ["lc", "lc_pp", "peft_linear", "joint_expert"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_merged_model_alone_says_what_the_experiment_said(architecture, method, tiny_models, single_tasks, workspace, run):
+    shutil.copytree(single_tasks(architecture), workspace.root)
+    only = ATTENTION if (architecture, method) == ("stablelm", "lc") else ""
+    run(f"{method_run(tiny_models[architecture], method)}{only}{FULL}")
+    folder = exported(workspace, f"--experiment_name {method} --to merged --dtype float32")
+    run(f"{TINY_RUN}{LENGTHS}{COMPOSED}--experiment_name alone --model_name_or_path {folder} --zero_shot --do_predict {FULL}")
+    run(f"{method_run(tiny_models[architecture], 'zero_shot')}{FULL}")
+    assert outputs(workspace, "alone") == outputs(workspace, method)
+    assert outputs(workspace, "alone") != outputs(workspace, "zero_shot")
+
+
+@pytest.mark.slow(40)
+def test_vllm_loads_a_merged_calibration(tiny_models, trained, workspace, run):
+    run(f"{method_run(tiny_models['llama'], 'lc')}{FULL}")
+    folder = exported(workspace, "--experiment_name lc --dtype float32")
+    asked = f"{TINY_RUN}{LENGTHS}{COMPOSED}--experiment_name alone --model_name_or_path {folder} --zero_shot --do_predict "
+    run(f"{asked}--prediction_backend vllm --prediction_dtype float32")
+    assert outputs(workspace, "alone") == outputs(workspace, "lc")
+
+
+@pytest.mark.slow(10)
+@pytest.mark.parametrize("method", ["lc_pp", "peft_linear"])
+def test_peft_loads_an_adapter_with_everything_in_it(method, tiny_models, trained, workspace, run):
+    run(f"{method_run(tiny_models['llama'], method)}{FULL}")
+    folder = exported(workspace, f"--experiment_name {method} --to peft --dtype float32")
+    ids = torch.arange(20).unsqueeze(0)
+    with torch.no_grad():
+        loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models["llama"]), str(folder))
+        expected = folded(tiny_models["llama"], [read_adapter(workspace.stored_model(method))], [1.0])
+        torch.testing.assert_close(loaded(input_ids=ids).logits, expected(input_ids=ids).logits, rtol=1e-3, atol=1e-4)
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", RECORD]
+
+
+@pytest.mark.slow(10)
+def test_the_record_names_what_was_exported_and_its_files(tiny_models, trained, workspace, run):
+    run(f"{method_run(tiny_models['llama'], 'peft_linear')}{FULL}")
+    folder = exported(workspace, "--experiment_name peft_linear --dtype bfloat16")
+    record = read_json(folder / RECORD)
+    assert (record["experiment"], record["to"], record["dtype"]) == ("peft_linear", "merged", "bfloat16")
+    assert record["files"].keys() == {path.name for path in folder.iterdir()} - {RECORD}
+    for name, one in record["files"].items():
+        content = (folder / name).read_bytes()
+        assert one == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} | {"sha256": one["sha256"]}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert mistakes_in(workspace, "--experiment_name peft_linear") == [f"{folder} is there already: --overwrite replaces it"]
+    assert exported(workspace, "--experiment_name peft_linear --overwrite --dtype float16") == folder
+    assert read_json(folder / RECORD)["dtype"] == "float16"
+
+
+@pytest.mark.slow(10)
+def test_what_can_not_be_exported_is_a_line_and_writes_nothing(tiny_models, single_tasks, workspace, run):
+    shutil.copytree(single_tasks("stablelm"), workspace.root)
+    for method in ("lc", "multi_step", "zero_shot"):
+        run(f"{method_run(tiny_models['stablelm'], method)}{FULL}")
+    cases = {
+        "--experiment_name lc": "--to merged: stablelm has no place for biases of down_proj, gate_proj, o_proj, up_proj",
+        "--experiment_name lc --to peft": "PEFT's LoRA has no place for its biases: use --to merged",
+        "--experiment_name zero_shot --to peft": "answers with the base model alone, and has no adapter",
+        "--experiment_name multi_step": "answers in several steps, each with an adapter of its own",
+        "--experiment_name zero_shto": "did you mean zero_shot?",
+        "": "--experiment_name is missing",
+        "--experiment_name lc --to gguff": "gguff",
+    }
+    for flags, expected in cases.items():
+        (line,) = mistakes_in(workspace, flags)
+        assert expected in line
+    assert not (workspace.root / "exports").exists()
+    config = workspace.stored_model("lc") / "adapter_config.json"
+    config.write_text(config.read_text() + "\n")
+    assert "has changed since it answered" in mistakes_in(workspace, "--experiment_name lc --dtype float32")[0]
+    shutil.rmtree(workspace.stored_model("lc"))
+    assert "is missing: run it again" in mistakes_in(workspace, "--experiment_name lc")[0]
+
+
+@pytest.mark.slow(10)
+def test_values_that_the_precision_can_not_hold_are_refused(tiny_models, trained, workspace, run):
+    run(f"{method_run(tiny_models['llama'], 'peft_linear')}{FULL}")
+    config = workspace.stored_model("peft_linear") / "adapter_config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps(settings | {"lora_alpha": 1e9}))
+    with pytest.raises(UserError, match="too large for float16"):
+        exported(workspace, "--experiment_name peft_linear --dtype float16")
+    assert not list((workspace.root / "exports").glob("**/*.*"))
