@@ -1,4 +1,4 @@
-r"""Export what an experiment answers with: a merged model that any tool loads, or a PEFT adapter.
+r"""Export what an experiment answers with: a merged model that any tool loads, a PEFT adapter, or GGUF files for llama.cpp.
 
 python export.py --experiment_name sum_tr_es_learnable_calibration_pp_merge_slm_v1 --to merged
 """

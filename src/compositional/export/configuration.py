@@ -24,7 +24,7 @@ def configuration_with_places(base: Model, biases: dict[str, torch.Tensor]) -> P
     """A configuration whose model has a bias wherever the calibration has one; raises UserError where there is none."""
     candidates = [base.config]
     if biases:
-        candidates += [changed for changed in (_with_flags(base.config), _as_llama(base.config)) if changed is not None]
+        candidates += [changed for changed in (_with_flags(base.config), as_llama(base.config)) if changed is not None]
     for config in candidates:
         if not (missing := [path for path in biases if f"{path}.bias" not in _parameters(config)]):
             return config
@@ -41,8 +41,8 @@ def _with_flags(config: PretrainedConfig) -> PretrainedConfig | None:
     return type(config).from_dict(config.to_dict() | flags) if flags else None
 
 
-def _as_llama(config: PretrainedConfig) -> PretrainedConfig | None:
-    """Qwen2 written as a Llama with biases. It has no sliding windows then."""
+def as_llama(config: PretrainedConfig) -> PretrainedConfig | None:
+    """Qwen2 written as a Llama with biases; None for another architecture, and for sliding windows."""
     from transformers import LlamaConfig
 
     if config.model_type != "qwen2" or getattr(config, "use_sliding_window", False):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from compositional.core.files import folder_in_the_making, hash_of_files, write_json
 from compositional.core.machine import environment
-from compositional.export.plan import PEFT, ExportPlan
+from compositional.export.plan import GGUF, MERGED, ExportPlan
 
 if TYPE_CHECKING:
     import torch
@@ -25,13 +25,16 @@ def write_export(plan: ExportPlan) -> Path:
 
     Raises UserError for values that the precision can't hold.
     """
-    model = None if plan.arguments.to == PEFT else _merged_model(plan)
+    model = _merged_model(plan) if plan.arguments.to == MERGED else None
+    served: dict[str, str] = {}
     with folder_in_the_making(plan.folder) as folder:
-        if model is None:
-            _write_adapter(plan, folder)
-        else:
+        if model is not None:
             model.save_pretrained(folder)
             plan.experiment.base.tokenizer.save_pretrained(folder)
+        elif plan.arguments.to == GGUF:
+            served = {"serve": _write_gguf(plan, folder)}
+        else:
+            _write_adapter(plan, folder)
         files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_of_files([path])} for path in sorted(folder.iterdir())}
         record = {
             "experiment": plan.arguments.experiment_name,
@@ -42,6 +45,7 @@ def write_export(plan: ExportPlan) -> Path:
             "hash_of_base_model": plan.experiment.base.identity,
             "hash_of_adapter": plan.adapter.hash if plan.adapter else None,
             "files": files,
+            **served,
             "environment": environment(),
         }
         write_json(folder / RECORD, record)
@@ -54,6 +58,24 @@ def _write_adapter(plan: ExportPlan, folder: Path) -> None:
 
     write_adapter(folder, plan.adapter.read(), plan.arguments.dtype)
     (folder / LEARNED_FILE).unlink(missing_ok=True)  # its scales are in the factors
+
+
+def _write_gguf(plan: ExportPlan, folder: Path) -> str:
+    """Base model, adapter and biases; returns the command that serves them."""
+    import torch
+
+    from compositional.export.gguf import write_base, write_lora
+
+    base, dtype = plan.experiment.base, plan.arguments.dtype
+    model = base.load(torch.float32).to("cpu")
+    own = model.state_dict()
+    biases = {path: bias + own.get(f"{path}.bias", 0) for path, bias in plan.biases.items()}
+    first = write_base(folder / "base.gguf", base, model, dtype, biases)[0]
+    lora = ""
+    if plan.adapter:
+        write_lora(folder / "adapter.gguf", base, plan.adapter.read(), dtype)
+        lora = " --lora adapter.gguf"
+    return f"llama-server -m {first.name}{lora} -c {min(4096, base.longest_sequence or 4096)}"
 
 
 def _merged_model(plan: ExportPlan) -> PreTrainedModel:

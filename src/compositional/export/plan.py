@@ -15,12 +15,13 @@ from compositional.core.flags import build_parser, flag, parse, wrong_values
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import MULTI_STEP, ZERO_SHOT, Arguments
 from compositional.experiment.plan import Plan, make_plan
+from compositional.export.gguf import Q8_0, llama_form, pre_tokenizer
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
-PEFT, MERGED = "peft", "merged"
+PEFT, MERGED, GGUF = "peft", "merged", "gguf"
 
 
 @dataclass
@@ -31,17 +32,25 @@ class ExportArguments:
     to: str = flag(
         MERGED,
         "what",
-        "merged: a model of transformers with everything folded in; peft: an adapter of PEFT, for methods without biases",
-        choices=(MERGED, PEFT),
+        "merged: a model of transformers with everything folded in; peft: an adapter of PEFT, for methods without biases; gguf: "
+        "base model, adapter and biases as files of llama.cpp",
+        choices=(MERGED, PEFT, GGUF),
     )
-    dtype: str = flag("float16", "what", "precision of what is written", choices=("float32", "bfloat16", "float16"))
+    dtype: str = flag(
+        "float16",
+        "what",
+        "precision of what is written; q8_0 is of gguf alone, for the base model's matrices",
+        choices=("float32", "bfloat16", "float16", Q8_0),
+    )
     overwrite: bool = flag(False, "what", "replace an earlier export of the experiment to this format")
     workspace: str = flag(".", "machine", "folder that holds output, stored_models and exports")
 
 
 def parse_export_arguments(argv: list[str]) -> tuple[ExportArguments, list[str]]:
     """Parse a command line of `export.py`; see `flags.parse`."""
-    description = "Export what an experiment answers with: a merged model that any tool loads, or a PEFT adapter."
+    description = (
+        "Export what an experiment answers with: a merged model that any tool loads, a PEFT adapter, or GGUF files for llama.cpp."
+    )
     return parse(build_parser(ExportArguments, "export.py", description), ExportArguments, argv)
 
 
@@ -83,6 +92,7 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
     mistakes = Mistakes(parsing_mistakes)
     mistakes.when(not arguments.experiment_name, "--experiment_name is missing")
     mistakes += wrong_values(arguments)
+    mistakes.when(arguments.dtype == Q8_0 and arguments.to != GGUF, f"--dtype {Q8_0} needs --to gguf")
     if mistakes:
         raise UserError(*mistakes)
     plan = ExportPlan(arguments, _finished_experiment(arguments))
@@ -109,6 +119,9 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
         )
     if arguments.to == MERGED and not mistakes:
         mistakes.attempt(lambda: plan.configuration)
+    if arguments.to == GGUF:
+        mistakes.attempt(llama_form, plan.experiment.base)
+        mistakes.attempt(pre_tokenizer, plan.experiment.base.tokenizer)
     mistakes.when(plan.folder.exists() and not arguments.overwrite, f"{plan.folder} is there already: --overwrite replaces it")
     if mistakes:
         raise UserError(*mistakes)
