@@ -139,6 +139,7 @@ def test_values_that_the_precision_can_not_hold_are_refused(tiny_models, trained
     recorded = json.loads(results.read_text())
     recorded["settings"]["hash_of_adapter"] = hash_of_adapter(config.parent)
     results.write_text(json.dumps(recorded))
-    with pytest.raises(UserError, match="too large for float16"):
-        exported(workspace, "--experiment_name peft_linear --dtype float16")
+    for to in ("merged", "gguf"):
+        with pytest.raises(UserError, match="too large for float16"):
+            exported(workspace, f"--experiment_name peft_linear --dtype float16 --to {to}")
     assert not list((workspace.root / "exports").glob("**/*.*"))

@@ -63,7 +63,7 @@ def write_base(path: Path, base: Model, model: PreTrainedModel, dtype: str, bias
 
     config = llama_form(base)
     own = {name.removesuffix(".bias"): value for name, value in model.state_dict().items() if name.endswith("proj.bias")}
-    first, second = ([path] if not biases else [path.with_name(f"{path.stem}-0000{n}-of-00002.gguf") for n in (1, 2)]), None
+    files = [path.with_name(f"{path.stem}-0000{n}-of-00002.gguf") for n in (1, 2)] if biases else [path]
     weights = {
         **{name: value for name, value in model.state_dict().items() if name.endswith(".weight") and name != _tied_head(config)},
         **{f"{module}.bias": value for module, value in own.items() if module not in biases},
@@ -71,16 +71,15 @@ def write_base(path: Path, base: Model, model: PreTrainedModel, dtype: str, bias
     factors = _rope_factors(model, config)
     tensors = [*_tensors(weights, config), *([("rope_freqs.weight", factors)] if factors is not None else [])]
     extra = list(_tensors({f"{module}.bias": value for module, value in biases.items()}, config))
-    writer = _writer(first[0], (0, len(first), len(tensors) + len(extra)) if extra else None)
+    writer = _writer(files[0], (0, len(files), len(tensors) + len(extra)) if extra else None)
     _add_settings(writer, base, config)
     _add_tokenizer(writer, base.tokenizer, config.vocab_size)
     kinds = {"float32": "ALL_F32", "float16": "MOSTLY_F16", "bfloat16": "MOSTLY_BF16", Q8_0: "MOSTLY_Q8_0"}
     writer.add_file_type(LlamaFileType[kinds[dtype]])
     _finish(writer, tensors, dtype)
     if extra:
-        second = _writer(first[1], (1, 2, len(tensors) + len(extra)))
-        _finish(second, extra, "float32")
-    return first
+        _finish(_writer(files[1], (1, len(files), len(tensors) + len(extra))), extra, "float32")
+    return files
 
 
 def write_lora(path: Path, base: Model, adapter: LoraAdapter, dtype: str) -> None:
@@ -114,13 +113,15 @@ def _writer(path: Path, split: tuple[int, int, int] | None) -> Any:
 
 
 def _finish(writer: Any, tensors: Iterable[tuple[str, np.ndarray]], dtype: str) -> None:
-    """Add tensors, matrices in a precision and vectors in float32, and write the file."""
+    """Add tensors, matrices in a precision and vectors in float32, and write the file; raises UserError for too large values."""
     import numpy as np
     from gguf import GGMLQuantizationType, quants
 
     kinds = {"float16": GGMLQuantizationType.F16, "bfloat16": GGMLQuantizationType.BF16, Q8_0: GGMLQuantizationType.Q8_0}
     for name, value in tensors:
         whole = np.ascontiguousarray(value, dtype=np.float32)
+        if dtype == "float16" and np.abs(whole).max() > np.finfo(np.float16).max:
+            raise UserError(f"{name} has values up to {np.abs(whole).max():.3g}, too large for float16: use another --dtype")
         fits = whole.ndim == 2 and (dtype != Q8_0 or whole.shape[1] % 32 == 0)
         if dtype == "float32" or not fits:
             writer.add_tensor(name, whole)
