@@ -135,6 +135,19 @@ def truncated_by_module(
     return replace(merged, report={"rank": rank, "relative_truncation_error": relative_error})
 
 
+def compacted(adapter: LoraAdapter, rank: int) -> LoraAdapter:
+    """The adapter with the best factors of at most `rank` for each of its updates, from the factors alone.
+
+    The report has the rank, and the relative error ‖ΔW - ΔW'‖ / ‖ΔW‖ (Frobenius) over the entire adapter. Source: Eckart and
+    Young 1936.
+    """
+    compact = truncated_by_module(adapter.name, [adapter], [1.0], lambda parts, path: truncated_sum(parts, rank), rank)
+    error = compact.report["relative_truncation_error"]
+    return replace(
+        adapter, factors=compact.factors, report=adapter.report | {"compact_rank": rank, "relative_compaction_error": error}
+    )
+
+
 def _randomized_svd(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Subspace iteration (Halko et al. 2011, algorithm 4.4)."""
     generator = torch.Generator().manual_seed(0)

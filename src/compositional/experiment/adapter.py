@@ -193,6 +193,11 @@ class AdapterMaker:
 
         if not is_main_process():
             return
+        if rank := self.plan.arguments.compact_rank:
+            from compositional.adapters.low_rank import compacted
+
+            compact = compacted(replace(adapter, report={}), rank)
+            adapter, report = replace(compact, report=adapter.report), report | compact.report
         dtype, name = self.plan.arguments.adapter_dtype, self.plan.written_adapter
         settings = settings_of_adapter(self.plan, self.data)
         with folder_in_the_making(self.plan.workspace.stored_model(name)) as folder:

@@ -250,6 +250,12 @@ class Arguments:
     )
     bootstrap_resamples: int = flag(1000, "scoring", "bootstrap resamples for each 95 %% interval", range=COUNT)
 
+    compact_rank: int | None = flag(
+        None,
+        "storage",
+        "rank that a merge, with LC++ in it, is cut to by SVD before it is stored; its error is recorded; default: exact",
+        range=COUNT,
+    )
     adapter_dtype: str = flag(
         "float16", "storage", "precision in which adapters are stored", "arith", choices=("float32", "float16", "bfloat16")
     )

@@ -34,6 +34,7 @@ def contradictions(arguments: Arguments, method: str, merge_strategy: Strategy |
         (bool(arguments.lora_merge_modules) and not strategy, "--lora_merge_modules needs --lora_merge_strategy"),
         (bool(arguments.lora_merge_weights) and not strategy, "--lora_merge_weights needs --lora_merge_strategy"),
         (bool(arguments.lora_merge_options) and not strategy, "--lora_merge_options needs --lora_merge_strategy"),
+        (bool(arguments.compact_rank) and not strategy, "--compact_rank needs --lora_merge_strategy: it is for merges"),
         (bool(arguments.calibrate) and not strategy, "--calibrate needs --lora_merge_strategy, the merge that is calibrated"),
         (
             arguments.experiment_name in arguments.lora_merge_modules,

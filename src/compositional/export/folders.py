@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compositional.core.files import folder_in_the_making, hash_of_files, write_json
 from compositional.core.machine import environment
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from compositional.adapters.lora import LoraAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +27,18 @@ def write_export(plan: ExportPlan) -> Path:
     Raises UserError for values that the precision can't hold.
     """
     model = _merged_model(plan) if plan.arguments.to == MERGED else None
-    served: dict[str, str] = {}
+    adapter = None if model is not None or not plan.adapter else _adapter(plan)
+    more: dict[str, Any] = {} if adapter is None else adapter.report | {"rank": max(one.rank for one in adapter.factors.values())}
+    from compositional.adapters.peft_folder import write_adapter
+
     with folder_in_the_making(plan.folder) as folder:
         if model is not None:
             model.save_pretrained(folder)
             plan.experiment.base.tokenizer.save_pretrained(folder)
         elif plan.arguments.to == GGUF:
-            served = {"serve": _write_gguf(plan, folder)}
+            more["serve"] = _write_gguf(plan, adapter, folder)
         else:
-            _write_adapter(plan, folder)
+            write_adapter(folder, adapter, plan.arguments.dtype)
         files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_of_files([path])} for path in sorted(folder.iterdir())}
         record = {
             "experiment": plan.arguments.experiment_name,
@@ -45,7 +49,7 @@ def write_export(plan: ExportPlan) -> Path:
             "hash_of_base_model": plan.experiment.base.identity,
             "hash_of_adapter": plan.adapter.hash if plan.adapter else None,
             "files": files,
-            **served,
+            **more,
             "environment": environment(),
         }
         write_json(folder / RECORD, record)
@@ -53,14 +57,15 @@ def write_export(plan: ExportPlan) -> Path:
     return plan.folder
 
 
-def _write_adapter(plan: ExportPlan, folder: Path) -> None:
-    from compositional.adapters.peft_folder import LEARNED_FILE, write_adapter
+def _adapter(plan: ExportPlan) -> LoraAdapter:
+    """What the experiment answers with, compact if that was asked for."""
+    from compositional.adapters.low_rank import compacted
 
-    write_adapter(folder, plan.adapter.read(), plan.arguments.dtype)
-    (folder / LEARNED_FILE).unlink(missing_ok=True)  # its scales are in the factors
+    adapter = plan.adapter.read()
+    return compacted(adapter, plan.arguments.compact_rank) if plan.arguments.compact_rank else adapter
 
 
-def _write_gguf(plan: ExportPlan, folder: Path) -> str:
+def _write_gguf(plan: ExportPlan, adapter: LoraAdapter | None, folder: Path) -> str:
     """Base model, adapter and biases; returns the command that serves them."""
     import torch
 
@@ -72,8 +77,8 @@ def _write_gguf(plan: ExportPlan, folder: Path) -> str:
     biases = {path: bias + own.get(f"{path}.bias", 0) for path, bias in plan.biases.items()}
     first = write_base(folder / "base.gguf", base, model, dtype, biases)[0]
     lora = ""
-    if plan.adapter:
-        write_lora(folder / "adapter.gguf", base, plan.adapter.read(), dtype)
+    if adapter:
+        write_lora(folder / "adapter.gguf", base, adapter, dtype)
         lora = " --lora adapter.gguf"
     return f"llama-server -m {first.name}{lora} -c {min(4096, base.longest_sequence or 4096)}"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import Mistakes, UserError, nearest
 from compositional.core.files import read_json
-from compositional.core.flags import build_parser, flag, parse, wrong_values
+from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import MULTI_STEP, ZERO_SHOT, Arguments
 from compositional.experiment.plan import Plan, make_plan
@@ -41,6 +41,12 @@ class ExportArguments:
         "what",
         "precision of what is written; q8_0 is of gguf alone, for the base model's matrices",
         choices=("float32", "bfloat16", "float16", Q8_0),
+    )
+    compact_rank: int | None = flag(
+        None,
+        "what",
+        "rank that the adapter is cut to by SVD (--to peft or gguf); its error is recorded; default: exact",
+        range=COUNT,
     )
     overwrite: bool = flag(False, "what", "replace an earlier export of the experiment to this format")
     workspace: str = flag(".", "machine", "folder that holds output, stored_models and exports")
@@ -92,6 +98,10 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
     mistakes = Mistakes(parsing_mistakes)
     mistakes.when(not arguments.experiment_name, "--experiment_name is missing")
     mistakes += wrong_values(arguments)
+    mistakes.when(
+        bool(arguments.compact_rank) and arguments.to == MERGED,
+        "--compact_rank needs --to peft or gguf: a merged model has no ranks",
+    )
     mistakes.when(arguments.dtype == Q8_0 and arguments.to != GGUF, f"--dtype {Q8_0} needs --to gguf")
     if mistakes:
         raise UserError(*mistakes)
