@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xllamacpp
 from gguf import GGUFReader, dequantize
 
 import export
@@ -20,15 +21,13 @@ from compositional.core.errors import UserError
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
 from compositional.export.folders import RECORD
-from compositional.export.gguf import pre_tokenizer
+from compositional.formats.gguf import pre_tokenizer
 from compositional.models.chat import ChatEncoder, instruction
 from compositional.models.model import POCKET, Model
 from compositional.prediction import AnswerReader
 from compositional.prediction.predict import read_predictions
 from helpers.planning import plan_of
 from helpers.tiny_runs import method_run
-
-xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp (xllamacpp of requirements-dev.txt) is not installed")
 
 FULL = "--adapter_dtype float32 --prediction_backend transformers "
 NEW_TOKENS = 12
@@ -139,7 +138,7 @@ def test_what_has_no_place_in_gguf_is_a_line(tiny_models, single_tasks, workspac
     shutil.copytree(single_tasks("stablelm"), workspace.root)
     run(f"{method_run(tiny_models['stablelm'], 'peft_linear')}{FULL}")
     for flags, expected in {
-        "--to gguf": "--to gguf: stablelm is not written",
+        "--to gguf": "GGUF: stablelm is not written",
         "--to merged --dtype q8_0": "--dtype q8_0 needs --to gguf",
     }.items():
         with pytest.raises(UserError) as caught:

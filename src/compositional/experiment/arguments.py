@@ -232,8 +232,8 @@ class Arguments:
     prediction_backend: str = flag(
         "auto",
         "prediction",
-        "library that generates; auto: vLLM on a GPU, transformers otherwise",
-        choices=("auto", "vllm", "transformers"),
+        "library that generates; auto: vLLM on a GPU, transformers otherwise; llama_cpp runs on the CPU",
+        choices=("auto", "vllm", "transformers", "llama_cpp"),
     )
     prediction_dtype: str = flag(
         "auto",

@@ -15,9 +15,10 @@ from compositional.experiment.arguments import CALIBRATION, MERGE, MULTI_STEP
 from compositional.experiment.examples import ExperimentData, demonstrations
 from compositional.experiment.plan import Plan
 from compositional.experiment.resume import ADAPTER_RECORD
+from compositional.formats.gguf import llama_form, pre_tokenizer
 from compositional.models.chat import ChatEncoder, instruction
 from compositional.models.model import Model
-from compositional.prediction import VLLM, resolve_backend
+from compositional.prediction import LLAMA_CPP, VLLM, resolve_backend
 from compositional.prediction.vllm_engine import check_adapter, check_vllm
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,11 @@ def _check_prediction(plan: Plan, data: ExperimentData) -> None:
         )
     if room < plan.arguments.max_prompt_length + solved_length:
         logger.info("prompts are cut at %d tokens: the model takes %d", room, plan.base.longest_sequence)
-    if resolve_backend(plan.arguments.prediction_backend) != VLLM:
+    backend = resolve_backend(plan.arguments.prediction_backend)
+    if backend == LLAMA_CPP:
+        llama_form(plan.base)
+        pre_tokenizer(plan.base.tokenizer)
+    if backend != VLLM:
         return
     try:
         check_vllm(plan.base, plan.arguments.tensor_parallel_size)

@@ -69,7 +69,7 @@ def _write_gguf(plan: ExportPlan, adapter: LoraAdapter | None, folder: Path) -> 
     """Base model, adapter and biases; returns the command that serves them."""
     import torch
 
-    from compositional.export.gguf import write_base, write_lora
+    from compositional.formats.gguf import write_base, write_lora
 
     base, dtype = plan.experiment.base, plan.arguments.dtype
     model = base.load(torch.float32).to("cpu")

@@ -15,7 +15,7 @@ from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_val
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import MULTI_STEP, ZERO_SHOT, Arguments
 from compositional.experiment.plan import Plan, make_plan
-from compositional.export.gguf import Q8_0, llama_form, pre_tokenizer
+from compositional.formats.gguf import Q8_0, llama_form, pre_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ class ExportPlan:
     @cached_property
     def configuration(self) -> PretrainedConfig:
         """The merged model's; raises UserError when its architecture has no place for a bias."""
-        from compositional.export.configuration import configuration_with_places
+        from compositional.formats.configuration import configuration_with_places
 
         return configuration_with_places(self.experiment.base, self.biases)
 

@@ -1,4 +1,4 @@
-"""Prediction: greedy decoding of a base model, with or without an adapter, by vLLM or transformers."""
+"""Prediction: greedy decoding of a base model, with or without an adapter, by vLLM, transformers or llama.cpp."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class AnswerReader:
         return Answer(text.strip(), end is None, tuple(generated[:end]))
 
 
-VLLM, TRANSFORMERS = "vllm", "transformers"
-# vLLM schedules prompts itself; transformers processes them as one batch.
-PROMPTS_AT_A_TIME = {VLLM: 256, TRANSFORMERS: 64}
+VLLM, TRANSFORMERS, LLAMA_CPP = "vllm", "transformers", "llama_cpp"
+# vLLM and llama.cpp schedule prompts themselves; transformers processes them as one batch.
+PROMPTS_AT_A_TIME = {VLLM: 256, TRANSFORMERS: 64, LLAMA_CPP: 64}
 
 
 def resolve_backend(requested: str) -> str:
@@ -93,6 +93,11 @@ def make_generator(
         from compositional.prediction.vllm_backend import VllmGenerator
 
         return VllmGenerator(base, adapter, settings, engines, log_path)
+    if settings.backend == LLAMA_CPP:
+        from compositional.prediction.llama_cpp_backend import LlamaCppGenerator
+
+        engines.make_room()
+        return LlamaCppGenerator(base, adapter, settings, log_path.with_name("llama_cpp.log"))
     from compositional.prediction.transformers_backend import TransformersGenerator
 
     engines.make_room()

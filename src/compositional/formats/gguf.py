@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compositional.core.errors import UserError
-from compositional.export.configuration import as_llama
+from compositional.formats.configuration import as_llama
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,10 +37,10 @@ def llama_form(base: Model) -> LlamaConfig:
     """The configuration of a model as a Llama; raises UserError when it computes something else."""
     config = base.config if base.config.model_type == "llama" else as_llama(base.config)
     if config is None:
-        raise UserError(f"--to gguf: {base.config.model_type} is not written: Llama is, and Qwen2, which can be written as one")
+        raise UserError(f"GGUF: {base.config.model_type} is not written: Llama is, and Qwen2, which can be written as one")
     rope = config.rope_parameters
     if rope["rope_type"] not in ("default", "llama3", "linear"):
-        raise UserError(f"--to gguf: rotary embeddings of the type {rope['rope_type']} are not written")
+        raise UserError(f"GGUF: rotary embeddings of the type {rope['rope_type']} are not written")
     return config
 
 
@@ -50,7 +50,7 @@ def pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     split = json.dumps(settings["pre_tokenizer"])
     name = next((name for mark, name in _PRE_TOKENIZERS.items() if mark in split), None)
     if settings["model"]["type"] != "BPE" or '"ByteLevel"' not in split or name is None:
-        raise UserError(f"--to gguf: a tokenizer of the kind {settings['model']['type']} with this pre-tokenizer is not written")
+        raise UserError(f"GGUF: a tokenizer of the kind {settings['model']['type']} with this pre-tokenizer is not written")
     return name
 
 

@@ -1,0 +1,80 @@
+"""Greedy generation by llama.cpp, the engine of devices: its server, in this process, with the model as GGUF files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compositional.adapters.peft_folder import StoredAdapter
+from compositional.calibration.parameters import read_biases
+from compositional.core.logs import into_file
+from compositional.formats.gguf import write_base, write_lora
+from compositional.models.model import Model
+from compositional.prediction import Answer, AnswerReader, PredictionSettings
+
+SLOTS = 4  # requests at a time
+_LONGEST_WAIT = 3600  # seconds for one answer
+
+
+class LlamaCppGenerator:
+    """A base model with an adapter (or none) that answers batches of prompts.
+
+    The files are written to a temporary folder, in the precision of the settings, with keys and values in float32. Flash attention
+    is off and prompts are not cached, so that in float32 the texts are those of transformers.
+    """
+
+    def __init__(self, base: Model, adapter: StoredAdapter | None, settings: PredictionSettings, log_path: Path) -> None:
+        self.reader = AnswerReader(base, base.tokenizer)
+        self.max_new_tokens = settings.max_new_tokens
+        self._folder = tempfile.TemporaryDirectory(prefix="gguf-")
+        folder = Path(self._folder.name)
+        model = base.load(torch.float32).to("cpu")
+        biases = read_biases(adapter.folder, adapter.shapes) if adapter else {}
+        own = model.state_dict()
+        biases = {path: bias + own.get(f"{path}.bias", 0) for path, bias in biases.items()}
+        files = write_base(folder / "base.gguf", base, model, settings.dtype, biases)
+        del model, own
+        if adapter:
+            write_lora(folder / "adapter.gguf", base, adapter.read(), settings.dtype)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with into_file(log_path):
+            self._server = _start(files[0], folder / "adapter.gguf" if adapter else None, settings)
+            self._ask([0], 1)  # closing a server before its first request can hang
+
+    def answers(self, prompts: list[list[int]]) -> list[Answer]:
+        """Answers to a batch of prompts (token ids), in their order."""
+        with ThreadPoolExecutor(SLOTS) as threads:
+            return list(threads.map(lambda prompt: self.reader.read(self._ask(prompt, self.max_new_tokens)), prompts))
+
+    def _ask(self, prompt: list[int], tokens: int) -> list[int]:
+        """The most likely continuation, up to an end token or the limit."""
+        wanted = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False, "return_tokens": True}
+        request = urllib.request.Request(
+            f"{self._server.listening_address}/completion",
+            data=json.dumps(wanted).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=_LONGEST_WAIT) as answer:
+            return json.loads(answer.read())["tokens"]
+
+
+def _start(model: Path, adapter: Path | None, settings: PredictionSettings) -> Any:
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(model)
+    parameters.verbosity = 0  # its messages would run through the progress bar
+    parameters.n_parallel = SLOTS
+    parameters.n_ctx = SLOTS * (settings.max_prompt_length + settings.max_new_tokens + 1)
+    parameters.cpuparams.n_threads = torch.get_num_threads()
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    if adapter:
+        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
+    return xllamacpp.Server(parameters)
