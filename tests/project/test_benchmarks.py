@@ -11,13 +11,14 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import own_targets, prediction
+from benchmarks import on_device, own_targets, prediction
 from benchmarks.real_size import SIZES, random_model, training_lines
 from compositional.adapters.peft_folder import read_adapter
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
 from compositional.data.synthetic_persona_chat import COLUMN, SOURCE
 from helpers import PROJECT
+from helpers.tiny_runs import method_run
 
 
 @pytest.mark.slow
@@ -37,6 +38,28 @@ def test_a_row_of_the_training_benchmark_runs_on_a_tiny_shape(row):
     measured = json.loads(done.stdout.splitlines()[-1])
     assert measured["seconds"] > 0
     assert measured["precision"] == "float32"
+
+
+@pytest.mark.slow(20)
+def test_what_a_device_pays_is_measured_for_one_pass_and_for_two(tiny_models, trained, workspace, run, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for method in ("multi_step", "lc", "lc_pp"):
+        run(f"{method_run(tiny_models['llama'], method)}--prediction_backend transformers")
+    words = "--experiments multi_step lc lc_pp lc_pp@3 --requests 2 --new_tokens 3 --dtype float16 --workspace"
+    assert on_device.main([*words.split(), str(workspace.root)]) == 0
+    lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    header, *rows = lines
+    assert [row[1] for row in rows] == ["multi_step", "lc", "lc_pp", "lc_pp@3"]
+    assert header[6] == "of multi_step's"
+    assert rows[0][6] == "1.00"
+    extra = {row[1]: int(row[-2].replace(",", "")) for row in rows}
+    assert extra["lc_pp@3"] < extra["lc"] < extra["lc_pp"]
+    assert len({row[-3] for row in rows}) <= 2  # one base, whose header differs where biases stand in a file of their own
+
+
+def test_what_is_no_experiment_is_said_in_a_line(workspace, capsys):
+    assert on_device.main(["--experiments", "nothing", "--workspace", str(workspace.root)]) == 2
+    assert "--experiment_name nothing: there are no results of it" in capsys.readouterr().err
 
 
 OWN_TARGETS = (

@@ -105,7 +105,7 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
     mistakes.when(arguments.dtype == Q8_0 and arguments.to != GGUF, f"--dtype {Q8_0} needs --to gguf")
     if mistakes:
         raise UserError(*mistakes)
-    plan = ExportPlan(arguments, _finished_experiment(arguments))
+    plan = ExportPlan(arguments, finished_experiment(arguments))
     method, name = plan.experiment.method, arguments.experiment_name
     mistakes.when(
         method == MULTI_STEP,
@@ -138,7 +138,7 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
     return plan
 
 
-def _finished_experiment(arguments: ExportArguments) -> Plan:
+def finished_experiment(arguments: ExportArguments) -> Plan:
     """The experiment's plan, from the arguments in its results; raises UserError for one that is not there, or no longer whole."""
     workspace = Workspace(Path(arguments.workspace))
     path = workspace.results(arguments.experiment_name)

@@ -1,0 +1,246 @@
+"""What a device pays for each method, with llama.cpp: seconds, memory and bytes.
+
+    python -m benchmarks.on_device --workspace FOLDER --experiments ZERO_SHOT MULTI_STEP LC_PLUS_PLUS LC_PLUS_PLUS@32
+
+Each finished experiment is loaded in a process of its own, as GGUF files, and all answer the same inputs of the test split, each in
+turn, so that what else the machine does falls on all alike. `NAME@R` cuts an experiment's merge to rank R. An answer has
+`--new_tokens` tokens, whatever they say; multi-step usage makes as many in each step. Prints a Markdown table: seconds to load,
+tokens per second of prompt and answer, seconds per request, the median over requests of the ratio to `--reference`, peak memory,
+and bytes of the base model and beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchmarks.machine import heading
+from compositional.core.errors import UserError
+from compositional.core.processes import exit_code_of
+from compositional.core.tables import aligned
+from compositional.export.plan import ExportArguments, finished_experiment
+
+if TYPE_CHECKING:
+    from compositional.experiment.plan import Plan
+
+DTYPES = ("float32", "float16", "bfloat16", "q8_0")
+
+
+@dataclass
+class Step:
+    """One pass of a request: its adapter's number, or None, and what it is asked."""
+
+    adapter: int | None
+    request: str
+
+
+def main(argv: list[str] | None = None) -> int:
+    return exit_code_of(lambda: run(argv))
+
+
+def run(argv: list[str] | None) -> None:
+    """Measure, and print the table; raises UserError for the user's mistakes."""
+    options = _parser().parse_args(argv)
+    if options.child:
+        _answer(options)
+        return
+    for name in options.experiments:
+        _plan_of(name, options.workspace)
+    reference = options.reference or options.experiments[0]
+    if reference not in options.experiments:
+        raise UserError(f"--reference {reference}: it is none of --experiments")
+    children: dict[str, subprocess.Popen[str]] = {}
+    loaded: dict[str, dict[str, float]] = {}
+    for name in options.experiments:  # one after the other, as loading is timed
+        children[name] = _start(name, options)
+        loaded[name] = _read(children[name])
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in children}
+    for number in range(options.requests):
+        for name, child in children.items():
+            child.stdin.write(f"{number}\n")
+            child.stdin.flush()
+            found[name].append(_read(child))
+    peaks = {}
+    for name, child in children.items():
+        child.stdin.close()
+        peaks[name] = _read(child)["peak"]
+        child.wait()
+    print(f"{heading()}; {options.threads} thread, {options.dtype}, {options.requests} requests, {options.new_tokens} new tokens\n")
+    print(_table(loaded, found, peaks, reference))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--experiments", nargs="+", required=True, metavar="NAME")
+    parser.add_argument("--reference", metavar="NAME", help="whose time the others' is divided by; default: the first")
+    parser.add_argument("--dtype", default="q8_0", choices=DTYPES, help="of the base model's matrices")
+    parser.add_argument("--requests", type=int, default=20)
+    parser.add_argument("--new_tokens", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
+
+
+def _plan_of(name: str, workspace: Path) -> tuple[Plan, int | None]:
+    """The plan of a finished experiment, and the rank that its merge is cut to."""
+    experiment, _, rank = name.partition("@")
+    if rank and not rank.isdigit():
+        raise UserError(f"--experiments {name}: a rank is expected after @")
+    plan = finished_experiment(ExportArguments(experiment_name=experiment, workspace=str(workspace)))
+    return plan, int(rank) if rank else None
+
+
+def _start(name: str, options: argparse.Namespace) -> subprocess.Popen[str]:
+    words = [f"--{key}={getattr(options, key)}" for key in ("workspace", "dtype", "requests", "new_tokens", "threads")]
+    command = [sys.executable, "-m", "benchmarks.on_device", "--child", name, "--experiments", name, *words]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def _read(child: subprocess.Popen[str]) -> dict[str, Any]:
+    line = child.stdout.readline()
+    if not line:
+        raise SystemExit(f"error: {' '.join(child.args)} failed")
+    return json.loads(line)
+
+
+def _table(
+    loaded: dict[str, dict[str, float]], found: dict[str, list[dict[str, float]]], peaks: dict[str, float], reference: str
+) -> str:
+    lines = [
+        ("experiment", "load, s", "prompt tokens/s", "new tokens/s", "s/request: least, median, most", f"of {reference}'s")
+        + ("peak memory, GB", "base, bytes", "beside it, bytes")
+    ]
+    for name, requests in found.items():
+        seconds = [one["seconds"] for one in requests]
+        ratios = [one["seconds"] / other["seconds"] for one, other in zip(requests, found[reference], strict=True)]
+        kinds = ("prompt", "new")
+        rates = [sum(one[f"{kind}_tokens"] for one in requests) / sum(one[f"{kind}_s"] for one in requests) for kind in kinds]
+        start = loaded[name]
+        lines.append(
+            (name, f"{start['seconds']:.2f}", *(f"{rate:.0f}" for rate in rates))
+            + (f"{min(seconds):.2f}, {median(seconds):.2f}, {max(seconds):.2f}", f"{median(ratios):.2f}", f"{peaks[name]:.2f}")
+            + (f"{start['base_bytes']:,}", f"{start['extra_bytes']:,}")
+        )
+    return aligned(lines)
+
+
+def _answer(options: argparse.Namespace) -> None:
+    """The child: load an experiment, then answer the test examples whose numbers are read, one line of JSON each."""
+    from compositional.experiment.examples import load_data
+    from compositional.prediction import AnswerReader
+
+    torch.set_num_threads(options.threads)
+    plan, rank = _plan_of(options.child, options.workspace)
+    examples = load_data(plan).stages["test"].chosen
+    if len(examples) < options.requests:
+        raise UserError(f"--requests {options.requests}: {options.child} predicted {len(examples)} examples")
+    with tempfile.TemporaryDirectory() as temporary:
+        steps, base_bytes, extra_bytes = _write(plan, rank, options.dtype, Path(temporary))
+        before = time.monotonic()
+        server = _serve(Path(temporary), options)
+        reader = AnswerReader(plan.base, plan.base.tokenizer)
+        _complete(server, [0], None, 1, len(list(Path(temporary).glob("adapter*"))))
+        print(json.dumps({"seconds": time.monotonic() - before, "base_bytes": base_bytes, "extra_bytes": extra_bytes}), flush=True)
+        for line in sys.stdin:
+            print(json.dumps(_request(plan, server, reader, steps, examples[int(line)].input, options)), flush=True)
+    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}), flush=True)
+
+
+def _write(plan: Plan, rank: int | None, dtype: str, folder: Path) -> tuple[list[Step], int, int]:
+    """Write the files; returns the steps of a request, and the bytes of the base model and of what is beside it.
+
+    Another process writes them, so that its memory does not count.
+    """
+    from multiprocessing import get_context
+
+    from compositional.models.chat import instruction
+
+    process = get_context("fork").Process(target=_write_files, args=(plan, rank, dtype, folder))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit("error: the files could not be written")
+    style, tasks = plan.arguments.prompt_style, plan.task_set.tasks
+    if len(plan.answering_adapters) > 1:
+        steps = [Step(number, instruction((task,))) for number, task in enumerate(tasks)]
+    else:
+        steps = [Step(0 if plan.answering_adapters else None, instruction(tasks, style))]
+    first = next(folder.glob("base*.gguf")) if len(list(folder.glob("base*"))) == 1 else folder / "base-00001-of-00002.gguf"
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    return steps, first.stat().st_size, total - first.stat().st_size
+
+
+def _write_files(plan: Plan, rank: int | None, dtype: str, folder: Path) -> None:
+    from compositional.adapters.low_rank import compacted
+    from compositional.adapters.peft_folder import StoredAdapter
+    from compositional.calibration.parameters import read_biases
+    from compositional.formats.gguf import write_base, write_lora
+
+    stored = [StoredAdapter(plan.workspace.stored_model(name)) for name in plan.answering_adapters]
+    model = plan.base.load(torch.float32).to("cpu")
+    own = model.state_dict()
+    biases = read_biases(stored[0].folder, stored[0].shapes) if stored else {}
+    write_base(folder / "base.gguf", plan.base, model, dtype, {k: v + own.get(f"{k}.bias", 0) for k, v in biases.items()})
+    for number, one in enumerate(stored):
+        adapter = compacted(one.read(), rank) if rank else one.read()
+        write_lora(folder / f"adapter{number}.gguf", plan.base, adapter, dtype)
+
+
+def _serve(folder: Path, options: argparse.Namespace) -> Any:
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(min(folder.glob("base*.gguf")))
+    parameters.verbosity = 0
+    parameters.n_parallel, parameters.n_ctx = 1, 2048
+    parameters.cpuparams.n_threads = options.threads
+    parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in sorted(folder.glob("adapter*"))]
+    return xllamacpp.Server(parameters)
+
+
+def _request(plan: Plan, server: Any, reader: Any, steps: list[Step], text: str, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds, and tokens and seconds of prompts and answers, over all steps."""
+    from compositional.models.chat import ChatEncoder
+
+    encoder, before = ChatEncoder(plan.base.tokenizer), time.monotonic()
+    adapters = len(plan.answering_adapters)
+    found = {"prompt_tokens": 0, "prompt_s": 0.0, "new_tokens": 0, "new_s": 0.0}
+    for step in steps:
+        prompt = encoder.prompt(step.request, text, plan.longest_prompt()).ids
+        done = _complete(server, prompt, step.adapter, options.new_tokens, adapters)
+        timings = done["timings"]
+        found["prompt_tokens"] += timings["prompt_n"]
+        found["prompt_s"] += timings["prompt_ms"] / 1000
+        found["new_tokens"] += timings["predicted_n"]
+        found["new_s"] += timings["predicted_ms"] / 1000
+        text = reader.tokenizer.decode(done["tokens"], skip_special_tokens=True)
+    return found | {"seconds": time.monotonic() - before}
+
+
+def _complete(server: Any, prompt: list[int], adapter: int | None, tokens: int, adapters: int) -> dict[str, Any]:
+    import urllib.request
+
+    scales = [{"id": number, "scale": float(number == adapter)} for number in range(adapters)]
+    wanted = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False, "return_tokens": True}
+    body = json.dumps(wanted | {"ignore_eos": True, "lora": scales}).encode()
+    request = urllib.request.Request(
+        f"{server.listening_address}/completion", data=body, headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=600) as answer:
+        return json.loads(answer.read())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
