@@ -69,11 +69,12 @@ class RealQuickstartArguments:
     )
     main_task: str = flag("reply", "what", "the main task", choices=tuple(SOURCES))
     tone: str = flag("professional", "what", "the tone that its outputs shall have", choices=llm_toys.TONES)
-    seeds: list[int] = flag((0, 1, 2), "what", "seeds of everything that is trained, single-task adapters included")
-    main_examples: int = flag(480, "what", "training examples of the main task's adapter", range=COUNT)
-    tone_examples: int = flag(240, "what", "training examples of the tone adapter", range=COUNT)
-    composed_examples: int = flag(240, "what", "composed training examples", range=COUNT)
-    test_examples: int = flag(100, "what", "test examples", range=COUNT)
+    seeds: list[int] = flag((0,), "what", "seeds of everything that is trained, single-task adapters included")
+    main_examples: int = flag(1280, "what", "training examples of the main task's adapter", range=COUNT)
+    tone_examples: int = flag(684, "what", "training examples of the tone adapter", range=COUNT)
+    composed_examples: int = flag(640, "what", "composed training examples", range=COUNT)
+    batch_size: int = flag(16, "what", "examples of an update", range=COUNT)
+    test_examples: int = flag(150, "what", "test examples", range=COUNT)
     workspace: str = flag("real", "machine", "folder that holds data, output, predictions, stored_models and the base model")
 
 
@@ -153,7 +154,7 @@ def _prepare_sets(words: str) -> None:
 
 def _choice(arguments: RealQuickstartArguments, base: str) -> Choice:
     composed = arguments.composed_examples
-    last = f"--max_test_examples {arguments.test_examples} --max_new_tokens {NEW_TOKENS[arguments.main_task]}"
+    last = f"--batch_size {arguments.batch_size} --max_test_examples {arguments.test_examples} --max_new_tokens {NEW_TOKENS[arguments.main_task]}"
     single_task = {
         "single_task": f"--max_train_examples {arguments.main_examples}",
         "tone_adapter": f"--max_train_examples {arguments.tone_examples}",

@@ -132,12 +132,12 @@ POCKET = Profile(
 # A real LLM and real text on two cores in tens of minutes; learning rates from a few trials. The base model is named beside it.
 SMOLLM2 = Profile(
     "smollm2",
-    common="--lora_rank 16 --lora_dropout 0 --learning_rate 1e-3 --batch_size 8 --gradient_accumulation_steps 1 --report_to none",
-    joint_expert="--max_train_examples 240",
-    learned="--num_examples_merge 240",
+    common="--lora_rank 16 --lora_dropout 0 --learning_rate 1e-3 --batch_size 16 --gradient_accumulation_steps 1 --report_to none",
+    joint_expert="--max_train_examples 640",
+    learned="--num_examples_merge 640",
     one_process=True,
-    usual_calibration_examples=240,
-    usual_updates=30,
+    usual_calibration_examples=640,
+    usual_updates=40,
     by_row={
         "learnable_calibration_merge": "--calibration_learning_rate 2e-2",
         "learnable_calibration_pp_merge": "--calibration_learning_rate 5e-3",
