@@ -154,7 +154,8 @@ def _prepare_sets(words: str) -> None:
 
 def _choice(arguments: RealQuickstartArguments, base: str) -> Choice:
     composed = arguments.composed_examples
-    last = f"--batch_size {arguments.batch_size} --max_test_examples {arguments.test_examples} --max_new_tokens {NEW_TOKENS[arguments.main_task]}"
+    size = f"--batch_size {arguments.batch_size} --max_test_examples {arguments.test_examples}"
+    last = f"{size} --max_new_tokens {NEW_TOKENS[arguments.main_task]}"
     single_task = {
         "single_task": f"--max_train_examples {arguments.main_examples}",
         "tone_adapter": f"--max_train_examples {arguments.tone_examples}",
