@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 
 import pytest
@@ -43,10 +44,14 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(tiny_models, trained,
     whole = path.read_text()
     path.unlink()
     workspace.results("linear").unlink()
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(path.name + ".partial")
     unfinished.write_text("".join(whole.splitlines(keepends=True)[:4]))
+    left = workspace.logs("linear") / ".gguf-of-a-killed-run"
+    left.mkdir()
     run(asked)
     assert path.read_text() == whole
+    gc.collect()
+    assert not list(workspace.logs("linear").glob(".gguf*"))
 
 
 @pytest.mark.slow(10)

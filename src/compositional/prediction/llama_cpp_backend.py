@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -19,20 +20,24 @@ from compositional.models.model import Model
 from compositional.prediction import Answer, AnswerReader, PredictionSettings
 
 SLOTS = 4  # requests at a time
+_TEMPORARY = ".gguf-"
 _LONGEST_WAIT = 3600  # seconds for one answer
 
 
 class LlamaCppGenerator:
     """A base model with an adapter (or none) that answers batches of prompts.
 
-    The files are written to a temporary folder, in the precision of the settings, with keys and values in float32. Flash attention
-    is off and prompts are not cached, so that in float32 the texts are those of transformers.
+    The files are written to a temporary folder beside the log, in the precision of the settings, with keys and values in float32.
+    Flash attention is off and prompts are not cached, so that in float32 the texts are those of transformers.
     """
 
     def __init__(self, base: Model, adapter: StoredAdapter | None, settings: PredictionSettings, log_path: Path) -> None:
         self.reader = AnswerReader(base, base.tokenizer)
         self.max_new_tokens = settings.max_new_tokens
-        self._folder = tempfile.TemporaryDirectory(prefix="gguf-")
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        for left in log_path.parent.glob(f"{_TEMPORARY}*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        self._folder = tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=log_path.parent, ignore_cleanup_errors=True)
         folder = Path(self._folder.name)
         model = base.load(torch.float32).to("cpu")
         biases = read_biases(adapter.folder, adapter.shapes) if adapter else {}
@@ -42,7 +47,6 @@ class LlamaCppGenerator:
         del model, own
         if adapter:
             write_lora(folder / "adapter.gguf", base, adapter.read(), settings.dtype)
-        log_path.parent.mkdir(parents=True, exist_ok=True)
         with into_file(log_path):
             self._server = _start(files[0], folder / "adapter.gguf" if adapter else None, settings)
             self._ask([0], 1)  # closing a server before its first request can hang
