@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(argv: list[str] | None) -> None:
     """Measure, and print the table; raises UserError for the user's mistakes."""
     options = _parser().parse_args(argv)
+    if wrong := [name for name in ("requests", "new_tokens", "threads") if getattr(options, name) < 1]:
+        raise UserError(*(f"--{name} {getattr(options, name)}: must be at least 1" for name in wrong))
     if options.child:
         _answer(options)
         return
@@ -96,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
 def _plan_of(name: str, workspace: Path) -> tuple[Plan, int | None]:
     """The plan of a finished experiment, and the rank that its merge is cut to."""
     experiment, _, rank = name.partition("@")
-    if rank and not rank.isdigit():
-        raise UserError(f"--experiments {name}: a rank is expected after @")
+    if "@" in name and not (rank.isdigit() and int(rank)):
+        raise UserError(f"--experiments {name}: a rank of at least 1 is expected after @")
     plan = finished_experiment(ExportArguments(experiment_name=experiment, workspace=str(workspace)))
     return plan, int(rank) if rank else None
 
@@ -105,7 +107,7 @@ def _plan_of(name: str, workspace: Path) -> tuple[Plan, int | None]:
 def _start(name: str, options: argparse.Namespace) -> subprocess.Popen[str]:
     words = [f"--{key}={getattr(options, key)}" for key in ("workspace", "dtype", "requests", "new_tokens", "threads")]
     command = [sys.executable, "-m", "benchmarks.on_device", "--child", name, "--experiments", name, *words]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _read(child: subprocess.Popen[str]) -> dict[str, Any]:
@@ -189,10 +191,7 @@ def _write_files(plan: Plan, rank: int | None, dtype: str, folder: Path) -> None
     from compositional.formats.gguf import write_base, write_lora
 
     stored = [StoredAdapter(plan.workspace.stored_model(name)) for name in plan.answering_adapters]
-    model = plan.base.load(torch.float32).to("cpu")
-    own = model.state_dict()
-    biases = read_biases(stored[0].folder, stored[0].shapes) if stored else {}
-    write_base(folder / "base.gguf", plan.base, model, dtype, {k: v + own.get(f"{k}.bias", 0) for k, v in biases.items()})
+    write_base(folder / "base.gguf", plan.base, dtype, read_biases(stored[0].folder, stored[0].shapes) if stored else {})
     for number, one in enumerate(stored):
         adapter = compacted(one.read(), rank) if rank else one.read()
         write_lora(folder / f"adapter{number}.gguf", plan.base, adapter, dtype)
@@ -230,16 +229,10 @@ def _request(plan: Plan, server: Any, reader: Any, steps: list[Step], text: str,
 
 
 def _complete(server: Any, prompt: list[int], adapter: int | None, tokens: int, adapters: int) -> dict[str, Any]:
-    import urllib.request
+    from compositional.prediction.llama_cpp_backend import complete
 
     scales = [{"id": number, "scale": float(number == adapter)} for number in range(adapters)]
-    wanted = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False, "return_tokens": True}
-    body = json.dumps(wanted | {"ignore_eos": True, "lora": scales}).encode()
-    request = urllib.request.Request(
-        f"{server.listening_address}/completion", data=body, headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=600) as answer:
-        return json.loads(answer.read())
+    return complete(server.listening_address, prompt, tokens, ignore_eos=True, lora=scales)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_dialogues_are_split_by_a_seeded_choice_without_loss(tmp_path):
     assert [len(split) for split in splits["one"]] == [10, 20, 100]
     assert sorted(str(row) for split in splits["one"] for row in split) == sorted(map(str, rows))
     publishers.write_text("".join(f"{json.dumps(row)}\n" for row in rows[:120]))
-    with pytest.raises(UserError, match="it has 120 dialogues; more than 120 are needed"):
+    with pytest.raises(UserError, match="it has 120 entries; more than 120 are needed"):
         dialogsum.split_dialogues(publishers, tmp_path / "one")
 
 

@@ -12,6 +12,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 from compositional.core.errors import UserError, first_line, nearest
@@ -303,3 +304,12 @@ def load_hub_split(source: Source, split: str) -> Any:
             f"data set {source.hub_id} ({split}) could not be loaded from the hub ({reason}); "
             "without a network, name the publishers' files with --raw_data_dir"
         ) from error
+
+
+def split_off(rows: list[Any], seed: str, path: Path, test: int, validation: int) -> dict[str, list[Any]]:
+    """The rows of a file by split, in their order, by a seeded choice; raises UserError for too few rows."""
+    if len(rows) <= test + validation:
+        raise UserError(f"{path}: it has {len(rows)} entries; more than {test + validation} are needed to split off a test")
+    order = Random(seed).sample(range(len(rows)), len(rows))
+    places = {"test": order[:test], "validation": order[test : test + validation], "train": order[test + validation :]}
+    return {split: [rows[place] for place in sorted(chosen)] for split, chosen in places.items()}

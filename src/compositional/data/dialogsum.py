@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from random import Random
 
-from compositional.core.errors import UserError
 from compositional.core.files import read_json_lines, write_text
 from compositional.data import (
     Dataset,
@@ -18,6 +16,7 @@ from compositional.data import (
     load_hub_split,
     published_set,
     source_file,
+    split_off,
     text_field,
 )
 from compositional.tasks import find_task
@@ -77,10 +76,6 @@ def split_dialogues(path: Path, folder: Path, test: int = 100, validation: int =
     few dialogues.
     """
     rows = [row for _, row in read_json_lines(path)]
-    if len(rows) <= test + validation:
-        raise UserError(f"{path}: it has {len(rows)} dialogues; more than {test + validation} are needed to split off a test")
-    order = Random(f"{NAME}/dialogues").sample(range(len(rows)), len(rows))
-    chosen = {"test": order[:test], "validation": order[test : test + validation], "train": order[test + validation :]}
-    for split, places in chosen.items():
-        write_text(folder / SOURCE.files[split], "".join(f"{json.dumps(rows[place])}\n" for place in sorted(places)))
+    for split, chosen in split_off(rows, f"{NAME}/dialogues", path, test, validation).items():
+        write_text(folder / SOURCE.files[split], "".join(f"{json.dumps(row)}\n" for row in chosen))
     return folder

@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 
-from compositional.core.errors import UserError
 from compositional.core.files import read_delimited, write_text
 from compositional.data import (
     Dataset,
@@ -26,6 +25,7 @@ from compositional.data import (
     load_hub_split,
     published_set,
     source_file,
+    split_off,
     text_field,
 )
 from compositional.tasks import find_task
@@ -102,18 +102,10 @@ def split_conversations(path: Path, folder: Path, test: int = 12, validation: in
     few conversations.
     """
     rows = [row for _, row in read_delimited(path)]
-    if len(rows) <= test + validation:
-        raise UserError(f"{path}: it has {len(rows)} conversations; more than {test + validation} are needed to split off a test")
-    order = Random(f"{NAME}/conversations").sample(range(len(rows)), len(rows))
-    chosen = {
-        "test": sorted(order[:test]),
-        "validation": sorted(order[test : test + validation]),
-        "train": sorted(order[test + validation :]),
-    }
-    for split, places in chosen.items():
+    for split, chosen in split_off(rows, f"{NAME}/conversations", path, test, validation).items():
         text = StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows[place] for place in places)
+        writer.writerows(chosen)
         write_text(folder / SOURCE.files[split], text.getvalue())
     return folder

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compositional.core.files import folder_in_the_making, hash_of_files, write_json
+from compositional.adapters.peft_folder import rounded, write_adapter
+from compositional.core.files import folder_in_the_making, write_json
 from compositional.core.machine import environment
 from compositional.export.plan import GGUF, MERGED, ExportPlan
+from compositional.formats.gguf import write_base, write_lora
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +32,6 @@ def write_export(plan: ExportPlan) -> Path:
     model = _merged_model(plan) if plan.arguments.to == MERGED else None
     adapter = None if model is not None or not plan.adapter else _adapter(plan)
     more: dict[str, Any] = {} if adapter is None else adapter.report | {"rank": max(one.rank for one in adapter.factors.values())}
-    from compositional.adapters.peft_folder import write_adapter
-
     with folder_in_the_making(plan.folder) as folder:
         if model is not None:
             model.save_pretrained(folder)
@@ -39,7 +40,7 @@ def write_export(plan: ExportPlan) -> Path:
             more["serve"] = _write_gguf(plan, adapter, folder)
         else:
             write_adapter(folder, adapter, plan.arguments.dtype)
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_of_files([path])} for path in sorted(folder.iterdir())}
+        files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
         record = {
             "experiment": plan.arguments.experiment_name,
             "method": plan.experiment.method,
@@ -57,6 +58,11 @@ def write_export(plan: ExportPlan) -> Path:
     return plan.folder
 
 
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _adapter(plan: ExportPlan) -> LoraAdapter:
     """What the experiment answers with, compact if that was asked for."""
     from compositional.adapters.low_rank import compacted
@@ -67,15 +73,8 @@ def _adapter(plan: ExportPlan) -> LoraAdapter:
 
 def _write_gguf(plan: ExportPlan, adapter: LoraAdapter | None, folder: Path) -> str:
     """Base model, adapter and biases; returns the command that serves them."""
-    import torch
-
-    from compositional.formats.gguf import write_base, write_lora
-
     base, dtype = plan.experiment.base, plan.arguments.dtype
-    model = base.load(torch.float32).to("cpu")
-    own = model.state_dict()
-    biases = {path: bias + own.get(f"{path}.bias", 0) for path, bias in plan.biases.items()}
-    first = write_base(folder / "base.gguf", base, model, dtype, biases)[0]
+    first = write_base(folder / "base.gguf", base, dtype, plan.biases)[0]
     lora = ""
     if adapter:
         write_lora(folder / "adapter.gguf", base, adapter, dtype)
@@ -87,7 +86,6 @@ def _merged_model(plan: ExportPlan) -> PreTrainedModel:
     """The model with the adapter's updates, added in float32, and a calibration's biases in its weights."""
     import torch
 
-    from compositional.adapters.peft_folder import rounded
     from compositional.training.corrected import fold_adapter
 
     model = plan.experiment.base.load(torch.float32).to("cpu")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import Mistakes, UserError, nearest
-from compositional.core.files import read_json
 from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
+from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import MULTI_STEP, ZERO_SHOT, Arguments
 from compositional.experiment.plan import Plan, make_plan
@@ -114,7 +114,7 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
     if plan.adapter and method != MULTI_STEP:
         folder = plan.adapter.folder
         mistakes.when(not folder.is_dir(), f"--experiment_name {name}: its adapter {folder} is missing: run it again")
-        answered = read_json(plan.experiment.workspace.results(name)).get("settings", {}).get("hash_of_adapter")
+        answered = read_recorded(plan.experiment.workspace.results(name)).get("settings", {}).get("hash_of_adapter")
         mistakes.when(
             folder.is_dir() and bool(answered) and answered != plan.adapter.hash,
             f"--experiment_name {name}: its adapter {folder} has changed since it answered: run the experiment again",
@@ -148,7 +148,7 @@ def finished_experiment(arguments: ExportArguments) -> Plan:
         raise UserError(
             f"--experiment_name {arguments.experiment_name}: there are no results of it in {path.parent.parent}: {hint}"
         )
-    recorded = read_json(path).get("arguments", {})
+    recorded = read_recorded(path).get("arguments", {})
     known = {one.name for one in fields(Arguments)}
     if recorded.get("stored_calibration"):
         recorded = recorded | {"calibrate": None}  # it follows from the stored one

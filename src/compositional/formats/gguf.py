@@ -54,14 +54,15 @@ def pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     return name
 
 
-def write_base(path: Path, base: Model, model: PreTrainedModel, dtype: str, biases: dict[str, torch.Tensor]) -> list[Path]:
-    """Write a model in float32 in a precision, with its tokenizer; returns the files.
+def write_base(path: Path, base: Model, dtype: str, biases: dict[str, torch.Tensor]) -> list[Path]:
+    """Write a model in a precision, with its tokenizer; returns the files.
 
-    With `biases` (d_out, by module path), which replace the model's own, there are two files: the second has the biases alone.
+    With `biases` (d_out, by module path), which are added to the model's own, there are two files: the second has the biases alone.
     """
+    import torch
     from gguf import LlamaFileType
 
-    config = llama_form(base)
+    config, model = llama_form(base), base.load(torch.float32).to("cpu")
     own = {name.removesuffix(".bias"): value for name, value in model.state_dict().items() if name.endswith("proj.bias")}
     files = [path.with_name(f"{path.stem}-0000{n}-of-00002.gguf") for n in (1, 2)] if biases else [path]
     weights = {
@@ -70,7 +71,7 @@ def write_base(path: Path, base: Model, model: PreTrainedModel, dtype: str, bias
     }
     factors = _rope_factors(model, config)
     tensors = [*_tensors(weights, config), *([("rope_freqs.weight", factors)] if factors is not None else [])]
-    extra = list(_tensors({f"{module}.bias": value for module, value in biases.items()}, config))
+    extra = list(_tensors({f"{module}.bias": value + own.get(module, 0) for module, value in biases.items()}, config))
     writer = _writer(files[0], (0, len(files), len(tensors) + len(extra)) if extra else None)
     _add_settings(writer, base, config)
     _add_tokenizer(writer, base.tokenizer, config.vocab_size)

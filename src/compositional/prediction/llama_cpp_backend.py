@@ -39,12 +39,8 @@ class LlamaCppGenerator:
             shutil.rmtree(left, ignore_errors=True)
         self._folder = tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=log_path.parent, ignore_cleanup_errors=True)
         folder = Path(self._folder.name)
-        model = base.load(torch.float32).to("cpu")
         biases = read_biases(adapter.folder, adapter.shapes) if adapter else {}
-        own = model.state_dict()
-        biases = {path: bias + own.get(f"{path}.bias", 0) for path, bias in biases.items()}
-        files = write_base(folder / "base.gguf", base, model, settings.dtype, biases)
-        del model, own
+        files = write_base(folder / "base.gguf", base, settings.dtype, biases)
         if adapter:
             write_lora(folder / "adapter.gguf", base, adapter.read(), settings.dtype)
         with into_file(log_path):
@@ -58,14 +54,17 @@ class LlamaCppGenerator:
 
     def _ask(self, prompt: list[int], tokens: int) -> list[int]:
         """The most likely continuation, up to an end token or the limit."""
-        wanted = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False, "return_tokens": True}
-        request = urllib.request.Request(
-            f"{self._server.listening_address}/completion",
-            data=json.dumps(wanted).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=_LONGEST_WAIT) as answer:
-            return json.loads(answer.read())["tokens"]
+        return complete(self._server.listening_address, prompt, tokens)["tokens"]
+
+
+def complete(address: str, prompt: list[int], tokens: int, **more: Any) -> dict[str, Any]:
+    """The server's greedy answer to a prompt (token ids), with its `tokens` and `timings`; no proxy is asked."""
+    wanted = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False, "return_tokens": True, **more}
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/completion", data=json.dumps(wanted).encode(), headers=headers)
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with directly.open(request, timeout=_LONGEST_WAIT) as answer:
+        return json.loads(answer.read())
 
 
 def _start(model: Path, adapter: Path | None, settings: PredictionSettings) -> Any:

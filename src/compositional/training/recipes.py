@@ -24,7 +24,7 @@ from compositional.training.batching import Collator, device_batches
 from compositional.training.corrected import CorrectedModel, SharedCorrection, fold_adapter
 from compositional.training.dropout import drop_by_positions
 from compositional.training.imitation import ImitatingModel, TaughtCorrection, imitation_loss
-from compositional.training.trainer import Penalty, target_loss, train_parameters
+from compositional.training.trainer import Loss, Penalty, target_loss, train_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -134,11 +134,15 @@ class MergeExamples:
 
     def train(self, correction: Correction, learning_rate: float, epochs: float, penalty: Penalty | None = None) -> TrainingReport:
         """Train a correction's parameters in place; resumes from checkpoints. `penalty` is added to the loss of each update."""
-        corrected = CorrectedModel(self.model, correction)
+        return self._train(CorrectedModel(self.model, correction), learning_rate, epochs, penalty)
+
+    def _train(
+        self, corrected: CorrectedModel, learning_rate: float, epochs: float, penalty: Penalty | None, loss: Loss | None = None
+    ) -> TrainingReport:
         settings = replace(self.settings, learning_rate=learning_rate, epochs=epochs)
         try:
             return train_parameters(
-                corrected, self.model, self.sequences, self.pad_token_id, settings, self.folders, self.description, penalty
+                corrected, self.model, self.sequences, self.pad_token_id, settings, self.folders, self.description, penalty, loss
             )
         finally:
             corrected.release()
@@ -169,14 +173,7 @@ class SingleTaskExamples(MergeExamples):
     ) -> TrainingReport:
         """Train a correction so that the model answers each example as with its task's adapter; see `imitation_loss`."""
         imitating = ImitatingModel(self.model, TaughtCorrection(correction, adapters))
-        settings = replace(self.settings, learning_rate=learning_rate, epochs=epochs)
-        loss = partial(imitation_loss, temperature=temperature)
-        try:
-            return train_parameters(
-                imitating, self.model, self.sequences, self.pad_token_id, settings, self.folders, self.description, penalty, loss
-            )
-        finally:
-            imitating.release()
+        return self._train(imitating, learning_rate, epochs, penalty, partial(imitation_loss, temperature=temperature))
 
 
 class NoExamples:
@@ -190,14 +187,6 @@ class NoExamples:
         """Train nothing; returns an empty report."""
         return TrainingReport(updates=0, examples=0, first_loss=None, last_loss=None, seconds=0.0)
 
-    def imitate(
-        self,
-        adapters: list[LoraAdapter],
-        correction: Correction,
-        learning_rate: float,
-        epochs: float,
-        temperature: float,
-        penalty: Penalty | None = None,
-    ) -> TrainingReport:
+    def imitate(self, adapters: list[LoraAdapter], correction: Correction, *settings: Any) -> TrainingReport:
         """Train nothing; returns an empty report."""
-        return self.train(correction, learning_rate, epochs, penalty)
+        return self.train(correction, 0.0, 0.0)
