@@ -59,3 +59,13 @@ def test_what_llama_cpp_does_not_run_is_a_line(tiny_models, single_tasks, worksp
     shutil.copytree(single_tasks("stablelm"), workspace.root)
     asked = f"{method_run(tiny_models['stablelm'], 'linear')}--prediction_backend llama_cpp"
     assert "stablelm is not written" in mistake_in(asked, run, workspace)
+
+
+@pytest.mark.slow(5)
+def test_a_proxy_does_not_stand_between_a_run_and_its_own_server(tiny_models, trained, workspace, run, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    run(f"{method_run(tiny_models['llama'], 'zero_shot')}{FULL}--prediction_backend llama_cpp")
+    assert len(read_predictions(workspace.predictions("zero_shot", "test"))) == 8
