@@ -56,7 +56,7 @@ def test_code_that_makes_texts_or_findings_is_that_of_its_revision():
     }
     assert found == {
         "marian": ("9fe2b441", "ad2674862b1cc6c4"),
-        "llm_toys": ("972a280d", "6392326e1feee4d2"),
+        "llm_toys": ("972a280d", "e22c90deaacf0911"),
         "chat": ("7c1f4b0e", "cff79535aeba170e"),
         "pocket": ("05400d0c", "d589a1004cc9199e"),
         "quality": ("eff71df3", "e3f8c7dd5b0b0bc6"),

@@ -239,6 +239,20 @@ def test_a_tone_ends_before_the_end_marker(rewriter, monkeypatch):
     assert rewriter.rewrite(SENTENCES[:3]) == [text.partition(marker)[0].strip() for text in whole]
 
 
+def test_an_adapter_that_would_change_more_than_its_modules_is_refused(tone_files, tiny_models, tmp_path):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    tied = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+    get_peft_model(tied, LoraConfig(r=2, target_modules=["lm_head"])).save_pretrained(tmp_path / "tied")
+    rewriter = text_model("llm_toys", "casual", str(tiny_models["llama"]), str(tmp_path / "tied"))
+    assert f"tied: lm_head of {tiny_models['llama']} is tied to the embeddings" in mistake(rewriter.start)
+    base = AutoModelForCausalLM.from_pretrained(tone_files[0])
+    pissa = LoraConfig(r=2, target_modules=["query_key_value"], init_lora_weights="pissa")
+    get_peft_model(base, pissa).save_pretrained(tmp_path / "pissa")
+    assert "pissa" in mistake(text_model("llm_toys", "casual", tone_files[0], str(tmp_path / "pissa")).check)
+
+
 def test_a_text_model_is_found_by_its_name_for_the_tasks_it_does():
     settings = TextModelSettings()
     french, witty = find_task("translation", "fr"), find_task("tone_adjustment", "witty")

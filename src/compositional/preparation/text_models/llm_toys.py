@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compositional.adapters.published import adapter_to_load, check_published_adapter
+from compositional.adapters.published import adapter_to_load, check_is_plain, check_published_adapter
 from compositional.core.errors import UserError
 from compositional.models.model import Model
 from compositional.preparation.text_models import LoadedModel, TextModelSettings, rewrite_in_pieces
@@ -56,6 +56,7 @@ class ToneRewriter(LoadedModel):
         self.published.check_has("tokenizer.json")
         _ = self.published.config  # which a hub may refuse
         check_published_adapter(self.adapter, may_convert=self.settings.converted is not None)
+        check_is_plain(self.adapter)
 
     def start(self) -> None:
         """Load the model with its adapter folded in; raises UserError when they don't fit together."""
@@ -73,6 +74,7 @@ class ToneRewriter(LoadedModel):
         except (OSError, ValueError, RuntimeError) as error:  # it is of another base model
             reason = f"it can't be used with {self.published.name}: {' '.join(str(error).split()[:40])}"
             raise UserError(f"{self.adapter.flag} {self.adapter.name}: {reason}") from error
+        self.published.check_updates(with_adapter.targeted_module_names, f"{self.adapter.flag} {self.adapter.name}")
         self.model = with_adapter.merge_and_unload()
         longest = self.model.config.max_position_embeddings
         self.longest_output = min(LONGEST_OUTPUT, longest // 2)
