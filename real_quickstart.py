@@ -9,6 +9,7 @@ where the first stopped.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import sys
@@ -31,6 +32,7 @@ from compositional.data import dialogsum, llm_toys, synthetic_persona_chat
 from compositional.models import smollm2
 from compositional.prediction.vllm_backend import Engines
 from compositional.preparation import __main__ as preparation
+from compositional.sweep.ablations import ablations
 from compositional.sweep.benchmarks import SMOLLM2, SubTask
 from compositional.sweep.graph import make_steps
 from compositional.sweep.rows import PAPER_ROWS
@@ -73,6 +75,12 @@ class RealQuickstartArguments:
     main_examples: int = flag(1280, "what", "training examples of the main task's adapter", range=COUNT)
     tone_examples: int = flag(684, "what", "training examples of the tone adapter", range=COUNT)
     composed_examples: int = flag(640, "what", "composed training examples", range=COUNT)
+    compare_targets: list[int] = flag(
+        (),
+        "what",
+        "numbers of inputs from which LC++ learns twice, from composed targets and from the adapters' own two-step answers",
+        range=COUNT,
+    )
     batch_size: int = flag(16, "what", "examples of an update", range=COUNT)
     test_examples: int = flag(150, "what", "test examples", range=COUNT)
     workspace: str = flag("real", "machine", "folder that holds data, output, predictions, stored_models and the base model")
@@ -87,6 +95,8 @@ def run(argv: list[str]) -> None:
     elif not (raw / llm_toys.SOURCE.files["train"]).is_file():
         mistakes.append(f"{llm_toys.SOURCE.files['train']} is missing: it is in github.com/kuutsav/llm-toys; see --raw_data_dir")
     mistakes += wrong_seeds(arguments.seeds)
+    most = arguments.composed_examples
+    mistakes += [f"--compare_targets {n}: at most --composed_examples {most}" for n in arguments.compare_targets if n > most]
     if mistakes:
         raise UserError(*mistakes)
     start = time.monotonic()
@@ -161,11 +171,22 @@ def _choice(arguments: RealQuickstartArguments, base: str) -> Choice:
         "tone_adapter": f"--max_train_examples {arguments.tone_examples}",
     }
     own = {"learned": f"--num_examples_merge {composed}", "joint_expert": f"--max_train_examples {composed}"}
+    profile = replace(
+        SMOLLM2,
+        **single_task,
+        last=last,
+        own=own,
+        calibration_examples=tuple(arguments.compare_targets),
+        usual_calibration_examples=composed,
+        usual_updates=math.ceil(composed / arguments.batch_size),
+    )
+    rows = [row for row in PAPER_ROWS if row.label in METHODS]
+    names = {row.name for row in rows}
     return Choice(
-        replace(SMOLLM2, **single_task, last=last, own=own),
+        profile,
         models={"": base},
         sub_tasks=[_sub_task(arguments)],
-        rows=[row for row in PAPER_ROWS if row.label in METHODS],
+        rows=[*rows, *(row for row in ablations(profile)["calibration_targets"].rows if row.name not in names)],
         seeds=arguments.seeds,
         judged=False,
         workspace=arguments.workspace,

@@ -11,11 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import on_device, own_targets, prediction
+from benchmarks import on_device, prediction
 from benchmarks.real_size import SIZES, random_model, training_lines
 from compositional.adapters.peft_folder import read_adapter
 from compositional.core.errors import UserError
-from compositional.core.files import read_json
 from compositional.data.synthetic_persona_chat import COLUMN, SOURCE
 from helpers import PROJECT
 from helpers.tiny_runs import method_run
@@ -60,53 +59,6 @@ def test_what_a_device_pays_is_measured_for_one_pass_and_for_two(tiny_models, tr
 def test_what_is_no_experiment_is_said_in_a_line(workspace, capsys):
     assert on_device.main(["--experiments", "nothing", "--workspace", str(workspace.root)]) == 2
     assert "--experiment_name nothing: there are no results of it" in capsys.readouterr().err
-
-
-OWN_TARGETS = (
-    "--sub_tasks reply_tone_casual --inputs 4 24 --updates 2 --single_task_examples 16 --test_examples 3 --seeds 0 1 --workspace {}"
-)
-
-
-@pytest.mark.slow(15)
-def test_own_targets_are_compared_on_the_same_inputs_and_a_second_call_makes_nothing(workspace, capsys, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    words = OWN_TARGETS.format(workspace.root).split()
-    assert own_targets.main(words) == 0
-    table = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [(line[1].strip(), line[2].strip()) for line in table] == [
-        ("method", "passes"),
-        ("Multi-step LoRA usage", "2×"),
-        ("LC++, targets of the data set, 4 inputs", "1×"),
-        ("LC++, multi-step targets, 4 inputs", "1×"),
-        ("LC++, targets of the data set, 24 inputs", "1×"),
-        ("LC++, multi-step targets, 24 inputs", "1×"),
-    ]
-    name = "pocket_reply_tone_casual_{}_pp_{}_inputs_merge{}"
-    for inputs, updates in ((4, 2), (24, 3)):
-        for seed in ("", "_seed1"):
-            names = [name.format(kind, inputs, seed) for kind in ("learnable_calibration", "own_targets")]
-            of_set, own = (read_json(workspace.results(one)) for one in names)
-            assert own["method"] == "learnable_calibration_pp+multi_step_targets"
-            assert own["arguments"]["data_seed"] == of_set["arguments"]["data_seed"]
-            assert own["arguments"]["calibration_learning_rate"] == of_set["arguments"]["calibration_learning_rate"] == 1e-2
-            assert own["data"] == of_set["data"]
-            for one in (of_set, own):
-                assert (one["training"]["updates"], one["training"]["examples"]) == (updates, inputs)
-    files = {path: path.stat().st_mtime_ns for kind in ("stored_models", "output") for path in workspace.root.glob(f"{kind}/*/*.*")}
-    assert own_targets.main(words) == 0
-    assert {path: path.stat().st_mtime_ns for path in files} == files
-
-
-def test_mistakes_in_the_comparison_of_targets_are_a_line_each(tmp_path, capsys):
-    flags = "--sub_tasks sum_tr_se --inputs 64 9000 --updates 0 --seeds 1 1"
-    assert own_targets.main([*flags.split(), "--workspace", str(tmp_path / "new")]) == 2
-    assert capsys.readouterr().err.splitlines() == [
-        "error: --seeds: a seed stands there twice",
-        "error: --sub_tasks sum_tr_se: did you mean sum_tr_es or sum_tr_de or sum_tr_fr?",
-        "error: --inputs 9000: from 1 to 8000 are possible",
-        "error: --updates 0: must be at least 1",
-    ]
-    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow(20)

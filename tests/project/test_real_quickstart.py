@@ -42,24 +42,13 @@ def test_it_goes_from_text_to_table_and_is_done_when_it_is_run_again(raw, tiny_m
     config = json.loads((base / "config.json").read_text()) | {"max_position_embeddings": 8192}
     (base / "config.json").write_text(json.dumps(config))  # an untrained rewriter writes as much as it may
     monkeypatch.setattr(smollm2, "from_package", lambda folder: base)
-    small = [
-        "--main_examples",
-        "32",
-        "--tone_examples",
-        "16",
-        "--composed_examples",
-        "16",
-        "--test_examples",
-        "6",
-        "--seeds",
-        "0",
-        "1",
-    ]
-    words = ["--raw_data_dir", str(raw), "--workspace", str(workspace.root), *small]
+    small = "--main_examples 32 --tone_examples 16 --composed_examples 16 --test_examples 6 --seeds 0 1 --compare_targets 8 16"
+    words = ["--raw_data_dir", str(raw), "--workspace", str(workspace.root), *small.split()]
     real_quickstart.run(words)
     text = (workspace.root / "output" / "real_quickstart_reply_tone_professional.md").read_text()
     table = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
-    assert {row[1].strip() for row in table} >= set(ROWS)
+    compared = ("composed targets, 8", "multi-step targets, 8", "multi-step targets, 16")  # 16 composed ones have LC++'s own row
+    assert [row[1].strip() for row in table[1:-1]] == [*ROWS, *(f"LC++, {one} inputs" for one in compared)]
     assert text.count("- target: ") == 6
     assert text.count("- Learnable Calibration++: ") == 6
     assert "rank 8 and seed 7" in text
@@ -121,4 +110,6 @@ def test_what_it_needs_is_said_before_anything_is_written(tmp_path):
         real_quickstart.run(["--raw_data_dir", str(tmp_path), "--workspace", str(folder)])
     with pytest.raises(UserError, match="there is no such folder"):
         real_quickstart.run(["--raw_data_dir", str(tmp_path / "nowhere"), "--workspace", str(folder)])
+    with pytest.raises(UserError, match="--compare_targets 9: at most --composed_examples 8"):
+        real_quickstart.run(["--composed_examples", "8", "--compare_targets", "9", "--workspace", str(folder)])
     assert not folder.exists()

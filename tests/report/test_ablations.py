@@ -59,7 +59,7 @@ def test_every_command_holds_together_and_what_the_main_table_has_is_its_experim
     main, own = experiments_of("--methods paper own"), experiments_of(f"--table {table}")
     for name, command in own.items():
         plan = plan_of(command, workspace)
-        assert (plan.method == CALIBRATION) == ("learnable_calibration" in name)
+        assert (plan.method == CALIBRATION) == ("learnable_calibration" in name or "own_targets" in name)
         assert main.get(name, command) == command
     assert set(own) & set(main)
     assert set(own) - set(main)
@@ -122,6 +122,19 @@ def test_an_ablation_runs_by_one_command_and_its_table_says_what_it_varies(works
     results = read_json(workspace.results("pocket_sum_tr_es_learnable_calibration_pp_rank_1_merge"))
     assert results["training"]["losses"][0] == [1, results["training"]["first_loss"]]
     assert results["training"]["losses"][-1][1] == results["training"]["last_loss"]
+
+
+@pytest.mark.parametrize("flags", ["", "--models llama ", "--seeds 3 "])
+def test_both_kinds_of_targets_are_learned_from_the_same_inputs_in_as_many_updates(flags):
+    commands = experiments_of(f"--table calibration_targets {flags}")
+    pairs = {name: name.replace("learnable_calibration_pp", "own_targets_pp") for name in commands if "calibration_pp" in name}
+    assert len(commands) == 1 + 2 * len(pairs) == 15
+    for name, own_name in pairs.items():
+        words = [[word for word in shlex.split(commands[one]) if word[0] != "@"] for one in (name, own_name)]
+        (composed, _), (own, _) = map(parse_arguments, words)
+        differing = {key for key, value in vars(own).items() if vars(composed)[key] != value}
+        named = {"experiment_name", "calibration_targets", "lora_merge_strategy", "calibrate"}
+        assert {"calibration_targets"} <= differing <= named
 
 
 # ---- curves

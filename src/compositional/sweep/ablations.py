@@ -26,6 +26,7 @@ _MERGES = {
     "svc": "singular value calibration",
 }
 _MEAN = "exact_linear"
+TWO_PASSES = _BY_NAME["multi_step"].label
 _SIZE_FLAGS = ("--num_examples_merge", "--calibration_epochs", "--batch_size", "--gradient_accumulation_steps", "--trainer")
 _MERGE_FLAGS = ("--lora_merge_strategy", "--lora_merge_weights", "--lora_merge_options")
 
@@ -60,6 +61,13 @@ def ablations(profile: Profile) -> dict[str, Ablation]:
         ),
         "calibrated_merge": Ablation("The merge under the calibration", _merges(), "LC++ of the mean", _MERGE_FLAGS),
         "calibration_without_loras": Ablation("Calibration without LoRAs", _without_loras(), "LC++, with LoRAs", _MERGE_FLAGS),
+        "calibration_targets": Ablation(
+            "Composed targets or the adapters' own two-step answers",
+            _targets(profile),
+            TWO_PASSES,
+            (*_SIZE_FLAGS, "--calibration_targets"),
+            axis="inputs",
+        ),
     }
 
 
@@ -79,12 +87,32 @@ def _calibrated(label: str, short: str, part: str, setting: str = "", merge: str
 
 def _examples(profile: Profile) -> list[TableRow]:
     """Fewer examples than the main table's are seen again and again, in as many updates; more are seen once each."""
-    usual, rows = profile.usual_calibration_examples, [_merge(_MEAN, "the mean, not calibrated")]
+    rows = [_merge(_MEAN, "the mean, not calibrated")]
     for short in _NAMES:
         for count in profile.calibration_examples:
-            setting = f"--num_examples_merge {count}" + (f" --trainer max_steps={profile.usual_updates}" if count < usual else "")
-            part = "" if count == usual else f"{count}_examples"
+            part, setting = _budget(count, profile)
             rows.append(_calibrated(f"{short}, {count:,} examples", short, part, setting, value=count))
+    return rows
+
+
+def _budget(count: int, profile: Profile) -> tuple[str, str]:
+    """The part of a row's name and the flags for a number of examples; the main table's number has no part."""
+    usual = profile.usual_calibration_examples
+    setting = f"--num_examples_merge {count}" + (f" --trainer max_steps={profile.usual_updates}" if count < usual else "")
+    return "" if count == usual else f"{count}_examples", setting
+
+
+def _targets(profile: Profile) -> list[TableRow]:
+    """LC++ from composed targets, and from the adapters' two-step answers to the same inputs, beside those two steps."""
+    rows, own = [_BY_NAME["multi_step"]], _BY_NAME["own_targets_pp_merge"]
+    for count in profile.calibration_examples:
+        part, setting = _budget(count, profile)
+        composed = _calibrated(f"LC++, composed targets, {count:,} inputs", "LC++", part, setting, value=count)
+        rows.append(replace(composed, series="composed targets"))
+        answered = replace(own, label=f"LC++, multi-step targets, {count:,} inputs", series="multi-step targets", value=count)
+        if part:
+            answered = replace(answered, name=f"own_targets_pp_{part}_merge", like=own.name, setting=setting)
+        rows.append(answered)
     return rows
 
 

@@ -15,6 +15,7 @@ TABLES = (
     "calibration_layers",
     "calibrated_merge",
     "calibration_without_loras",
+    "calibration_targets",
 )
 TASKS = ("sum_tr", "sum_tone", "reply_tr", "reply_tone")
 

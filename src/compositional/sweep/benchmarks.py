@@ -141,5 +141,6 @@ SMOLLM2 = Profile(
     by_row={
         "learnable_calibration_merge": "--calibration_learning_rate 2e-2",
         "learnable_calibration_pp_merge": "--calibration_learning_rate 5e-3",
+        "own_targets_pp_merge": "--calibration_learning_rate 5e-3",
     },
 )
