@@ -78,14 +78,8 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--questions {options.questions}: expected an even number from 2 to {MOST_QUESTIONS}")
     if options.bootstrap_resamples < 1:
         raise UserError(f"--bootstrap_resamples {options.bootstrap_resamples}: must be at least 1")
-    model = Model(options.model, "--model")
-    model.check_exists()
-    quieten_libraries()
+    judge = model_judge(options.model, options.dtype)
     questions = make_questions(options.questions, options.seed)
-    judge = TransformersJudge(
-        model, resolve_dtype(options.dtype), min(LONGEST_QUESTION, model.longest_sequence or LONGEST_QUESTION)
-    )
-    judge.start()
     start = time.monotonic()
     model_verdicts = verdicts(judge, questions)
     seconds = (time.monotonic() - start) / len(questions)
@@ -93,6 +87,16 @@ def run(options: argparse.Namespace) -> None:
     print(agreement_table(answered, options.bootstrap_resamples, options.seed))
     print(kinds_table(answered))
     print(f"{Path(options.model).name}, {judge.identity['dtype']}; {seconds:.2f} s a question")
+
+
+def model_judge(name: str, dtype: str) -> TransformersJudge:
+    """A started judge model, by transformers; raises UserError when it can't be loaded."""
+    model = Model(name, "--model")
+    model.check_exists()
+    quieten_libraries()
+    judge = TransformersJudge(model, resolve_dtype(dtype), min(LONGEST_QUESTION, model.longest_sequence or LONGEST_QUESTION))
+    judge.start()
+    return judge
 
 
 def make_questions(count: int, seed: int) -> list[Question]:
