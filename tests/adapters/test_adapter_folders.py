@@ -214,6 +214,9 @@ def test_every_setting_of_the_installed_peft_is_decided():
         ({"alpha_pattern": {"(": 2}}, "an object of regular expressions and numbers is expected"),
         ({"alpha_pattern": [1]}, "an object of regular expressions and numbers is expected"),
         ({"alpha_pattern": {"q_proj": "2"}}, "an object of regular expressions and numbers is expected"),
+        ({"rank_pattern": {"[": 2}}, "rank_pattern is {'[': 2}, an object of regular expressions and numbers is expected"),
+        ({"target_modules": 5}, "target_modules is 5, a text or a list of texts is expected"),
+        ({"target_modules": [None]}, "target_modules is [None], a text or a list of texts is expected"),
     ],
 )
 def test_a_setting_of_another_type_is_one_line(settings, expected, tmp_path):

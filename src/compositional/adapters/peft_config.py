@@ -87,16 +87,19 @@ def _not_plain(config: dict[str, Any]) -> list[str]:
 
 def _wrong_types(config: dict[str, Any]) -> list[tuple[str, str]]:
     """The settings that are read and have another type than PEFT writes, with what is expected."""
-    alpha_pattern = config.get("alpha_pattern") or {}
+    alpha_pattern, rank_pattern = config.get("alpha_pattern") or {}, config.get("rank_pattern") or {}
+    modules = config.get("target_modules") or []
     checks = [
         ("r", _is_number(config["r"]) and config["r"] > 0, "a number above 0"),
         ("lora_alpha", _is_number(config["lora_alpha"]), "a number"),
         ("base_model_name_or_path", isinstance(config.get("base_model_name_or_path"), str | None), "a text"),
         ("use_rslora", isinstance(config.get("use_rslora"), bool | None), "true or false"),
+        ("alpha_pattern", _are_numbers_by_pattern(alpha_pattern), "an object of regular expressions and numbers"),
+        ("rank_pattern", _are_numbers_by_pattern(rank_pattern), "an object of regular expressions and numbers"),
         (
-            "alpha_pattern",
-            isinstance(alpha_pattern, dict) and all(_is_pattern(key) and _is_number(value) for key, value in alpha_pattern.items()),
-            "an object of regular expressions and numbers",
+            "target_modules",
+            isinstance(modules, str) or (isinstance(modules, list) and all(isinstance(one, str) for one in modules)),
+            "a text or a list of texts",
         ),
     ]
     return [(name, expected) for name, right, expected in checks if not right]
@@ -104,6 +107,10 @@ def _wrong_types(config: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_numbers_by_pattern(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_pattern(key) and _is_number(number) for key, number in value.items())
 
 
 def _is_pattern(text: str) -> bool:

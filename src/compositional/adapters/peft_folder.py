@@ -67,6 +67,12 @@ class StoredAdapter:
         """SHA-256 of its calibration's file alone."""
         return hash_of_files([self.folder / CALIBRATION_FILE])
 
+    def check_finite(self) -> None:
+        """Raise UserError when a value of its weights or of its calibration is no number."""
+        for name in (WEIGHTS_FILE, CALIBRATION_FILE):
+            if (self.folder / name).is_file():
+                check_finite(self.folder / name)
+
     def read(self) -> LoraAdapter:
         """Its tensors; see `read_adapter`."""
         return read_adapter(self.folder)
@@ -124,6 +130,16 @@ def highest_rank(folder: Path) -> int:
     return max(shape[0] for key, shape in shapes.items() if (match := _KEY.match(key)) and match["factor"] == "A")
 
 
+def check_finite(path: Path) -> None:
+    """Raise UserError, which names the tensor, when a safetensors file has values that are no numbers."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 (it is no mapping)
+            if not file.get_tensor(name).isfinite().all():
+                raise UserError(f"{path}: {name} has values that are no numbers: train it again")
+
+
 def read_adapter(folder: Path) -> LoraAdapter:
     """Read an adapter's tensors; raises UserError for tensors that are not LoRA factors, or not finite."""
     from safetensors.torch import load_file
@@ -131,9 +147,8 @@ def read_adapter(folder: Path) -> LoraAdapter:
     config = read_config(folder)
     read_shapes(folder)
     pairs: dict[str, dict[str, Any]] = {}
+    check_finite(folder / WEIGHTS_FILE)
     for key, tensor in load_file(folder / WEIGHTS_FILE).items():
-        if not tensor.isfinite().all():
-            raise UserError(f"{folder / WEIGHTS_FILE}: {key} has values that are no numbers: train the adapter again")
         match = _KEY.match(key)
         pairs.setdefault(match["path"], {})[match["factor"]] = tensor
     factors = {

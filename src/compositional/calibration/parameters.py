@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from compositional.adapters.lora import LoraAdapter, LoraFactors, stacked
-from compositional.adapters.peft_folder import CALIBRATION_FILE, rounded
+from compositional.adapters.peft_folder import CALIBRATION_FILE, check_finite, rounded
 from compositional.calibration import LC, CalibrationSpec, components_of_modules, header_of, method_of_stored, spec_of_stored
 from compositional.core.errors import UserError
 
@@ -114,6 +114,7 @@ def read_calibration(folder: Path, shapes: dict[str, tuple[int, int]]) -> Calibr
         calibration = Calibration(spec_of_stored(folder), shapes)
     except UserError as error:
         raise UserError(mismatch) from error
+    check_finite(folder / CALIBRATION_FILE)
     stored = load_file(folder / CALIBRATION_FILE)
     expected = {name: list(parameter.shape) for name, parameter in calibration.named_parameters()}
     if expected != {name: list(tensor.shape) for name, tensor in stored.items()}:

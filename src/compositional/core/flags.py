@@ -8,6 +8,7 @@ import math
 import re
 import shlex
 import typing
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -170,7 +171,7 @@ def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tu
 
     Raises UserError when the value of a known flag has the wrong type, since nothing more can then be checked.
     """
-    mistakes = []
+    mistakes = _repeated(kind, argv)
     namespace, unknown = parser.parse_known_args(argv)
     known = [f"--{field.name}" for field in dataclasses.fields(kind)]
     flags = [word.split("=", 1)[0] for word in unknown if word.startswith("-")]
@@ -178,6 +179,18 @@ def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tu
     if not flags and unknown:
         mistakes.append(f"unexpected words, which belong to no flag: {' '.join(unknown)}")
     return kind(**vars(namespace)), mistakes
+
+
+def _repeated(kind: type, argv: list[str]) -> list[str]:
+    """A message for each list that stands on the command line twice: the later one would replace the earlier one.
+
+    A list may replace that of a file of flags.
+    """
+    given = Counter(word.partition("=")[0] for word in argv)
+    lists = [
+        field for field in dataclasses.fields(kind) if isinstance(default_of(field), list) and not field.metadata["repeatable"]
+    ]
+    return [f"--{one.name} stands there twice: name all its values after one" for one in lists if given[f"--{one.name}"] > 1]
 
 
 def _options(field: dataclasses.Field, declared: Any) -> dict[str, Any]:

@@ -124,8 +124,8 @@ class AdapterMaker:
         """The merge of each group of adapters. Several merges share one calibration."""
 
         arguments, merged = self.plan.arguments, []
-        for number, stored in enumerate(self.plan.merges):
-            adapters = [adapter.read() for adapter in stored]
+        for number in range(len(self.plan.merges)):
+            adapters = self.plan.read_adapters(number)
             chosen = _by_adapter(sequences) if self.plan.learns_single_tasks else sequences[number] if sequences else []
             examples = self._merge_examples(model, chosen, number) if self.plan.learns_merge else None
             merged.append(self.plan.strategy.merge(adapters, arguments.lora_merge_weights, self.plan.merge_options, examples))

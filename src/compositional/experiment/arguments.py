@@ -37,6 +37,9 @@ class Arguments:
     model_name_or_path: str | None = flag(
         None, "experiment", "base model: hub id, folder, or 'pocket'; default: the base model of the named adapters"
     )
+    ignore_recorded_base_model: bool = flag(
+        False, "experiment", "use adapters that record another base model than --model_name_or_path; their shapes must fit"
+    )
     stored_model_name: str | None = flag(None, "experiment", "adapter that training writes and that prediction reads", is_name=True)
     do_train: bool = flag(False, "do", "train a LoRA adapter and store it")
     do_valid: bool = flag(False, "do", "predict and score the validation split")
@@ -73,7 +76,7 @@ class Arguments:
     lora_merge_strategy: str | None = flag(
         None, "method", "how the adapters of --lora_merge_modules are merged: a strategy listed below, or a file of your own"
     )
-    lora_merge_modules: list[str] = flag((), "method", "stored adapters to merge")
+    lora_merge_modules: list[str] = flag((), "method", "stored adapters to merge", is_name=True)
     lora_merge_weights: list[float] = flag((), "method", "a weight per adapter; default: equal weights that add up to 1", "sibling")
     lora_merge_options: list[str] = flag(
         (), "method", "KEY=VALUE ...: options of the merge strategy, such as density=0.5", repeatable=True, is_budget=True

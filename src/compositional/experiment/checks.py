@@ -34,6 +34,10 @@ def contradictions(arguments: Arguments, method: str, merge_strategy: Strategy |
         (bool(arguments.lora_merge_modules) and not strategy, "--lora_merge_modules needs --lora_merge_strategy"),
         (bool(arguments.lora_merge_weights) and not strategy, "--lora_merge_weights needs --lora_merge_strategy"),
         (bool(arguments.lora_merge_options) and not strategy, "--lora_merge_options needs --lora_merge_strategy"),
+        (
+            arguments.ignore_recorded_base_model and not arguments.model_name_or_path,
+            "--ignore_recorded_base_model needs --model_name_or_path: the base model that is meant",
+        ),
         (bool(arguments.compact_rank) and not strategy, "--compact_rank needs --lora_merge_strategy: it is for merges"),
         (bool(arguments.calibrate) and not strategy, "--calibrate needs --lora_merge_strategy, the merge that is calibrated"),
         (
@@ -247,10 +251,15 @@ def base_model(
     named = arguments.model_name_or_path or mistakes.attempt(_base_of_stored_model, arguments, workspace)
     for name, adapter in adapters.items():
         trained_on = adapter.config.base_model
+        if not trained_on:
+            unnamed = not arguments.model_name_or_path
+            mistakes.when(unnamed, f"adapter {name} does not record its base model: name it with --model_name_or_path")
+            continue
         named = named or trained_on
         mistakes.when(
-            not _same_model(trained_on, named),
-            f"adapter {name} was trained on {trained_on}, not on {named}: name adapters of one base model",
+            not arguments.ignore_recorded_base_model and not _same_model(trained_on, named),
+            f"adapter {name} was trained on {trained_on}, not on {named}: name adapters of one base model, or add "
+            "--ignore_recorded_base_model where both names mean the same weights",
         )
     if not named and main_set and main_set.benchmark == "pocket":
         named = POCKET

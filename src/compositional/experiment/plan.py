@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from compositional.adapters.lora import LoraAdapter
 from compositional.adapters.peft_folder import StoredAdapter, check_has_no_biases
 from compositional.calibration import DEFAULT_LEARNING_RATES, DEFAULT_NUM_EXAMPLES, CalibrationSpec, method_of_stored
 from compositional.calibration import METHODS as CALIBRATION_METHODS
@@ -96,6 +97,10 @@ class Plan:
         size = len(modules) // count
         groups = [modules[start : start + size] for start in range(0, len(modules), size)]
         return [[self.adapters[name] for name in group] for group in groups]
+
+    def read_adapters(self, merge: int) -> list[LoraAdapter]:
+        """The tensors of a merge's adapters. All are of the plan's base model, whatever name for it they record."""
+        return [replace(adapter.read(), base_model=self.base.name) for adapter in self.merges[merge]]
 
     @property
     def own_merge(self) -> int:

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 def check_before_start(plan: Plan, data: ExperimentData) -> None:
     """Raise UserError that lists everything that would stop the experiment later."""
+    plan.base.check_full_precision()
     shapes = plan.base.linear_shapes
     checks = [
         lambda: _check_prediction(plan, data),
@@ -41,7 +42,7 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
         except UserError as error:
             mistakes += error.mistakes
     if mistakes:
-        raise UserError(*mistakes)
+        raise UserError(*dict.fromkeys(mistakes))
 
 
 def _check_prediction(plan: Plan, data: ExperimentData) -> None:
@@ -112,7 +113,7 @@ def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> Non
     mistakes = Mistakes()
     for name, adapter in plan.adapters.items():
         trained_on = _recorded_base(adapter)
-        if trained_on and trained_on != plan.base.identity:
+        if trained_on and trained_on != plan.base.identity and not plan.arguments.ignore_recorded_base_model:
             mistakes.append(f"adapter {name} was trained on other weights than {plan.base.name} has now: train it again")
         for path, shape in adapter.shapes.items():
             if path not in expected:
@@ -124,6 +125,7 @@ def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> Non
                 mistakes.append(f"adapter {name} does not fit {plan.base.name}: {fault}")
                 break
         mistakes.attempt(plan.base.check_updates, adapter.shapes, f"adapter {name} can't be used")
+        mistakes.attempt(adapter.check_finite)
     if mistakes:
         raise UserError(*mistakes)
 
@@ -178,7 +180,7 @@ def _merge_of_one_module(plan: Plan) -> LoraAdapter:
     from compositional.training.recipes import NoExamples
 
     arguments = plan.arguments
-    adapters = [adapter.read() for adapter in plan.merges[plan.own_merge]]
+    adapters = plan.read_adapters(plan.own_merge)
     path = next(iter(adapters[0].factors))
     first_modules = [replace(one, factors={k: v for k, v in one.factors.items() if k == path}) for one in adapters]
     return plan.strategy.merge(first_modules, arguments.lora_merge_weights, plan.merge_options, NoExamples())

@@ -79,7 +79,9 @@ class ChatEncoder:
         self._demonstrations = list(demonstrations)
         self.end_tokens = _end_tokens(tokenizer)
         self._question = [{"role": "user", "content": "?"}]
-        self._prefix = self._render(self._question, add_generation_prompt=True)
+        self._opening = ""
+        self._opening = self._opening_of_answers()
+        self._prefix = self._start(self._question)
 
     def prompt(self, instruction: str, text: str, max_length: int) -> Prompt:
         """A chat prompt of at most `max_length` tokens. A longer prompt loses the end of its text, but no instruction or template.
@@ -151,7 +153,21 @@ class ChatEncoder:
         return ids[: ends[-1] + 1] if ends else [*ids, self.tokenizer.eos_token_id]
 
     def _question_text(self, content: str) -> str:
-        return self._render([*self._demonstrations, {"role": "user", "content": content}], add_generation_prompt=True)
+        return self._start([*self._demonstrations, {"role": "user", "content": content}])
+
+    def _start(self, messages: list[dict[str, str]]) -> str:
+        """A conversation up to where the assistant's answer begins."""
+        return self._render(messages, add_generation_prompt=True) + self._opening
+
+    def _opening_of_answers(self) -> str:
+        """What some templates put before each answer, such as an empty thought; "" for other templates.
+
+        It belongs to the prompt: it is neither learned nor generated.
+        """
+        start, answer = self._start(self._question), "An answer."
+        rendered = self._render([*self._question, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+        before, found, _ = rendered.removeprefix(start).partition(answer)
+        return before if found and rendered.startswith(start) and before.strip() else ""
 
     def _ids(self, text: str | list[str]) -> list:
         """Token ids of a text, or of each of several."""
@@ -165,6 +181,7 @@ class ChatEncoder:
             messages,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
+            enable_thinking=False,
             date_string=TEMPLATE_DATE,
             strftime_now=TEMPLATE_DAY.strftime,
         )

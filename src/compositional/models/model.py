@@ -85,11 +85,25 @@ class Model:
 
     @cached_property
     def config(self) -> Any:
-        """The model's transformers configuration; raises UserError when it can't be loaded."""
+        """The model's transformers configuration; raises UserError when it can't be loaded, or contradicts itself."""
         from transformers import AutoConfig
 
         with self._load_errors():
-            return AutoConfig.from_pretrained(self.location, revision=self.requested_revision)
+            config = AutoConfig.from_pretrained(self.location, revision=self.requested_revision)
+        sizes = config.get_text_config()
+        padding, rows = getattr(sizes, "pad_token_id", None), getattr(sizes, "vocab_size", None)
+        if padding is not None and rows is not None and not -rows <= padding < rows:
+            raise UserError(f"{self.flag} {self.name}: pad_token_id {padding} of its config.json is outside its {rows} embeddings")
+        return config
+
+    def check_full_precision(self) -> None:
+        """Raise UserError for weights that are stored quantized: adapters are trained on, and folded into, plain weights."""
+        if method := getattr(self.config, "quantization_config", None):
+            kind = method.get("quant_method", "") if isinstance(method, dict) else getattr(method, "quant_method", "")
+            raise UserError(
+                f"{self.flag} {self.name}: its weights are quantized ({getattr(kind, 'value', kind) or 'quantization_config'}): "
+                "name the model that it was made of, with --ignore_recorded_base_model where adapters record this one"
+            )
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -103,7 +117,24 @@ class Model:
         check_tokenizer(tokenizer, self.name)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        self._check_embeddings(tokenizer)
         return tokenizer
+
+    def _check_embeddings(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise UserError when a prompt may have tokens without a row in the embeddings.
+
+        Added tokens that no prompt has, such as Gemma 3's for images, may lie beyond them.
+        """
+        rows = getattr(self.config.get_text_config(), "vocab_size", None)
+        beyond = [text for text, id in tokenizer.get_vocab().items() if rows is not None and id >= rows]
+        unused = {text for text in tokenizer.get_added_vocab() if text not in str(tokenizer.chat_template)}
+        unused -= {tokenizer.pad_token, tokenizer.eos_token, tokenizer.bos_token}
+        if used := sorted(set(beyond) - unused):
+            named = ", ".join(used[:3]) + (", …" if len(used) > 3 else "")
+            raise UserError(
+                f"{self.flag} {self.name}: the model has {rows} embeddings, and its tokenizer has tokens beyond them ({named}): "
+                "take them out of the tokenizer's files, or resize the embeddings"
+            )
 
     @cached_property
     def identity(self) -> str:
@@ -174,9 +205,7 @@ class Model:
 
     @property
     def _linear_modules(self) -> dict[str, torch.nn.Linear]:
-        import torch
-
-        return {path: module for path, module in self._skeleton.named_modules() if isinstance(module, torch.nn.Linear)}
+        return linear_modules(self._skeleton)
 
     @cached_property
     def _skeleton(self) -> PreTrainedModel:
@@ -197,6 +226,9 @@ class Model:
             model = AutoModelForCausalLM.from_pretrained(
                 self.location, revision=self.requested_revision, dtype=dtype, attn_implementation=attention
             )
+        for name, weight in model.named_parameters():
+            if not weight.isfinite().all():
+                raise UserError(f"{self.flag} {self.name}: {name} has values that are no numbers")
         model.requires_grad_(False)
         return model.to(device_name())
 
@@ -216,6 +248,19 @@ class Model:
             raise
         except hub_errors() as error:
             raise UserError(f"{self.flag} {self.name} could not be loaded: {first_line(error)}") from error
+
+
+def linear_modules(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
+    """The linear modules that process text, by path: the decoder's, and the output embeddings.
+
+    Multimodal models have encoders of images or sound beside them, with modules of the same names.
+    """
+    import torch
+
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    start = next((f"{path}." for path, module in model.named_modules() if module is decoder and path), "")
+    linear = {path: module for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    return {path: module for path, module in linear.items() if path.startswith(start) or module is head}
 
 
 @cache

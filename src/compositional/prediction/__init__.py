@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from compositional.prediction.vllm_backend import Engines
 
 
+# Models that think aloud before they answer write this around it.
+THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
+
+
 @dataclass(frozen=True)
 class PredictionSettings:
     """How answers are generated. Lengths are in tokens; `gpu_memory_utilization` and `tensor_parallel_size` are vLLM's."""
@@ -65,10 +69,19 @@ class AnswerReader:
         self.end_tokens = sorted(token for token in ChatEncoder(tokenizer).end_tokens | base.end_tokens if token < said)
 
     def read(self, generated: list[int]) -> Answer:
-        """The text before the first token that ends an answer."""
+        """The text before the first token that ends an answer, without the thought that it may begin with."""
         end = next((index for index, token in enumerate(generated) if token in self.end_tokens), None)
         text = self.tokenizer.decode(generated[:end], skip_special_tokens=True)
+        if self.tokenizer.decode(generated[:1]).strip() == THOUGHT or text.lstrip().startswith(THOUGHT):
+            text = self._without_thought(generated[:end])
         return Answer(text.strip(), end is None, tuple(generated[:end]))
+
+    def _without_thought(self, generated: list[int]) -> str:
+        """What follows a thought; nothing where it has no end."""
+        _, _, text = self.tokenizer.decode(generated).partition(END_OF_THOUGHT)
+        for special in self.tokenizer.all_special_tokens:
+            text = text.replace(special, "")
+        return text
 
 
 VLLM, TRANSFORMERS, LLAMA_CPP = "vllm", "transformers", "llama_cpp"

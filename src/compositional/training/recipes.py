@@ -14,11 +14,12 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, set_seed
 
-from compositional.adapters.lora import LoraAdapter, LoraFactors
+from compositional.adapters.lora import LoraAdapter, LoraFactors, module_type
 from compositional.adapters.updates import Correction
 from compositional.calibration import CalibrationSpec
 from compositional.calibration.parameters import Calibration
 from compositional.models.chat import IGNORED, TrainingSequence
+from compositional.models.model import linear_modules
 from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders, TrainingReport
 from compositional.training.batching import Collator, device_batches
 from compositional.training.corrected import CorrectedModel, SharedCorrection, fold_adapter
@@ -46,7 +47,7 @@ def train_lora(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
+        target_modules=[path for path in linear_modules(model) if module_type(path) in lora.target_modules],
         task_type="CAUSAL_LM",
     )
     peft_model = get_peft_model(model, config)
