@@ -119,9 +119,36 @@ def is_path(name: str) -> bool:
     return name.startswith(".") or "/" in name or "\\" in name
 
 
-def _is_in_package_only(word: str) -> bool:
-    path = Path(word[1:])
-    return word.startswith("@") and not path.exists() and (_PACKAGE / path).is_file()
+def expanded(words: list[str]) -> list[str]:
+    """The words of a command line, with those of the file for each @FILE, which is also looked up in the package.
+
+    A line of a file may end in a comment, or in a backslash as in a shell. Raises UserError for a file that can't be read.
+    """
+    return [each for word in words for each in (_words_of_file(word, ()) if word.startswith("@") else [word])]
+
+
+def _words_of_file(word: str, including: tuple[Path, ...]) -> list[str]:
+    """The words in the file of an @FILE. `including` has the files that the word stands in, the outermost first."""
+    try:
+        path = Path(word[1:]) if Path(word[1:]).exists() else _PACKAGE / word[1:]
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{word}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{word}: {error}; save the file as UTF-8") from error
+    if "\0" in text:
+        raise UserError(f"{word}: not a text file in UTF-8")
+    if path.resolve() in including:
+        raise UserError(f"{word}: the file names itself, in {including[-1]}")
+    words = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found = shlex.split(re.sub(r"(^|\s)\\\s*$", "", line), comments=True)
+        except ValueError as error:
+            raise UserError(f"{word}, line {number}: {error}: put a text with an apostrophe or a backslash in quotation marks") from error
+        for one in found:
+            words += _words_of_file(one, (*including, path.resolve())) if one.startswith("@") else [one]
+    return words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -131,14 +158,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> typing.NoReturn:
         raise UserError(message)
-
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return shlex.split(arg_line, comments=True)
-
-    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
-        """As argparse does, except that @configs/pocket.txt works from any folder: the file is looked up in the package, too."""
-        words = [f"@{_PACKAGE / word[1:]}" if _is_in_package_only(word) else word for word in arg_strings]
-        return super()._read_args_from_files(words)
 
     def format_help(self) -> str:
         listing = self.listing() if self.listing else ""
@@ -151,7 +170,6 @@ def build_parser(kind: type, prog: str, description: str, listing: Callable[[], 
         prog=prog,
         description=description,
         epilog="@FILE stands for the flags in a file, for example @configs/pocket.txt.",
-        fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
     parser.listing = listing
@@ -171,7 +189,7 @@ def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tu
     Raises UserError when the value of a known flag has the wrong type, since nothing more can then be checked.
     """
     mistakes = []
-    namespace, unknown = parser.parse_known_args(argv)
+    namespace, unknown = parser.parse_known_args(expanded(argv))
     known = [f"--{field.name}" for field in dataclasses.fields(kind)]
     flags = [word.split("=", 1)[0] for word in unknown if word.startswith("-")]
     mistakes += [f"unknown flag {name}: {nearest(name, known)}" for name in flags if name not in known]
