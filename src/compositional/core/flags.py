@@ -145,7 +145,8 @@ def _words_of_file(word: str, including: tuple[Path, ...]) -> list[str]:
         try:
             found = shlex.split(re.sub(r"(^|\s)\\\s*$", "", line), comments=True)
         except ValueError as error:
-            raise UserError(f"{word}, line {number}: {error}: put a text with an apostrophe or a backslash in quotation marks") from error
+            remedy = "put text with an apostrophe or a backslash in quotation marks"
+            raise UserError(f"{word}, line {number}: {error}: {remedy}") from error
         for one in found:
             words += _words_of_file(one, (*including, path.resolve())) if one.startswith("@") else [one]
     return words
