@@ -228,7 +228,7 @@ def test_experiments_on_different_examples_are_not_put_side_by_side(finished):
         ("--bootstrap_resamples 0", "--bootstrap_resamples 0: must be at least 1"),
         ("--methods zero", "--methods zero: did you mean zero_shot?"),
         ("--bootstrap_seed -1", "--bootstrap_seed -1: must be at least 0"),
-        ("--folder /etc/passwd", "--folder /etc/passwd: not a folder"),
+        ("--folder /etc/passwd", "--folder /etc/passwd: /etc/passwd is not a folder"),
     ],
 )
 def test_mistakes_are_one_line(flags, expected, workspace):

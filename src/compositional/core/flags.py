@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import re
 import shlex
 import typing
@@ -110,8 +111,21 @@ def wrong_values(arguments: Any) -> list[str]:
         elif limits and not all(number in limits for number in numbers):
             mistakes.append(f"{shown}: must be {limits}")
         if field.metadata["is_name"]:
-            mistakes += [f"--{field.name} {name}: a name is needed, not a path" for name in values if name and is_path(name)]
+            mistakes += [f"--{field.name} {name}: {fault}" for name in values if name and (fault := fault_of_name(name))]
     return mistakes
+
+
+LONGEST_NAME = 200  # bytes; files that are named after it have a few more, and file systems take 255
+
+
+def fault_of_name(name: str) -> str | None:
+    """Why a text can't name something in the workspace, as the end of a message; None if it can."""
+    if is_path(name):
+        return "a name is needed, not a path"
+    if not name.isprintable():
+        return f"a name has no characters that can't be printed, this one is {name!r}"
+    size = len(name.encode())
+    return f"a name has at most {LONGEST_NAME} bytes, this one has {size}" if size > LONGEST_NAME else None
 
 
 def is_path(name: str) -> bool:
@@ -187,16 +201,24 @@ def build_parser(kind: type, prog: str, description: str, listing: Callable[[], 
 def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tuple[T, list[str]]:
     """Parse a command line. The second value lists unknown flags with the nearest known ones, to be reported with other mistakes.
 
-    Raises UserError when the value of a known flag has the wrong type, since nothing more can then be checked.
+    Raises UserError when the value of a known flag has the wrong type, or is not UTF-8, since nothing more can then be checked.
     """
     mistakes = []
-    namespace, unknown = parser.parse_known_args(expanded(argv))
+    words = expanded(argv)
+    if undecodable := [word for word in words if not word.isascii() and _is_undecodable(word)]:
+        raise UserError(*(f"{os.fsencode(word)!r} is not UTF-8: records could not name it" for word in undecodable))
+    namespace, unknown = parser.parse_known_args(words)
     known = [f"--{field.name}" for field in dataclasses.fields(kind)]
     flags = [word.split("=", 1)[0] for word in unknown if word.startswith("-")]
     mistakes += [f"unknown flag {name}: {nearest(name, known)}" for name in flags if name not in known]
     if not flags and unknown:
         mistakes.append(f"unexpected words, which belong to no flag: {' '.join(unknown)}")
     return kind(**vars(namespace)), mistakes
+
+
+def _is_undecodable(word: str) -> bool:
+    """Whether a word of the command line was not UTF-8. Python has surrogates for its bytes."""
+    return any(0xDC80 <= ord(character) <= 0xDCFF for character in word)
 
 
 def _options(field: dataclasses.Field, declared: Any) -> dict[str, Any]:
