@@ -214,6 +214,38 @@ def test_a_judge_that_has_judged_nothing_is_a_mistake(finished):
         make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root} --judge other"))
 
 
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ({}, "stages is expected in it"),
+        ([], "stages is expected in it"),
+        ({"stages": []}, "stages is expected in it"),
+        ({"stages": {"test": {}}, "cost": {}}, "stages.test lacks headline_metric, rouge_tokenizer"),
+        ({"stages": {"test": None}, "cost": {}}, "stages.test lacks headline_metric, rouge_tokenizer"),
+        ({"stages": {"test": [1]}, "cost": {}}, "stages.test lacks an object"),
+        (
+            {"stages": {"test": {"headline_metric": "rougeL", "rouge_tokenizer": "unicode"}}},
+            "cost lacks extra_bytes, extra_parameters, inferences_per_example",
+        ),
+    ],
+)
+def test_results_without_their_parts_are_one_line(results, expected, finished):
+    path = finished.results("pocket_sum_tr_es_zero_shot")
+    write_json(path, results)
+    with pytest.raises(UserError) as caught:
+        make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    (line,) = caught.value.mistakes
+    assert line.startswith(f"{path} is damaged: {expected}; remove the file, and ")
+
+
+def test_scores_without_the_metric_are_one_line(finished):
+    path = finished.scores("pocket_sum_tr_es_zero_shot", "test")
+    path.write_text('{"id": "test_0", "input": "a", "rougeL": 0.5}\n{"id": "test_1", "input": "b"}\n')
+    with pytest.raises(UserError) as caught:
+        make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    assert list(caught.value.mistakes) == [f"{path}, line 2: not the scores of an example; remove the file, and it is made again"]
+
+
 def test_experiments_on_different_examples_are_not_put_side_by_side(finished):
     store_predictions(finished, "pocket_sum_tr_es_main_lora", [("a", "b")])
     with pytest.raises(UserError, match="other examples than were predicted"):

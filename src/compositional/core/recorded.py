@@ -37,7 +37,7 @@ def read_whole_record(path: Path, **parts: type) -> dict[str, Any]:
     record = read_json(path)
     lacking = [name for name, kind in parts.items() if not isinstance(record, dict) or not isinstance(record.get(name), kind)]
     if lacking or not isinstance(record, dict):
-        expected = " and ".join(lacking) or "a JSON object"
+        expected = ", ".join(lacking) or "a JSON object"
         raise UserError(f"{path} is damaged: {expected} is expected in it; remove the file, and make it again")
     return record
 
