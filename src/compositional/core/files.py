@@ -41,7 +41,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises UserError for invalid JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{path}: not a JSON file ({error})") from error
 
@@ -88,7 +88,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line.decode("utf-8"))
+                value = json.loads(line.decode("utf-8-sig"))  # files that are joined have their marks within
             except ValueError as error:
                 raise UserError(f"{path}, line {number}: not a JSON object ({error}); mend or remove the line") from error
             if not isinstance(value, dict):

@@ -14,6 +14,7 @@ from compositional.core.errors import UserError, first_line
 from compositional.core.files import hash_of_files, hash_of_json, read_tensor_shapes
 from compositional.core.hub import hub_errors
 from compositional.core.machine import device_name, resolve_dtype
+from compositional.core.recorded import read_whole_record
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ POCKET = "pocket"
 POCKET_FOLDER = Path(__file__).parents[1] / "pocket" / "base_model"
 # The files that determine the outputs of a model or adapter in a folder.
 _DECISIVE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.spm", "adapter_model.bin")
+_WHOLE_FILE, _INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 # The names of the maximum sequence length in configurations.
 _LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "seq_len")
 
@@ -74,8 +76,20 @@ class Model:
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise UserError(f"{self.flag} {self.name}: the folder has no weights (*.safetensors)")
-        for path in weights:
-            read_tensor_shapes(path)
+        stored = {path.name: read_tensor_shapes(path).keys() for path in weights}
+        if _WHOLE_FILE not in stored:
+            self._check_shards(folder / _INDEX_FILE, stored)
+
+    def _check_shards(self, index: Path, stored: dict[str, Iterable[str]]) -> None:
+        """Raise UserError for weights in several files whose index is missing, or names others than those in `stored`."""
+        if not index.is_file():
+            raise UserError(f"{self.flag} {self.name}: the folder has neither {_WHOLE_FILE} nor {index.name}")
+        shard_of = read_whole_record(index, weight_map=dict)["weight_map"]
+        if missing := sorted({str(shard) for shard in shard_of.values()} - stored.keys()):
+            raise UserError(f"{self.flag} {self.name}: the folder lacks {', '.join(missing)}, which {index.name} names")
+        if absent := [name for name, shard in shard_of.items() if name not in stored[shard]]:
+            fault = f"{shard_of[absent[0]]} lacks {absent[0]}, which {index.name} expects in it"
+            raise UserError(f"{self.flag} {self.name}: {fault}")
 
     def check_has(self, *files: str) -> None:
         """Raise UserError when a local folder lacks one of the files. Files on the hub are checked when they are loaded."""
