@@ -75,7 +75,7 @@ def test_an_address_without_host_and_port_is_a_mistake(address):
 
 def test_a_cluster_that_auto_stands_for_must_answer_too(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    with pytest.raises(UserError, match="--address 127.0.0.1:9: no Ray cluster answers there"), execution._started_ray("auto"):
+    with pytest.raises(UserError, match="no Ray cluster answers there"), execution._started_ray("auto"):
         pass
 
 

@@ -41,7 +41,7 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
         except UserError as error:
             mistakes += error.mistakes
     if mistakes:
-        raise UserError(*mistakes)
+        raise UserError(*dict.fromkeys(mistakes))
 
 
 def _check_folders(plan: Plan) -> None:
