@@ -65,7 +65,7 @@ class Judge(Protocol):
 
 
 _THOUGHT = re.compile(r"^\s*(?:<think>)?.*</think>", re.DOTALL)  # templates may write the opening tag themselves
-_AROUND_A_WORD = string.whitespace + string.punctuation
+_AROUND_A_WORD = string.whitespace + ".,;:!?*_`'\""
 
 
 def verdict_of(id: str, reply: Reply) -> Verdict:

@@ -24,6 +24,8 @@ POCKET = "pocket"
 POCKET_FOLDER = Path(__file__).parents[1] / "pocket" / "base_model"
 # The files that determine the outputs of a model or adapter in a folder.
 _DECISIVE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.spm", "adapter_model.bin")
+# Left open, transformers would ask on a terminal whether a model's own code shall be run.
+_NO_REMOTE_CODE = {"trust_remote_code": False}
 _WHOLE_FILE, _INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 # The names of the maximum sequence length in configurations.
 _LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "seq_len")
@@ -103,7 +105,7 @@ class Model:
         from transformers import AutoConfig
 
         with self._load_errors():
-            return AutoConfig.from_pretrained(self.location, revision=self.requested_revision)
+            return AutoConfig.from_pretrained(self.location, revision=self.requested_revision, **_NO_REMOTE_CODE)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -113,7 +115,7 @@ class Model:
         from compositional.models.chat import check_tokenizer
 
         with self._load_errors():
-            tokenizer = AutoTokenizer.from_pretrained(self.location, revision=self.requested_revision)
+            tokenizer = AutoTokenizer.from_pretrained(self.location, revision=self.requested_revision, **_NO_REMOTE_CODE)
         check_tokenizer(tokenizer, self.name)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -199,7 +201,7 @@ class Model:
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(self.config)
+            return AutoModelForCausalLM.from_config(self.config, **_NO_REMOTE_CODE)
 
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
         """A causal language model with frozen weights, on this process's GPU if there is one."""
@@ -209,7 +211,12 @@ class Model:
         attention = "eager" if device_name() == "cpu" else "sdpa"
         with self._load_errors():
             model = AutoModelForCausalLM.from_pretrained(
-                self.location, revision=self.requested_revision, dtype=dtype, attn_implementation=attention
+                self.location,
+                revision=self.requested_revision,
+                dtype=dtype,
+                attn_implementation=attention,
+                use_safetensors=True,
+                **_NO_REMOTE_CODE,
             )
         model.requires_grad_(False)
         return model.to(device_name())
@@ -218,7 +225,7 @@ class Model:
         """Load with an Auto class of transformers: a tokenizer (no dtype), or a model in evaluation mode on this device."""
         weights = {} if dtype is None else {"dtype": resolve_dtype(dtype), "use_safetensors": True}
         with self._load_errors():
-            loaded = kind.from_pretrained(self.location, revision=self.requested_revision, **weights, **options)
+            loaded = kind.from_pretrained(self.location, revision=self.requested_revision, **weights, **options, **_NO_REMOTE_CODE)
         return loaded if dtype is None else loaded.eval().to(device_name())
 
     @contextmanager

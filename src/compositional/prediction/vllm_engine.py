@@ -192,6 +192,8 @@ def _start(model: str, revision: str | None, settings: EngineSettings, biases: b
         model,
         revision=revision,
         dtype=settings.dtype,
+        load_format="safetensors",
+        trust_remote_code=False,
         max_model_len=settings.max_model_len,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         tensor_parallel_size=settings.tensor_parallel_size,
