@@ -48,6 +48,44 @@ def test_results_with_earlier_intervals_are_scored_again_from_their_predictions(
     assert workspace.predictions("z", "test").stat().st_mtime_ns == predictions
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"stages": {}}', '{"stages": [], "settings": {}, "arguments": {}}'])
+def test_results_that_are_none_are_one_line(content, run, workspace, tiny_models):
+    path = workspace.results("z")
+    write_json(path, json.loads(content))
+    with pytest.raises(UserError) as caught:
+        run(f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict")
+    (line,) = caught.value.mistakes
+    assert line.startswith(f"{path} is damaged: ")
+    assert line.endswith(" is expected in it; remove the file, and make it again")
+
+
+def test_an_adapter_whose_record_is_none_is_one_line(run, trained, workspace, tiny_models):
+    path = workspace.stored_model("sums") / "experiment.json"
+    write_json(path, {})
+    command = (
+        f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --dataset pocket_dialogs --stored_model_name sums --do_predict "
+    )
+    with pytest.raises(UserError) as caught:
+        run(f"{command}--experiment_name p")
+    assert list(caught.value.mistakes) == [
+        f"{path} is damaged: experiment, settings, report is expected in it; remove the file, and make it again"
+    ]
+
+
+@pytest.mark.parametrize("name", ["predictions", "output"])
+def test_overwrite_takes_the_place_of_a_link_and_leaves_what_it_leads_to(name, run, workspace, tiny_models, tmp_path):
+    command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict --max_new_tokens "
+    run(f"{command}4")
+    folder, moved = workspace.root / name / "z", tmp_path / "moved"
+    shutil.move(folder, moved)
+    folder.symlink_to(moved)
+    before = {path.name: path.read_bytes() for path in moved.iterdir()}
+    run(f"{command}5 --overwrite")
+    assert not folder.is_symlink()
+    assert read_json(workspace.results("z"))["arguments"]["max_new_tokens"] == 5
+    assert {path.name: path.read_bytes() for path in moved.iterdir()} == before
+
+
 @pytest.mark.slow
 def test_the_training_report_outlives_a_later_prediction(run, workspace, tiny_models):
     command = (

@@ -132,7 +132,6 @@ def test_yes_and_no_are_verdicts_in_any_case_and_with_spaces_around(text, verdic
     [
         "",
         " ",
-        "yes.",
         "Yes, it is",
         "no way",
         "yes no",
@@ -140,7 +139,6 @@ def test_yes_and_no_are_verdicts_in_any_case_and_with_spaces_around(text, verdic
         "y",
         "sí",
         "да",
-        '"yes"',
         "true",
         "1",
         "yes\nno",

@@ -59,7 +59,7 @@ def test_a_server_is_sent_the_question_alone_and_held_to_yes_or_no(workspace, ju
     assert 1 <= request["max_tokens"] <= 64
     assert request["structured_outputs"] == {"choice": ["yes", "no"]}
     assert request["repetition_penalty"] == 1
-    assert set(request["chat_template_kwargs"]) == {"date_string"}
+    assert set(request["chat_template_kwargs"]) == {"date_string", "enable_thinking"}
     assert not request.get("stream")
     settings = record["stages"]["test"]["settings"]
     assert {key: settings[key] for key in ("judge", "model", "revision", "root")} == {

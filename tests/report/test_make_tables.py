@@ -5,20 +5,27 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 import make_tables
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, read_json_lines, write_json
+from compositional.core.workspace import Workspace
 from compositional.prediction.predict import read_predictions
 from compositional.report.collect import collect, differing_settings, mixed_versions
 from compositional.scoring.score import scores_per_example
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.rows import TableRow
+from helpers import PROJECT
 from helpers.judging import right, store_predictions, verdicts, wrong
 from helpers.tables import asked
 
@@ -97,6 +104,35 @@ def test_plots_show_each_method_that_is_there_at_its_cost(finished):
     assert "S+Tr ROUGE-L %" in plot
     assert plot.count("<use ") >= 2
     assert [plot.count(f">{label}<") for label in ("Zero-shot", "Main-task LoRA", "others")] == [1, 1, 0]
+
+
+def tables_in(workspace: Workspace, folder: Path, **variables: str) -> tuple[str, dict[str, bytes]]:
+    """The command in a folder and a process of its own: what it prints, and what it writes."""
+    tables = workspace.root / "output" / "tables"
+    shutil.rmtree(tables, ignore_errors=True)
+    words = [sys.executable, str(PROJECT / "make_tables.py"), *shlex.split(FLAGS), "--workspace", str(workspace.root)]
+    done = subprocess.run(words, cwd=folder, env=os.environ | variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr, {path.name: path.read_bytes() for path in tables.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_backend_or_settings_of_the_users_matplotlib_change_no_plot(finished, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("backend: TkAgg\ntext.usetex: True\nsvg.fonttype: path\n")
+    _, plain = tables_in(finished, PROJECT)
+    assert "main_storage.svg" in plain
+    for backend in ("module://matplotlib_inline.backend_inline", "nonsense"):
+        assert tables_in(finished, PROJECT, MPLBACKEND=backend)[1] == plain
+    assert tables_in(finished, PROJECT, MATPLOTLIBRC=str(tmp_path))[1] == plain
+    assert tables_in(finished, tmp_path)[1] == plain
+
+
+@pytest.mark.slow
+def test_a_table_is_written_without_plots_where_matplotlib_can_not_be_loaded(finished, tmp_path):
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe")
+    printed, written = tables_in(finished, tmp_path)
+    assert "no plots: Matplotlib can't be loaded ('utf-8' codec" in printed
+    assert sorted(written) == ["main.csv", "main.html", "main.md", "main.tex"]
 
 
 def test_nothing_that_a_model_says_can_break_out_of_the_page(finished):
@@ -178,6 +214,38 @@ def test_a_judge_that_has_judged_nothing_is_a_mistake(finished):
         make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root} --judge other"))
 
 
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ({}, "stages is expected in it"),
+        ([], "stages is expected in it"),
+        ({"stages": []}, "stages is expected in it"),
+        ({"stages": {"test": {}}, "cost": {}}, "stages.test lacks headline_metric, rouge_tokenizer"),
+        ({"stages": {"test": None}, "cost": {}}, "stages.test lacks headline_metric, rouge_tokenizer"),
+        ({"stages": {"test": [1]}, "cost": {}}, "stages.test lacks an object"),
+        (
+            {"stages": {"test": {"headline_metric": "rougeL", "rouge_tokenizer": "unicode"}}},
+            "cost lacks extra_bytes, extra_parameters, inferences_per_example",
+        ),
+    ],
+)
+def test_results_without_their_parts_are_one_line(results, expected, finished):
+    path = finished.results("pocket_sum_tr_es_zero_shot")
+    write_json(path, results)
+    with pytest.raises(UserError) as caught:
+        make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    (line,) = caught.value.mistakes
+    assert line.startswith(f"{path} is damaged: {expected}; remove the file, and ")
+
+
+def test_scores_without_the_metric_are_one_line(finished):
+    path = finished.scores("pocket_sum_tr_es_zero_shot", "test")
+    path.write_text('{"id": "test_0", "input": "a", "rougeL": 0.5}\n{"id": "test_1", "input": "b"}\n')
+    with pytest.raises(UserError) as caught:
+        make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    assert list(caught.value.mistakes) == [f"{path}, line 2: not the scores of an example; remove the file, and it is made again"]
+
+
 def test_experiments_on_different_examples_are_not_put_side_by_side(finished):
     store_predictions(finished, "pocket_sum_tr_es_main_lora", [("a", "b")])
     with pytest.raises(UserError, match="other examples than were predicted"):
@@ -192,7 +260,7 @@ def test_experiments_on_different_examples_are_not_put_side_by_side(finished):
         ("--bootstrap_resamples 0", "--bootstrap_resamples 0: must be at least 1"),
         ("--methods zero", "--methods zero: did you mean zero_shot?"),
         ("--bootstrap_seed -1", "--bootstrap_seed -1: must be at least 0"),
-        ("--folder /etc/passwd", "--folder /etc/passwd: not a folder"),
+        ("--folder /etc/passwd", "--folder /etc/passwd: /etc/passwd is not a folder"),
     ],
 )
 def test_mistakes_are_one_line(flags, expected, workspace):

@@ -139,17 +139,6 @@ def test_the_metric_is_loaded_by_its_path_without_a_network_from_any_folder(tmp_
     assert all(values[0] > values[1] for name, values in scores.items() if name not in bigrams)
 
 
-def test_the_metric_is_loaded_once(monkeypatch):
-    from compositional.scoring import score as module
-
-    module._text_overlap.cache_clear()
-    loads, load = [], evaluate.load
-    monkeypatch.setattr(evaluate, "load", lambda *words, **options: loads.append(words) or load(*words, **options))
-    for _ in range(3):
-        scores_per_example(["a"], ["b"])
-    assert len(loads) == 1
-
-
 def test_the_tokenizer_follows_the_language_unless_it_is_asked_for():
     assert [choose_tokenizer("auto", language) for language in ("en", "es", "fr", "de")] == ["paper", *["unicode"] * 3]
     assert [choose_tokenizer("paper", "es"), choose_tokenizer("unicode", "en")] == ["paper", "unicode"]

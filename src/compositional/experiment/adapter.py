@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from compositional.core.files import folder_in_the_making, write_json
+from compositional.core.files import folder_in_the_making, remove, write_json
 from compositional.core.processes import is_main_process, wait_for_all_processes
 from compositional.core.recorded import ARITHMETIC
 from compositional.experiment.arguments import CALIBRATION, MERGE
@@ -184,7 +183,7 @@ class AdapterMaker:
         folder = self.plan.workspace.stored_model(self.plan.written_adapter)
         if stored := (folder / ADAPTER_RECORD).is_file():
             logger.info("%s is stored already", folder)
-            shutil.rmtree(self.plan.workspace.training(self.plan.written_adapter), ignore_errors=True)
+            remove(self.plan.workspace.training(self.plan.written_adapter))
         return stored
 
     def _store(self, adapter: LoraAdapter, report: dict[str, Any], calibration: Calibration | None = None) -> None:
@@ -207,7 +206,7 @@ class AdapterMaker:
             record = {"experiment": self._name, "settings": settings, "report": report}
             write_json(folder / ADAPTER_RECORD, record | {"arithmetic": versions_behind_adapters(self.plan, [])})
         logger.debug("stored %s: %s", name, report)
-        shutil.rmtree(self.plan.workspace.training(name), ignore_errors=True)
+        remove(self.plan.workspace.training(name))
 
 
 def _by_adapter(sequences: list[list[TrainingSequence]]) -> list[TrainingSequence]:

@@ -9,12 +9,11 @@ from compositional.adapters.lora import LoraAdapter, module_type
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration import LC_PLUS_PLUS, components_of_modules, spec_of_stored
 from compositional.core.errors import Mistakes, UserError
-from compositional.core.files import read_json
 from compositional.core.machine import resolve_dtype
 from compositional.experiment.arguments import CALIBRATION, MERGE, MULTI_STEP
 from compositional.experiment.examples import ExperimentData, demonstrations
 from compositional.experiment.plan import Plan
-from compositional.experiment.resume import ADAPTER_RECORD
+from compositional.experiment.resume import ADAPTER_RECORD, read_adapter_record
 from compositional.formats.gguf import llama_form, pre_tokenizer
 from compositional.models.chat import ChatEncoder, instruction
 from compositional.models.model import Model
@@ -29,6 +28,7 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
     plan.base.check_full_precision()
     shapes = plan.base.linear_shapes
     checks = [
+        lambda: _check_folders(plan),
         lambda: _check_prediction(plan, data),
         lambda: _check_prompts_fit(plan, data),
         lambda: _check_adapters_fit(plan, shapes),
@@ -43,6 +43,15 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
             mistakes += error.mistakes
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
+
+
+def _check_folders(plan: Plan) -> None:
+    """Check that the folders that the experiment writes can be written to."""
+    workspace, name = plan.workspace, plan.arguments.experiment_name
+    folders = [workspace.output(name), workspace.predictions_folder(name), workspace.logs(name)]
+    if plan.written_adapter:
+        folders += [workspace.stored_model(plan.written_adapter).parent, workspace.training(plan.written_adapter)]
+    workspace.check_writable(*folders)
 
 
 def _check_prediction(plan: Plan, data: ExperimentData) -> None:
@@ -133,7 +142,7 @@ def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> Non
 def _recorded_base(adapter: StoredAdapter) -> str | None:
     """The identity of the base model that an adapter was trained on; None for adapters that no experiment made."""
     path = adapter.folder / ADAPTER_RECORD
-    return read_json(path)["settings"]["hash_of_base_model"] if path.is_file() else None
+    return read_adapter_record(adapter.folder)["settings"].get("hash_of_base_model") if path.is_file() else None
 
 
 def _check_training(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[int, int]]) -> None:

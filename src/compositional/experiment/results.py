@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compositional.core.files import read_json, write_json
+from compositional.core.files import write_json
 from compositional.core.machine import environment
 from compositional.core.processes import is_main_process
+from compositional.core.recorded import read_recorded, read_whole_record
 from compositional.core.tables import percent
 from compositional.experiment.arguments import Arguments
 from compositional.experiment.plan import Plan
@@ -39,7 +40,7 @@ class Journal:
     @classmethod
     def open(cls, path: Path) -> Journal:
         """The journal at a path, with the entries of earlier runs."""
-        return cls(path, read_json(path) if path.is_file() else {})
+        return cls(path, read_recorded(path))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -51,6 +52,11 @@ class Journal:
             self.seconds[stage] = round(self.seconds.get(stage, 0) + time.monotonic() - start, 2)
             if is_main_process():
                 write_json(self.path, self.seconds)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of results.json; raises UserError when parts of it are missing."""
+    return read_whole_record(path, stages=dict, settings=dict, arguments=dict)
 
 
 def results_record(
@@ -98,7 +104,7 @@ SHOWN = ("rougeL", "weighted_rouge", "chrf", "exact_match")
 def show_results(plan: Plan, note: str = "") -> None:
     """Log a short summary of an experiment's results.json."""
     path = plan.workspace.results(plan.arguments.experiment_name)
-    results = read_json(path)
+    results = read_results(path)
     for stage, scores in results["stages"].items():
         metrics = ", ".join(f"{METRIC_LABELS.get(name, name)} {percent(scores['metrics'][name])}" for name in SHOWN)
         counts = scores["counts"]

@@ -6,7 +6,6 @@ Adapters: `experiment.json`; checkpoints of an adapter in training, and predicti
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from typing import Any
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration import METHODS as CALIBRATION_METHODS
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_json, read_json
+from compositional.core.files import hash_of_json, read_json, remove
 from compositional.core.recorded import (
     ARITHMETIC,
     changes,
     read_recorded,
+    read_whole_record,
     refusal,
     unfinished_of_another_version,
     versions_behind,
@@ -26,10 +26,16 @@ from compositional.core.recorded import (
 from compositional.experiment.arguments import CALIBRATION, MERGE, fields_of
 from compositional.experiment.examples import ExperimentData
 from compositional.experiment.plan import Plan
+from compositional.experiment.results import read_results
 from compositional.scoring import INTERVALS
 
 ADAPTER_RECORD = "experiment.json"
 SETTINGS_FILE = "settings.json"
+
+
+def read_adapter_record(folder: Path) -> dict[str, Any]:
+    """The record beside an adapter that an experiment has made; raises UserError when parts of it are missing."""
+    return read_whole_record(folder / ADAPTER_RECORD, experiment=str, settings=dict, report=dict)
 
 
 def settings_of_adapter(plan: Plan, data: ExperimentData) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def check_resumable(plan: Plan, data: ExperimentData) -> None:
         mistakes += _whose_adapter(folder, name)
         if not mistakes and not plan.arguments.overwrite:
             now = settings_of_adapter(plan, data)
-            recorded = read_json(folder / ADAPTER_RECORD)["settings"] if folder.exists() else {}
+            recorded = read_adapter_record(folder)["settings"] if folder.exists() else {}
             mistakes += differences(plan, f"adapter {folder.name}", recorded, now)
             checkpoints = read_recorded(workspace.training(plan.written_adapter) / SETTINGS_FILE)
             mistakes += differences(plan, f"adapter {folder.name}, still in training,", checkpoints, now)
@@ -104,7 +110,7 @@ def is_done(plan: Plan, data: ExperimentData) -> bool:
     path = plan.workspace.results(plan.arguments.experiment_name)
     if plan.arguments.overwrite or not path.is_file():
         return False
-    results = read_json(path)
+    results = read_results(path)
     now = settings_of_adapter(plan, data) | settings_of_predictions(plan, data)
     scoring = {name: getattr(plan.arguments, name) for name in fields_of("scoring")}
     made_alike = not changes(_spelled_out(results["settings"]), now, plan.value_if_left_out)
@@ -127,7 +133,7 @@ def throw_away(plan: Plan) -> None:
     if plan.written_adapter:
         folders += [workspace.stored_model(plan.written_adapter), workspace.training(plan.written_adapter)]
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def _spelled_out(recorded: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +159,7 @@ def _whose_adapter(folder: Path, experiment: str) -> list[str]:
         return []
     if not (folder / ADAPTER_RECORD).is_file():
         return [f"{folder} exists and was not made by an experiment: choose another name"]
-    maker = read_json(folder / ADAPTER_RECORD)["experiment"]
+    maker = read_adapter_record(folder)["experiment"]
     return (
         [] if maker == experiment else [f"adapter {folder.name} was made by experiment {maker}: choose another --stored_model_name"]
     )

@@ -23,12 +23,13 @@ from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, MERGE,
 from compositional.experiment.examples import Examples, ExperimentData, demonstrations
 from compositional.experiment.plan import Plan
 from compositional.experiment.preflight import check_before_start
-from compositional.experiment.results import Cost, Journal, results_record
+from compositional.experiment.results import Cost, Journal, read_results, results_record
 from compositional.experiment.resume import (
     ADAPTER_RECORD,
     SETTINGS_FILE,
     check_resumable,
     differences,
+    read_adapter_record,
     settings_of_adapter,
     settings_of_earlier_predictions,
     settings_of_predictions,
@@ -117,10 +118,10 @@ class Experiment:
     def record(self) -> dict[str, Any]:
         """Write results.json, as the last step of an experiment."""
         arguments, path = self.plan.arguments, self.plan.workspace.results(self.name)
-        earlier = read_json(path) if path.is_file() else {"stages": {}, "training": None, "settings": {}}
-        training = earlier["training"]
+        earlier = read_results(path) if path.is_file() else {"stages": {}, "settings": {}}
+        training = earlier.get("training")
         if self.plan.written_adapter:
-            training = read_json(self.plan.workspace.stored_model(self.plan.written_adapter) / ADAPTER_RECORD)["report"]
+            training = read_adapter_record(self.plan.workspace.stored_model(self.plan.written_adapter))["report"]
         results = results_record(
             experiment=self.name,
             method=self._label(),
@@ -158,7 +159,7 @@ class Experiment:
         if not self.plan.calibration_source:
             return self.plan.calibrates and len(self.plan.merge_sets) > 1
         record = self.plan.calibration_source.folder / ADAPTER_RECORD
-        return record.is_file() and len(read_json(record)["settings"]["merge_datasets"]) > 1
+        return record.is_file() and len(read_adapter_record(record.parent)["settings"]["merge_datasets"]) > 1
 
     def _settings_of_predictions(self) -> dict[str, Any]:
         """The settings of the predictions, with the hash of the adapter, which may have been made by this experiment."""

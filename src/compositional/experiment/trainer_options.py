@@ -13,6 +13,7 @@ from compositional.core.errors import UserError, nearest
 from compositional.experiment.arguments import Arguments
 
 _TRACKERS = ("tensorboard", "wandb", "none")
+_OF_UPLOADS = ("push_to_hub", "hub_", "trackio_")
 _NOT_POSSIBLE = {
     "remove_unused_columns": "our batches have no columns",
     "label_smoothing_factor": "the loss is ours",
@@ -51,6 +52,8 @@ def check_trainer_options(pairs: list[str]) -> dict[str, Any]:
             mistakes.append(f"--trainer {pair}: expected KEY=VALUE")
         elif key in own_flags:
             mistakes.append(f"--trainer {key}: use {own_flags[key]}")
+        elif key.startswith(_OF_UPLOADS):
+            mistakes.append(f"--trainer {key}: not possible here, nothing is uploaded; `hf upload` does it for a finished adapter")
         elif key in _NOT_POSSIBLE:
             mistakes.append(f"--trainer {key}: not possible here, {_NOT_POSSIBLE[key]}")
         elif key not in known:

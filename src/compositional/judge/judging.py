@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_files, read_json, write_json
+from compositional.core.files import hash_of_files, write_json
 from compositional.core.logs import log_file, log_to_file, quieten_libraries
 from compositional.core.machine import environment
-from compositional.core.recorded import changes, read_recorded, refusal
+from compositional.core.recorded import changes, read_recorded, read_whole_record, refusal
 from compositional.core.resumable import chunks, complete_rows, has_rows, partial_of
 from compositional.core.tables import percent
 from compositional.data import name_of_input
@@ -78,7 +78,7 @@ def _throw_away(plan: JudgePlan, name: str, verdicts: Path) -> None:
         old.unlink(missing_ok=True)
     record_path = plan.workspace.judgement(name, plan.judge_name)
     if record_path.is_file():
-        record = read_json(record_path)
+        record = read_whole_record(record_path, stages=dict)
         record["stages"].pop(plan.arguments.stage, None)
         write_json(record_path, record)
 
@@ -131,7 +131,11 @@ def _record(
         "arguments": asdict(arguments),
         "environment": environment(),
     }
-    record = read_json(path) if path.is_file() else {"experiment": experiment.name, "judge": plan.judge_name, "stages": {}}
+    record = (
+        read_whole_record(path, stages=dict)
+        if path.is_file()
+        else {"experiment": experiment.name, "judge": plan.judge_name, "stages": {}}
+    )
     record["stages"][arguments.stage] = found
     write_json(path, record)
     return record

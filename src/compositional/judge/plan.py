@@ -11,9 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from compositional.core.errors import UserError, nearest
-from compositional.core.files import read_json
-from compositional.core.flags import COUNT, SEED, SHARE, build_parser, default_of, flag, is_path, parse, wrong_values
-from compositional.core.recorded import NO_FLAG
+from compositional.core.flags import COUNT, SEED, SHARE, build_parser, default_of, fault_of_name, flag, parse, wrong_values
+from compositional.core.recorded import NO_FLAG, read_whole_record
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, find_dataset
 from compositional.experiment.resume import SETTINGS_FILE
@@ -80,6 +79,7 @@ def parse_judge_arguments(argv: list[str]) -> tuple[JudgeArguments, list[str]]:
 
 JUDGE_MODEL_FLAG = "--judge_model_name_or_path"
 _FOR_VLLM_HERE = ("judge_dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size")
+_LONGEST_JUDGE_NAME = 200
 SPLITS = {"valid": "validation", "test": "test"}
 
 
@@ -123,6 +123,7 @@ def make_judge_plan(arguments: JudgeArguments, parsing_mistakes: Sequence[str] =
     for name in dict.fromkeys(arguments.experiment_name):
         try:
             experiments.append(_experiment(name, arguments, workspace))
+            workspace.check_writable(workspace.predictions_folder(name), workspace.output(name), workspace.logs(name))
         except UserError as error:
             mistakes += error.mistakes
     if mistakes:
@@ -134,6 +135,8 @@ def _wrong_values(arguments: JudgeArguments) -> list[str]:
     model, url = arguments.judge_model_name_or_path, arguments.judge_url
     mistakes = [] if arguments.experiment_name else ["--experiment_name is missing"]
     mistakes += wrong_values(arguments)
+    if len(arguments.judge_name.encode()) > _LONGEST_JUDGE_NAME:
+        mistakes.append(f"{JUDGE_MODEL_FLAG} {model}: files are named after it, so it has at most {_LONGEST_JUDGE_NAME} bytes")
     if url is not None and not _is_url(url):
         mistakes.append(f"--judge_url {url}: expected a URL such as http://localhost:8000/v1")
     if url is not None and model == POCKET:
@@ -159,8 +162,8 @@ def _is_url(text: str) -> bool:
 
 
 def _experiment(name: str, arguments: JudgeArguments, workspace: Workspace) -> JudgedExperiment:
-    if not name or is_path(name):
-        raise UserError(f"--experiment_name {name}: a name is needed, not a path")
+    if not name or (fault := fault_of_name(name)):
+        raise UserError(f"--experiment_name {name}: {fault if name else 'a name is needed'}")
     folder = workspace.predictions_folder(name)
     if not (folder / SETTINGS_FILE).is_file():
         stored = [path.parent.name for path in folder.parent.glob(f"*/{SETTINGS_FILE}")]
@@ -169,8 +172,10 @@ def _experiment(name: str, arguments: JudgeArguments, workspace: Workspace) -> J
     if not workspace.predictions(name, arguments.stage).is_file():
         do = {"valid": "--do_valid", "test": "--do_predict"}[arguments.stage]
         raise UserError(f"experiment {name} has no (whole) {arguments.stage} predictions: run it with {do}")
-    settings = read_json(folder / SETTINGS_FILE)
-    dataset = find_dataset(settings["secondary_task_dataset"] or settings["dataset"], Locations(workspace.root / "data", raw=None))
+    settings = read_whole_record(folder / SETTINGS_FILE, dataset=str)
+    dataset = find_dataset(
+        settings.get("secondary_task_dataset") or settings["dataset"], Locations(workspace.root / "data", raw=None)
+    )
     if arguments.judge_model_name_or_path == POCKET and dataset.benchmark != "pocket":
         raise UserError(f"experiment {name}: the judge pocket knows Pocket's sets only, not {dataset.name}; name a judge model")
     return JudgedExperiment(name, dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import re
+import string
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,11 +64,15 @@ class Judge(Protocol):
         ...
 
 
+_THOUGHT = re.compile(r"^\s*(?:<think>)?.*</think>", re.DOTALL)  # templates may write the opening tag themselves
+_AROUND_A_WORD = string.whitespace + ".,;:!?*_`'\""
+
+
 def verdict_of(id: str, reply: Reply) -> Verdict:
-    """A reply's verdict: it must be "yes" or "no", in whatever case, and nothing else."""
+    """A reply's verdict: it must be "yes" or "no" and nothing else, whatever case, punctuation and thought in tags it has."""
     if reply.failure:
         return Verdict(id, None, reply.text, reply.failure)
-    word = (reply.text or "").strip().lower()
+    word = _THOUGHT.sub("", reply.text or "").strip(_AROUND_A_WORD).lower()
     if word in ("yes", "no"):
         return Verdict(id, word, reply.text, None, reply.grade)
     return Verdict(id, None, reply.text, "the reply is neither yes nor no")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from compositional.core.errors import UserError
+from compositional.core.errors import UserError, first_line
 from compositional.data import Example
 from compositional.tasks import Task
 
@@ -99,6 +99,10 @@ class ChatEncoder:
             kept -= max(1, len(ids) - max_length)
         return Prompt(ids, truncated=True)
 
+    def conversation(self, content: str) -> str:
+        """A user's turn and an answer to it, as the template renders them."""
+        return self._render([{"role": "user", "content": content}, {"role": "assistant", "content": "Yes"}], False)
+
     @property
     def demonstrations_length(self) -> int:
         """The tokens that the demonstrations add to a prompt."""
@@ -177,14 +181,19 @@ class ChatEncoder:
         return self.question(user_turn(instruction, text))
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=False,
-            date_string=TEMPLATE_DATE,
-            strftime_now=TEMPLATE_DAY.strftime,
-        )
+        """The conversation in the template; raises UserError for whatever the template, a program of its own, raises."""
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                enable_thinking=False,
+                date_string=TEMPLATE_DATE,
+                strftime_now=TEMPLATE_DAY.strftime,
+            )
+        except Exception as error:
+            template = f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'}"
+            raise UserError(f"{template} can't be used: {first_line(error)} ({type(error).__name__})") from error
 
 
 def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -197,12 +206,20 @@ def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset({tokenizer.eos_token_id} | marks)
 
 
+_PROBE = "Hello"
+
+
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise UserError for a tokenizer without a chat template or an end-of-text token: both are needed to prompt the model."""
+    """Raise UserError for a tokenizer that can't prompt a model: it needs an end-of-text token and a chat template that works."""
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer of {name} has no chat template: use an instruction-tuned model")
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of {name} has no end-of-text token")
+    templates = tokenizer.chat_template
+    if isinstance(templates, dict) and "default" not in templates:
+        raise UserError(f"the tokenizer of {name} has several chat templates ({', '.join(templates)}) and none named default")
+    if _PROBE not in ChatEncoder(tokenizer).conversation(_PROBE):
+        raise UserError(f"the chat template of {name} leaves out what the user says")
 
 
 def left_padded(sequences: Sequence[Sequence[int]], fill: int) -> list[list[int]]:

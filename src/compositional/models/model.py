@@ -14,6 +14,7 @@ from compositional.core.errors import UserError, first_line
 from compositional.core.files import hash_of_files, hash_of_json, read_tensor_shapes
 from compositional.core.hub import hub_errors
 from compositional.core.machine import device_name, resolve_dtype
+from compositional.core.recorded import read_whole_record
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,9 @@ POCKET = "pocket"
 POCKET_FOLDER = Path(__file__).parents[1] / "pocket" / "base_model"
 # The files that determine the outputs of a model or adapter in a folder.
 _DECISIVE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.spm", "adapter_model.bin")
+# Left open, transformers would ask on a terminal whether a model's own code shall be run.
+_NO_REMOTE_CODE = {"trust_remote_code": False}
+_WHOLE_FILE, _INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 # The names of the maximum sequence length in configurations.
 _LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "seq_len")
 
@@ -74,8 +78,20 @@ class Model:
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise UserError(f"{self.flag} {self.name}: the folder has no weights (*.safetensors)")
-        for path in weights:
-            read_tensor_shapes(path)
+        stored = {path.name: read_tensor_shapes(path).keys() for path in weights}
+        if _WHOLE_FILE not in stored:
+            self._check_shards(folder / _INDEX_FILE, stored)
+
+    def _check_shards(self, index: Path, stored: dict[str, Iterable[str]]) -> None:
+        """Raise UserError for weights in several files whose index is missing, or names others than those in `stored`."""
+        if not index.is_file():
+            raise UserError(f"{self.flag} {self.name}: the folder has neither {_WHOLE_FILE} nor {index.name}")
+        shard_of = read_whole_record(index, weight_map=dict)["weight_map"]
+        if missing := sorted({str(shard) for shard in shard_of.values()} - stored.keys()):
+            raise UserError(f"{self.flag} {self.name}: the folder lacks {', '.join(missing)}, which {index.name} names")
+        if absent := [name for name, shard in shard_of.items() if name not in stored[shard]]:
+            fault = f"{shard_of[absent[0]]} lacks {absent[0]}, which {index.name} expects in it"
+            raise UserError(f"{self.flag} {self.name}: {fault}")
 
     def check_has(self, *files: str) -> None:
         """Raise UserError when a local folder lacks one of the files. Files on the hub are checked when they are loaded."""
@@ -89,7 +105,7 @@ class Model:
         from transformers import AutoConfig
 
         with self._load_errors():
-            config = AutoConfig.from_pretrained(self.location, revision=self.requested_revision)
+            config = AutoConfig.from_pretrained(self.location, revision=self.requested_revision, **_NO_REMOTE_CODE)
         sizes = config.get_text_config()
         padding, rows = getattr(sizes, "pad_token_id", None), getattr(sizes, "vocab_size", None)
         if padding is not None and rows is not None and not -rows <= padding < rows:
@@ -113,7 +129,7 @@ class Model:
         from compositional.models.chat import check_tokenizer
 
         with self._load_errors():
-            tokenizer = AutoTokenizer.from_pretrained(self.location, revision=self.requested_revision)
+            tokenizer = AutoTokenizer.from_pretrained(self.location, revision=self.requested_revision, **_NO_REMOTE_CODE)
         check_tokenizer(tokenizer, self.name)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -214,7 +230,7 @@ class Model:
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(self.config)
+            return AutoModelForCausalLM.from_config(self.config, **_NO_REMOTE_CODE)
 
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
         """A causal language model with frozen weights, on this process's GPU if there is one."""
@@ -224,7 +240,12 @@ class Model:
         attention = "eager" if device_name() == "cpu" else "sdpa"
         with self._load_errors():
             model = AutoModelForCausalLM.from_pretrained(
-                self.location, revision=self.requested_revision, dtype=dtype, attn_implementation=attention
+                self.location,
+                revision=self.requested_revision,
+                dtype=dtype,
+                attn_implementation=attention,
+                use_safetensors=True,
+                **_NO_REMOTE_CODE,
             )
         for name, weight in model.named_parameters():
             if not weight.isfinite().all():
@@ -236,7 +257,7 @@ class Model:
         """Load with an Auto class of transformers: a tokenizer (no dtype), or a model in evaluation mode on this device."""
         weights = {} if dtype is None else {"dtype": resolve_dtype(dtype), "use_safetensors": True}
         with self._load_errors():
-            loaded = kind.from_pretrained(self.location, revision=self.requested_revision, **weights, **options)
+            loaded = kind.from_pretrained(self.location, revision=self.requested_revision, **weights, **options, **_NO_REMOTE_CODE)
         return loaded if dtype is None else loaded.eval().to(device_name())
 
     @contextmanager

@@ -15,6 +15,7 @@ from compositional.adapters.lora import module_type
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import UserError, first_line
 from compositional.core.logs import into_file, pass_messages_on
+from compositional.core.machine import socket_folder
 from compositional.core.processes import children_end_with_this_process, ctrl_c_is_heard
 from compositional.models.model import Model
 
@@ -79,6 +80,7 @@ class VllmEngine:
         logger.info("starting vLLM for %s; its messages: %s", model, log_path)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self._log_path, start = log_path, _size(log_path)
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", socket_folder())
         try:
             with into_file(log_path), children_end_with_this_process(), ctrl_c_is_heard():
                 self._llm = _start(model, revision, settings, biases, eager, adapters)
@@ -190,6 +192,8 @@ def _start(model: str, revision: str | None, settings: EngineSettings, biases: b
         model,
         revision=revision,
         dtype=settings.dtype,
+        load_format="safetensors",
+        trust_remote_code=False,
         max_model_len=settings.max_model_len,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         tensor_parallel_size=settings.tensor_parallel_size,

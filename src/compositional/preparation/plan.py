@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -11,7 +10,7 @@ from pathlib import Path
 from compositional.core.errors import UserError, nearest
 from compositional.core.files import hash_of_json
 from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
-from compositional.core.workspace import Workspace
+from compositional.core.workspace import Workspace, why_unwritable
 from compositional.data import Dataset, Locations, all_datasets
 from compositional.models.model import POCKET, Model
 from compositional.paper import PAPER_MODELS
@@ -168,13 +167,8 @@ def _wrong_values(arguments: PreparationArguments) -> list[str]:
             mistakes.append(f"--{kind} {value}: there is no such text model: {nearest(value, text_model_names())}")
     if arguments.raw_data_dir and not Path(arguments.raw_data_dir).is_dir():
         mistakes.append(f"--raw_data_dir {arguments.raw_data_dir}: there is no such folder")
-    workspace = Path(arguments.workspace).resolve()
-    for folder in (workspace, workspace / "data"):
-        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if not existing.is_dir():
-            mistakes.append(f"--workspace {arguments.workspace}: {existing} is not a folder")
-        elif not os.access(existing, os.W_OK):
-            mistakes.append(f"--workspace {arguments.workspace}: {existing} can't be written to")
+    if fault := why_unwritable(Path(arguments.workspace) / "data"):
+        mistakes.append(f"--workspace {arguments.workspace}: {fault}")
     return list(dict.fromkeys(mistakes))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_json, read_json, write_json, write_text
+from compositional.core.files import hash_of_json, read_json, remove, write_json, write_text
 from compositional.core.machine import environment
 from compositional.core.recorded import changes
 from compositional.data import PREPARATION_RECORD, SPLITS
@@ -93,7 +92,7 @@ def _throw_away(plan: PreparationPlan, sets: list[SetToMake]) -> None:
     """Remove what was made of the sets, all at once, so that a run that is interrupted goes on without --overwrite."""
     for one in sets:
         with plan.workspace.locked(data_set=one.name):
-            shutil.rmtree(one.folder, ignore_errors=True)
+            remove(one.folder)
             forget_rewritten(plan.rewritten(one.name))
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compositional.core.errors import UserError
-from compositional.core.files import read_json, read_json_lines
-from compositional.core.recorded import versions_behind
+from compositional.core.files import read_json_lines
+from compositional.core.recorded import read_whole_record, versions_behind
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import budget_flags
+from compositional.experiment.results import Cost
 from compositional.report.plan import TablePlan
 from compositional.scoring.score import default_rouge
 from compositional.sweep.ablations import Ablation
@@ -67,19 +69,33 @@ def collect(cells: list[Cell], workspace: Workspace, stage: str, judge: str) -> 
 
 def _read_outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> Outcome | None:
     results_path = workspace.results(cell.experiment)
-    results = read_json(results_path) if results_path.is_file() else {"stages": {}}
+    results = read_whole_record(results_path, stages=dict) if results_path.is_file() else {"stages": {}}
     if stage not in results["stages"]:
         return None
+    _check_complete(results, stage, results_path)
     scores, path = results["stages"][stage], workspace.scores(cell.experiment, stage)
     rows = [row for _, row in read_json_lines(path)] if path.is_file() else []
     if not rows or "input" not in rows[0]:
         _score_again(cell, workspace, stage, scores)
         rows = [row for _, row in read_json_lines(path)]
+    for number, row in enumerate(rows, start=1):
+        if not {"id", "input", scores["headline_metric"]} <= row.keys():
+            raise UserError(f"{path}, line {number}: not the scores of an example; remove the file, and it is made again")
     quality = np.array([row[scores["headline_metric"]] for row in rows])
     ids = [row["id"] for row in rows]
     judged, graded = _verdicts(cell, workspace, stage, judge, ids)
     inputs = [row["input"] for row in rows]
     return Outcome(cell, ids, inputs, quality, judged, results, graded, default_rouge(scores))
+
+
+def _check_complete(results: dict[str, Any], stage: str, path: Path) -> None:
+    """Raise UserError when results lack what a table shows of them."""
+    scores, cost = results["stages"][stage], results.get("cost")
+    expected = {"headline_metric", "rouge_tokenizer"}, {field.name for field in fields(Cost)}
+    for name, part, keys in zip((f"stages.{stage}", "cost"), (scores, cost), expected, strict=True):
+        if not isinstance(part, dict) or not keys <= part.keys():
+            lacking = ", ".join(sorted(keys - (part or {}).keys())) if isinstance(part, dict | None) else "an object"
+            raise UserError(f"{path} is damaged: {name} lacks {lacking}; remove the file, and run the experiment again")
 
 
 def _score_again(cell: Cell, workspace: Workspace, stage: str, scores: dict[str, Any]) -> None:
@@ -103,10 +119,10 @@ def _verdicts(
     path = workspace.verdicts(cell.experiment, stage, judge)
     if not path.is_file():
         return None, None
-    rows = {row["id"]: row for _, row in read_json_lines(path)}
+    rows = {row.get("id"): row for _, row in read_json_lines(path)}
     if set(rows) != set(ids):
         raise UserError(f"{path} judges other examples than were predicted: judge {cell.experiment} again")
-    judged = np.array([{"yes": 1.0, "no": 0.0}.get(rows[id]["verdict"], np.nan) for id in ids])
+    judged = np.array([{"yes": 1.0, "no": 0.0}.get(rows[id].get("verdict"), np.nan) for id in ids])
     graded = np.array([rows[id].get("grade") for id in ids], dtype=np.float64)  # None becomes NaN
     return _any_of(judged), _any_of(graded)
 

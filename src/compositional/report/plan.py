@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compositional.core.errors import Mistakes, UserError, nearest
 from compositional.core.flags import COUNT, NOT_NEGATIVE, build_parser, flag, parse, wrong_values
-from compositional.core.workspace import Workspace
+from compositional.core.workspace import Workspace, why_unwritable
 from compositional.sweep.arguments import Selection
 from compositional.sweep.selection import Cell, Choice, cells, choose
 
@@ -77,7 +77,8 @@ def make_table_plan(arguments: TableArguments, parsing_mistakes: Sequence[str] =
     choice = choose(arguments, mistakes)
     mistakes += wrong_values(arguments)
     folder = Path(arguments.folder) if arguments.folder else Path(arguments.workspace) / "output" / "tables"
-    mistakes.when(folder.exists() and not folder.is_dir(), f"--folder {folder}: not a folder")
+    if fault := why_unwritable(folder):
+        mistakes.append(f"{'--folder' if arguments.folder else '--workspace'} {arguments.folder or arguments.workspace}: {fault}")
     if mistakes:
         raise UserError(*mistakes)
     chosen = cells(choice)

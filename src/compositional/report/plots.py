@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compositional.core.errors import first_line
 from compositional.report.collect import Outcome
 from compositional.report.table import Column, Figure, Table, belongs
 from compositional.scoring.intervals import Interval
@@ -17,19 +22,37 @@ from compositional.sweep.rows import TableRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+logger = logging.getLogger(__name__)
+
 FAINT = "#8a93a5"
 _INK = "#1c2330"
+
+
+def _import_matplotlib() -> None:
+    """Import Matplotlib with its own settings: it fails on import for a backend or a settings file of the user's that is broken."""
+    folder = Path(importlib.util.find_spec("matplotlib").origin).parent
+    own = {"MPLBACKEND": "svg", "MATPLOTLIBRC": str(folder / "mpl-data" / "matplotlibrc")}
+    users = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        import matplotlib  # noqa: F401
+    finally:
+        for name, value in users.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
 
 
 def draw_panels(name: str, columns: list[Column], draw: Callable[[Axes, Column], None], shares_legend: bool = False) -> str:
     """Let `draw` fill a panel per column. A legend that they share stands below; equal tables give equal files."""
     import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    with pyplot.rc_context({"font.size": 9, "svg.hashsalt": name, "svg.fonttype": "none", "text.color": _INK}):
-        figure, panels = pyplot.subplots(1, len(columns), figsize=(5.4 * len(columns), 4), squeeze=False, layout="constrained")
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"font.size": 9, "svg.hashsalt": name, "svg.fonttype": "none", "text.color": _INK})
+        # Without pyplot, no window is opened, whatever the user's backend.
+        figure = Figure(figsize=(5.4 * len(columns), 4), layout="constrained")
+        panels = figure.subplots(1, len(columns), squeeze=False)
         named = {}
         for axes, column in zip(panels[0], columns, strict=True):
             draw(axes, column)
@@ -42,7 +65,6 @@ def draw_panels(name: str, columns: list[Column], draw: Callable[[Axes, Column],
             figure.legend(named.values(), named.keys(), fontsize=8, frameon=False, **place)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-        pyplot.close(figure)
     return out.getvalue()
 
 
@@ -123,7 +145,12 @@ def _best(table: Table) -> list[str]:
 
 
 def all_plots(table: Table, outcomes: list[Outcome], ablation: Ablation | None, rows: list[TableRow]) -> dict[str, str]:
-    """The plots of the main table, or of an ablation whose `rows` are shown, as SVG by name."""
+    """The plots of the main table, or of an ablation whose `rows` are shown, as SVG by name; none if Matplotlib can't be loaded."""
+    try:
+        _import_matplotlib()
+    except (ImportError, OSError, ValueError) as error:
+        logger.warning("no plots: Matplotlib can't be loaded (%s)", first_line(error))
+        return {}
     if ablation is None:
         plots = {"storage": storage_plot(table, outcomes), "inferences": inferences_plot(table, outcomes)}
     else:

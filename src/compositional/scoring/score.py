@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +76,11 @@ def score(
 
 def scores_per_example(outputs: list[str], references: list[str]) -> dict[str, list[float]]:
     """Each metric's value for each example, of ROUGE as <name>_paper and <name>_unicode."""
-    return _text_overlap().compute(predictions=outputs, references=references)
+    from compositional.scoring.text_overlap import TextOverlap
 
-
-@cache
-def _text_overlap():
-    import evaluate
-
-    return evaluate.load(str(METRIC_FILE), keep_in_memory=True)
+    # Without a folder of its own, an evaluate module needs a cache that can be written to, though nothing is written.
+    with tempfile.TemporaryDirectory() as folder:
+        return TextOverlap(keep_in_memory=True, cache_dir=folder).compute(predictions=outputs, references=references)
 
 
 METRIC_LABELS = {"rougeL": "ROUGE-L", "weighted_rouge": "weighted ROUGE"}

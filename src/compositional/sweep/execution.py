@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from compositional.core.errors import UserError, first_line
+from compositional.core.machine import socket_folder
 from compositional.sweep.project import python_path, working_folder
 from compositional.sweep.scripts import Resources
 from compositional.sweep.steps import Kind, Step, required_steps
@@ -101,11 +104,11 @@ def run_steps(progress: Progress, resources: Resources, address: str | None, loo
     """Run all steps. `look` is called again and again with the events since its last call."""
     import ray
 
-    progress.folder.mkdir(parents=True, exist_ok=True)
-    for group in progress.groups:
-        progress.status_of(group).unlink(missing_ok=True)
-        progress.log_of(group).unlink(missing_ok=True)
     with _started_ray(address):
+        progress.folder.mkdir(parents=True, exist_ok=True)
+        for group in progress.groups:
+            progress.status_of(group).unlink(missing_ok=True)
+            progress.log_of(group).unlink(missing_ok=True)
         options = _options(resources)
         remote = ray.remote(max_retries=0)(run_group)
         waiting, running = dict(progress.groups), {}
@@ -174,6 +177,48 @@ def _options(resources: Resources) -> dict[str, dict[str, int]]:
     }
 
 
+def _running_cluster() -> str | None:
+    """The address that Ray takes for `auto`: the user's, or that of the cluster last started on this machine; None without one."""
+    path = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    return os.environ.get("RAY_ADDRESS") or (path.read_text(encoding="utf-8").strip() if path.is_file() else None)
+
+
+_SECONDS_TO_ANSWER = 10
+# How HTTP/2, on which gRPC stands, begins: a client's preface and its (empty) settings. A server answers with its own settings.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_KIND_OF_SETTINGS = 4
+
+
+def _check_answers(address: str) -> None:
+    """Raise UserError when no Ray cluster answers at HOST:PORT within seconds. Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--address {address}: expected HOST:PORT, ray://HOST:PORT or auto")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.settimeout(_SECONDS_TO_ANSWER)
+            connection.sendall(_PREFACE)
+            answer = connection.recv(9)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--address {address}: no Ray cluster answers there ({first_line(error)})") from error
+    fault = None if len(answer) >= 4 and answer[3] == _KIND_OF_SETTINGS else "it does not speak gRPC"
+    if fault or (fault := None if address.startswith("ray://") else _fault_of_control_store(address)):
+        raise UserError(f"--address {address}: what answers there is no Ray cluster ({fault}); `ray status` shows one's address")
+
+
+def _fault_of_control_store(address: str) -> str | None:
+    """What is wrong with the answer to a question that `ray health-check` asks; None for an answer of Ray's."""
+    import ray
+
+    try:
+        ray._raylet.GcsClient(address=address).internal_kv_get(b"any", b"healthcheck", timeout=_SECONDS_TO_ANSWER)
+    except ray.exceptions.RpcError as error:
+        return first_line(error)
+    return None
+
+
 @contextmanager
 def _started_ray(address: str | None) -> Iterator[None]:
     """A Ray of our own, or a cluster's; raises UserError when that can't be reached."""
@@ -182,13 +227,18 @@ def _started_ray(address: str | None) -> Iterator[None]:
     import ray
 
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    started_by = f"--address {address}" if address else "Ray can't be started"
+    answering = _running_cluster() if address == "auto" else address
+    if answering:
+        _check_answers(answering)
     try:
         # Ray's own workers import this module.
         environment = {"env_vars": {"PYTHONPATH": python_path()}}
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-        ray.init(address=address or "local", runtime_env=environment, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--address {address}: {first_line(error)}") from error
+        place = {} if address else {"_temp_dir": os.path.join(os.environ.get("RAY_TMPDIR") or socket_folder(), "ray")}
+        ray.init(address=address or "local", runtime_env=environment, **quiet, **place)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{started_by}: {first_line(error)}") from error
     try:
         yield
     finally:

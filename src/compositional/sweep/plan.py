@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compositional.core.errors import Mistakes, UserError
-from compositional.core.flags import default_of, wrong_values
+from compositional.core.flags import default_of, expanded, wrong_values
 from compositional.experiment.arguments import parse_arguments
 from compositional.judge.plan import parse_judge_arguments
 from compositional.preparation.plan import parse_preparation_arguments
@@ -88,7 +88,7 @@ def check_quoted_flags(arguments: SweepArguments, choice: Choice, mistakes: Mist
         if not words:
             continue
         try:
-            _, found = parse([word for word in words if not word.startswith("@")])
+            _, found = parse(words)
         except UserError as error:
             found = list(error.mistakes)
         mistakes += [f"--{name}: {mistake}" for mistake in found]
@@ -108,7 +108,8 @@ def check_quoted_flags(arguments: SweepArguments, choice: Choice, mistakes: Mist
 
 
 def _words(name: str, text: str) -> list[str]:
+    """The words of quoted flags, with those of their files."""
     try:
-        return shlex.split(text)
-    except ValueError as error:
+        return expanded(shlex.split(text))
+    except (ValueError, UserError) as error:
         raise UserError(f"--{name} {text}: {error}") from error
