@@ -36,6 +36,13 @@ function chosenMethods() {
   return groups().get(mainTask.value)?.get(variant.value) ?? [];
 }
 
+/** The name of a main task, with its data set where two have the same task. */
+function nameOfGroup(key) {
+  const [one] = groups().get(key).values().next().value;
+  const sets = new Set(offered.filter((other) => other.main_task === one.main_task).map((other) => other.inputs));
+  return sets.size > 1 ? key : one.main_task;
+}
+
 function showVariants() {
   const names = [...groups().get(mainTask.value).keys()];
   variant.replaceChildren(...names.map((name) => element("option", { value: name, textContent: name })));
@@ -173,5 +180,5 @@ mainTask.addEventListener("change", showVariants);
 variant.addEventListener("change", showMethods);
 
 offered = await (await fetch("offered")).json();
-mainTask.replaceChildren(...[...groups().keys()].map((name) => element("option", { value: name, textContent: name })));
+mainTask.replaceChildren(...[...groups().keys()].map((key) => element("option", { value: key, textContent: nameOfGroup(key) })));
 showVariants();
