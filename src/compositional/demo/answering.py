@@ -30,14 +30,13 @@ _HALF_A_CHARACTER = "\ufffd"  # what the first bytes of a character are decoded 
 class Progress:
     """An answer so far.
 
-    `texts` are those of each pass, the last one being the answer. `tokens` and `seconds` are over all passes. Seconds leave out
-    waiting for another answer to end. `text_was_cut` says that a pass read only the beginning of its text, `answer_was_cut` that
-    one reached the limit of new tokens.
+    `texts` are those of each pass, the last one being the answer. `seconds` are over all passes, without waiting for another
+    answer to end. `text_was_cut` says that a pass read only the beginning of its text, `answer_was_cut` that one reached the limit
+    of new tokens.
     """
 
     experiment: str
     texts: list[str]
-    tokens: int
     seconds: float
     text_was_cut: bool
     answer_was_cut: bool
@@ -57,7 +56,7 @@ class Method:
     def answer(self, text: str) -> Iterator[Progress]:
         """The answer so far, after each token; closing the iterator ends the work."""
         texts: list[str] = []
-        tokens, seconds, text_was_cut, answer_was_cut = 0, 0.0, False, False
+        seconds, text_was_cut, answer_was_cut = 0.0, False, False
         for request, generator in zip(self.shown.plan.requests, self.generators, strict=True):
             start = time.perf_counter()
             prompt = self.encoder.prompt(request, text, self.settings.max_prompt_length)
@@ -65,11 +64,12 @@ class Method:
             for answer in generator.stream(prompt.ids):
                 seconds += time.perf_counter() - start
                 said = [*texts, answer.text.rstrip(_HALF_A_CHARACTER)]
-                yield Progress(self.shown.name, said, tokens + len(answer.tokens), seconds, text_was_cut, answer_was_cut, False)
+                yield Progress(self.shown.name, said, seconds, text_was_cut, answer_was_cut, done=False)
                 start = time.perf_counter()
-            text, answer_was_cut = answer.text, answer_was_cut or answer.cut_off
-            texts, tokens = [*texts, text], tokens + len(answer.tokens)
-        yield Progress(self.shown.name, texts, tokens, seconds, text_was_cut, answer_was_cut, True)
+            text = answer.text
+            texts.append(text)
+            answer_was_cut |= answer.cut_off
+        yield Progress(self.shown.name, texts, seconds, text_was_cut, answer_was_cut, done=True)
 
 
 def load_methods(plan: DemoPlan, folder: Path) -> list[Method]:

@@ -56,15 +56,18 @@ class LlamaCppGenerator:
             return list(threads.map(lambda prompt: self.reader.read(self._ask(prompt, self.max_new_tokens)), prompts))
 
     def stream(self, prompt: list[int]) -> Iterator[Answer]:
-        """The answer to one prompt (token ids) so far, after each token; closing the iterator ends the work."""
-        tokens: list[int] = []
+        """The answer to one prompt (token ids) so far, after each token; closing the iterator ends the work.
+
+        It has no tokens: the server streams whole characters, and leaves out all tokens of a character but the last.
+        """
+        text, ended = "", False
         with _post(self._server.listening_address, prompt, self.max_new_tokens, stream=True) as lines:
-            for line in lines:
-                if not line.startswith(_EVENT):
-                    continue
-                event = json.loads(line.removeprefix(_EVENT))
-                tokens += event["tokens"]
-                yield self.reader.read(tokens)
+            while not ended and (line := lines.readline()):
+                if line.startswith(_EVENT):
+                    event = json.loads(line.removeprefix(_EVENT))
+                    ended = any(token in self.reader.end_tokens for token in event["tokens"])
+                    text += "" if ended else event["content"]
+                    yield Answer(text.strip(), cut_off=not ended)
 
     def _ask(self, prompt: list[int], tokens: int) -> list[int]:
         """The most likely continuation, up to an end token or the limit."""

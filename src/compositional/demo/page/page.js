@@ -102,7 +102,6 @@ function show(card, one, progress) {
   answer.lang = one.languages[texts.length - 1];
   answer.textContent = texts.at(-1) || (done ? "(no text)" : "");
   fact(card, "seconds", progress.seconds.toFixed(2));
-  fact(card, "tokens", progress.tokens);
   const notes = [];
   if (progress.text_was_cut) notes.push("The conversation is too long for the model: its end was not read.");
   if (progress.answer_was_cut) notes.push("The answer reached the limit of new tokens.");
