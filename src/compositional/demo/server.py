@@ -45,11 +45,12 @@ _HEADERS = {
 
 
 def listen(port: int) -> socket.socket:
-    """A socket of this machine's own address; raises UserError for a port that can't be had."""
+    """A socket of this machine's own address, at which a browser waits from now on; raises UserError for a port that is taken."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen()
     except OSError as error:
         listening.close()
         raise UserError(f"--port {port}: {error.strerror}; choose another, or 0 for any that is free") from error
