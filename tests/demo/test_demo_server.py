@@ -29,7 +29,7 @@ from compositional.demo.server import MOST_CHARACTERS
 from compositional.prediction.predict import read_predictions
 from conftest import command_in
 from helpers import PROJECT
-from helpers.demos import SHOWN, load, make_workspace, served, slowed, wait_until_idle
+from helpers.demos import OTHERS, SHOWN, load, make_workspace, served, slowed, wait_until_idle
 from helpers.planning import heavy_imports_of, with_ctrl_c
 
 pytestmark = pytest.mark.slow(30)
@@ -47,7 +47,7 @@ def experiments(tmp_path_factory, single_tasks, tiny_models) -> Workspace:
 def url(experiments, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(torch.cuda, "is_available", lambda: False)
-        methods = load(experiments, tmp_path_factory.mktemp("engines"), f"--experiments {' '.join(SHOWN)}")
+        methods = load(experiments, tmp_path_factory.mktemp("engines"), f"--experiments {' '.join((*SHOWN, *OTHERS))}")
         with served(methods) as url:
             yield url
 
@@ -104,12 +104,14 @@ def test_answers_come_token_by_token(url):
 
 def test_a_page_is_offered_the_experiments_with_tasks_and_costs(url, experiments):
     offered = {one["experiment"]: one for one in httpx.get(f"{url}offered", trust_env=False).json()}
-    assert list(offered) == list(SHOWN)
-    for name, one in offered.items():
+    assert list(offered) == [*SHOWN, *OTHERS]
+    for name in SHOWN:
+        one = offered[name]
         cost = read_json(experiments.results(name))["cost"]
         assert (one["passes"], one["extra_bytes"]) == (cost["inferences_per_example"], cost["extra_bytes"])
         assert one["main_task"] == "Summarize the following text"
         assert one["auxiliary_tasks"] == ["then translate it to Spanish"]
+    assert (offered["witty"]["main_task"], offered["witty"]["languages"]) == ("Suggest a reply for the following text", ["en"])
     assert offered["multi_step"]["languages"] == ["en", "es"]
     assert offered["lc"]["languages"] == ["es"]
     assert offered["lc_pp"]["label"] == "Learnable Calibration++"
@@ -254,7 +256,7 @@ def test_too_many_experiments_are_not_loaded_unasked(experiments, tmp_path):
     for number in range(12):
         shutil.copytree(copy.output("lc"), copy.output(f"lc{number}"))
     (line,) = mistakes_of("", copy)
-    assert "16 finished experiments" in line
+    assert "18 finished experiments" in line
     assert "--experiments" in line
 
 
@@ -275,7 +277,7 @@ def test_what_has_changed_since_it_answered_is_a_line(experiments, tmp_path):
 
 def test_without_names_the_methods_stand_in_the_papers_order(experiments):
     plan = make_demo_plan(*parse_demo_arguments(["--workspace", str(experiments.root)]))
-    assert [one.name for one in plan.experiments] == list(SHOWN)
+    assert [one.name for one in plan.experiments] == ["french", "witty", *SHOWN]
     assert len({id(one.plan.base) for one in plan.experiments}) == 1
 
 

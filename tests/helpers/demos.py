@@ -16,16 +16,27 @@ from compositional.demo.plan import make_demo_plan, parse_demo_arguments
 from compositional.demo.server import address, listen, make_server
 from compositional.prediction import Answer
 from compositional.prediction.transformers_backend import TransformersGenerator
-from helpers.tiny_runs import method_run
+from helpers.tiny_runs import LENGTHS, TINY_RUN, method_run
 
+# Summaries in Spanish by four methods, and two other requests by the base model.
 SHOWN = ("zero_shot", "multi_step", "lc", "lc_pp")
+OTHERS = {
+    "french": "--secondary_task translation --tgt_lang fr --dataset pocket_dialogs --secondary_task_dataset pocket_dialogs_fr ",
+    "witty": (
+        "--secondary_task tone_adjustment --tgt_tone witty --dataset pocket_replies --secondary_task_dataset pocket_replies_witty "
+    ),
+}
 
 
 def make_workspace(folder: Path, single_tasks: Path, model: Path, run: Callable[[str], None]) -> Workspace:
     """A workspace with finished experiments of the tiny model."""
     shutil.copytree(single_tasks, folder, dirs_exist_ok=True)
-    for name in SHOWN:
-        run(f"{method_run(model, name)}--adapter_dtype float32 --prediction_backend transformers")
+    asked = {name: method_run(model, name) for name in SHOWN} | {
+        name: f"{TINY_RUN}{LENGTHS}{task}--model_name_or_path {model} --experiment_name {name} --zero_shot --do_predict "
+        for name, task in OTHERS.items()
+    }
+    for flags in asked.values():
+        run(f"{flags}--adapter_dtype float32 --prediction_backend transformers")
     return Workspace(folder)
 
 

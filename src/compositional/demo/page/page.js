@@ -69,7 +69,8 @@ async function takeRandom() {
 
 function say(mistake) {
   byId("mistake").textContent = mistake;
-  conversation.toggleAttribute("aria-invalid", Boolean(mistake));
+  if (mistake) conversation.setAttribute("aria-invalid", "true");
+  else conversation.removeAttribute("aria-invalid");
 }
 
 const tell = (news) => { byId("news").textContent = news; };
