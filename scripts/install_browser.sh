@@ -4,9 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements-browser.txt
-for name in chromium-headless-shell chromium chromium-browser google-chrome; do
-    if command -v "$name" >/dev/null; then exit 0; fi
-done
+if .venv/bin/python -c "import sys; from scripts.demo_pictures import find_chromium; sys.exit(find_chromium() is None)"; then exit 0; fi
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "error: no Chromium is found; as root on Debian: apt-get install chromium-headless-shell" >&2
     exit 2

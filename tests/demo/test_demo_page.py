@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow(40)
 TEXT = "Tom: I lost a key.\nMia: Where?\nTom: At school."
+NEW_TOKENS = 12  # of each pass
 LABELS = ["Zero-shot", "Multi-step LoRA usage", "Learnable Calibration", "Learnable Calibration++"]
 
 
@@ -228,7 +229,7 @@ def test_what_nobody_waits_for_is_not_computed(how, page, browser, url):
     with slowed(0.02) as made:
         answer(other)
         everything = len(made)
-    with slowed(0.05) as made:
+    with slowed(0.1) as made:
         other.get_by_role("button", name="Answer").click()
         other.locator('article[data-state="answering"]').first.wait_for()
         if how == "close":
@@ -242,7 +243,8 @@ def test_what_nobody_waits_for_is_not_computed(how, page, browser, url):
             other.get_by_role("button", name="Answer").click()
             finished(other)
             assert list(cards(other)) == LABELS[:1]
-        assert wait_until_idle(made) < everything / 2
+            del made[:NEW_TOKENS]
+        assert wait_until_idle(made) < 0.8 * everything
     context.close()
     answer(page)
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from scripts.demo_pictures import find_chromium
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The browser; skips the test where there is none, or no Playwright."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: make browser")
-    path = next(filter(None, map(shutil.which, NAMES)), None)
+    path = find_chromium()
     if not path:
         pytest.skip("no Chromium: make browser")
     with playwright.sync_playwright() as running:
