@@ -185,7 +185,7 @@ def _offered(methods: list[Method]) -> list[dict[str, Any]]:
             "auxiliary_tasks": [task.continuation for task in shown.plan.task_set.tasks[1:]],
             "requests": shown.plan.requests,
             "languages": _languages(shown.plan),
-            "model": shown.plan.base.name,
+            "model": Path(shown.plan.base.name).name,
             "passes": shown.passes,
             "extra_parameters": shown.extra_parameters,
             "extra_bytes": shown.extra_bytes,
