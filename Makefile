@@ -1,4 +1,4 @@
-.PHONY: environment quickstart real-quickstart test test-fast lint docs pocket-base gpu-check
+.PHONY: environment quickstart real-quickstart test test-fast browser lint docs pocket-base gpu-check
 
 environment:
 	@bash scripts/make_environment.sh
@@ -16,6 +16,10 @@ test: environment
 
 test-fast: environment
 	@OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# For the tests of the demo's page, which skip without a browser.
+browser: environment
+	@bash scripts/install_browser.sh
 
 lint: environment
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/lint-imports

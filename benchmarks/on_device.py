@@ -29,7 +29,8 @@ from benchmarks.machine import heading
 from compositional.core.errors import UserError
 from compositional.core.processes import exit_code_of
 from compositional.core.tables import aligned
-from compositional.export.plan import ExportArguments, finished_experiment
+from compositional.core.workspace import Workspace
+from compositional.experiment.finished import finished_experiment
 
 if TYPE_CHECKING:
     from compositional.experiment.plan import Plan
@@ -100,7 +101,7 @@ def _plan_of(name: str, workspace: Path) -> tuple[Plan, int | None]:
     experiment, _, rank = name.partition("@")
     if "@" in name and not (rank.isdigit() and int(rank)):
         raise UserError(f"--experiments {name}: a rank of at least 1 is expected after @")
-    plan = finished_experiment(ExportArguments(experiment_name=experiment, workspace=str(workspace)))
+    plan = finished_experiment(experiment, Workspace(workspace), "--experiments")
     return plan, int(rank) if rank else None
 
 
@@ -167,18 +168,12 @@ def _write(plan: Plan, rank: int | None, dtype: str, folder: Path) -> tuple[list
     """
     from multiprocessing import get_context
 
-    from compositional.models.chat import instruction
-
     process = get_context("fork").Process(target=_write_files, args=(plan, rank, dtype, folder))
     process.start()
     process.join()
     if process.exitcode:
         raise SystemExit("error: the files could not be written")
-    style, tasks = plan.arguments.prompt_style, plan.task_set.tasks
-    if len(plan.answering_adapters) > 1:
-        steps = [Step(number, instruction((task,))) for number, task in enumerate(tasks)]
-    else:
-        steps = [Step(0 if plan.answering_adapters else None, instruction(tasks, style))]
+    steps = [Step(number if plan.answering_adapters else None, request) for number, request in enumerate(plan.requests)]
     first = next(folder.glob("base*.gguf")) if len(list(folder.glob("base*"))) == 1 else folder / "base-00001-of-00002.gguf"
     total = sum(path.stat().st_size for path in folder.iterdir())
     return steps, first.stat().st_size, total - first.stat().st_size

@@ -9,6 +9,7 @@ from pathlib import Path
 from compositional.core.flags import default_of
 from compositional.core.tables import aligned
 from compositional.data import Locations, all_datasets
+from compositional.demo.plan import DemoArguments
 from compositional.experiment.arguments import Arguments
 from compositional.export.plan import ExportArguments
 from compositional.judge.plan import JudgeArguments
@@ -96,6 +97,8 @@ def written_parts(page: Path) -> dict[str, str]:
         return {"flags": flags_table(JudgeArguments), "prompt": judge_prompt_example()}
     if page.name == "export.md":
         return {"flags": flags_table(ExportArguments)}
+    if page.name == "demo.md":
+        return {"flags": flags_table(DemoArguments)}
     if page.name == "data.md":
         return {"sources": sources_table(), "findings": findings_table(), "flags": flags_table(PreparationArguments)}
     if page.parent == RESULTS:
@@ -119,7 +122,7 @@ def page_with_parts(page: Path) -> str:
 
 
 PAGES = (
-    *(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps", "export")),
+    *(DOCS / f"{name}.md" for name in ("fidelity", "judge", "data", "methods", "sweeps", "export", "demo")),
     *(RESULTS / f"pocket_{name}.md" for name in ("main_table", "ablations")),
 )
 

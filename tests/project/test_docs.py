@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from compositional.core.errors import Mistakes
+from compositional.demo.plan import parse_demo_arguments
 from compositional.experiment.arguments import parse_arguments
 from compositional.export.plan import parse_export_arguments
 from compositional.judge.plan import parse_judge_arguments
@@ -88,6 +89,14 @@ def test_every_export_command_has_known_flags_only():
         arguments, mistakes = parse_export_arguments(shlex.split(flags))
         assert not mistakes, flags
         assert arguments.experiment_name
+
+
+def test_every_demo_command_has_known_flags_only():
+    commands = re.findall(r"^python demo\.py(.*)$", (DOCS / "demo.md").read_text(encoding="utf-8"), flags=re.M)
+    assert commands
+    for flags in commands:
+        _, mistakes = parse_demo_arguments(shlex.split(flags))
+        assert not mistakes, flags
 
 
 def test_instructions_in_the_docs_are_those_of_the_tasks():

@@ -98,7 +98,7 @@ def test_the_pins_of_direct_requirements_are_those_of_the_whole_cpu_set():
 @pytest.mark.slow
 def test_a_wheel_has_every_file_of_the_package_and_no_other_top_level_name(installed):
     names = {path.stem for path in installed.iterdir() if path.suffix not in (".dist-info",)} - {"bin", "__pycache__"}
-    assert names == {"compositional", "export", *COMMANDS}
+    assert names == {"compositional", "demo", "export", *COMMANDS}
 
     def files_in(folder: Path) -> set[str]:
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -64,6 +64,12 @@ def load_data(plan: Plan) -> ExperimentData:
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
     return ExperimentData(training, stages, solved)
+
+
+def load_test_data(plan: Plan) -> ExperimentData:
+    """The test examples and the in-context examples alone, for an experiment that has learned already; see `load_data`."""
+    arguments = replace(plan.arguments, do_train=False, do_valid=False, do_predict=True)
+    return load_data(replace(plan, arguments=arguments, merge_sets=[]))
 
 
 def _read(dataset: Dataset, split: str, limit: int | None, seed: int) -> Examples:

@@ -30,6 +30,7 @@ from compositional.experiment.arguments import (
 from compositional.experiment.checks import base_model, check_shapes_agree, contradictions, data_sets, merge_sets, stored_adapters
 from compositional.experiment.trainer_options import check_trainer_options, wrong_trackers
 from compositional.merging import Strategy, find_strategy
+from compositional.models.chat import instruction
 from compositional.models.model import Model
 from compositional.prediction import PROMPTS_AT_A_TIME, PredictionSettings, resolve_backend
 from compositional.training import LoraSettings, OptimizationSettings
@@ -126,6 +127,14 @@ class Plan:
         if self.method == AUXILIARY_LORA:
             return arguments.secondary_stored_model_name
         return [self.written_adapter or arguments.stored_model_name]
+
+    @property
+    def requests(self) -> list[str]:
+        """The instruction of each inference pass: one for the composed task, or for multi-step usage one per task."""
+        tasks = self.task_set.tasks
+        if self.method == MULTI_STEP:
+            return [instruction((task,)) for task in tasks]
+        return [instruction(tasks, self.arguments.prompt_style)]
 
     @property
     def splits(self) -> dict[str, str]:

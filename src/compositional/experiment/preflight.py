@@ -10,7 +10,7 @@ from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration import LC_PLUS_PLUS, components_of_modules, spec_of_stored
 from compositional.core.errors import Mistakes, UserError
 from compositional.core.machine import resolve_dtype
-from compositional.experiment.arguments import CALIBRATION, MERGE, MULTI_STEP
+from compositional.experiment.arguments import CALIBRATION, MERGE
 from compositional.experiment.examples import ExperimentData, demonstrations
 from compositional.experiment.plan import Plan
 from compositional.experiment.resume import ADAPTER_RECORD, read_adapter_record
@@ -108,11 +108,8 @@ def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
     room = plan.longest_prompt(encoder.demonstrations_length)
     if room < 1 or room <= encoder.demonstrations_length:
         return  # reported by _check_prediction
-    for examples in data.stages.values():
-        tasks = examples.dataset.tasks
-        instructions = [instruction((task,)) for task in tasks] if plan.method == MULTI_STEP else [instruction(tasks, style)]
-        for text in instructions:
-            encoder.check_room(text, room)
+    for request in plan.requests if data.stages else []:
+        encoder.check_room(request, room)
     for examples in data.training:
         # A target takes up to half of a training sequence.
         ChatEncoder(plan.base.tokenizer).check_room(instruction(examples.dataset.tasks, style), plan.arguments.max_length // 2)

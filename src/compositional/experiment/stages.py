@@ -36,7 +36,6 @@ from compositional.experiment.resume import (
     throw_away,
     versions_behind_adapters,
 )
-from compositional.models.chat import instruction
 from compositional.prediction import Prediction, PredictionSettings
 from compositional.prediction.vllm_backend import Engines
 from compositional.scoring.score import Scores
@@ -99,7 +98,7 @@ class Experiment:
                 if self.plan.method == MULTI_STEP:
                     self.predictions[stage] = self._predict_in_steps(stage, examples)
                 else:
-                    request = instruction(examples.dataset.tasks, self.plan.arguments.prompt_style)
+                    (request,) = self.plan.requests
                     path = self.plan.workspace.predictions(self.name, stage)
                     adapter = next(iter(self.answering_adapters), None)
                     self.predictions[stage] = self._predict(path, examples.chosen, request, adapter, stage)
@@ -183,12 +182,12 @@ class Experiment:
             return read_predictions(path)
         self.engines.expect_rank(max(adapter.rank for adapter in self.answering_adapters))
         steps: list[list[Prediction]] = []
-        for number, (task, adapter) in enumerate(zip(examples.dataset.tasks, self.answering_adapters, strict=True), start=1):
+        for number, (request, adapter) in enumerate(zip(self.plan.requests, self.answering_adapters, strict=True), start=1):
             inputs = examples.chosen
             if steps:
                 inputs = [replace(example, input=one.output) for example, one in zip(inputs, steps[-1], strict=True)]
             step_path = path.with_name(f"{stage}.step{number}.jsonl")
-            steps.append(self._predict(step_path, inputs, instruction((task,)), adapter, f"{stage}, step {number}"))
+            steps.append(self._predict(step_path, inputs, request, adapter, f"{stage}, step {number}"))
         return join_steps(path, examples.chosen, steps)
 
     def _predict(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compositional.adapters.peft_folder import StoredAdapter
-from compositional.core.errors import Mistakes, UserError, nearest
+from compositional.core.errors import Mistakes, UserError
 from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
-from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
-from compositional.experiment.arguments import MULTI_STEP, ZERO_SHOT, Arguments
-from compositional.experiment.plan import Plan, make_plan
+from compositional.experiment.arguments import MULTI_STEP, ZERO_SHOT
+from compositional.experiment.finished import adapters_of_finished, finished_experiment
+from compositional.experiment.plan import Plan
 from compositional.formats.gguf import Q8_0, llama_form, pre_tokenizer
 
 if TYPE_CHECKING:
@@ -105,20 +105,13 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
     mistakes.when(arguments.dtype == Q8_0 and arguments.to != GGUF, f"--dtype {Q8_0} needs --to gguf")
     if mistakes:
         raise UserError(*mistakes)
-    plan = ExportPlan(arguments, finished_experiment(arguments))
+    plan = ExportPlan(arguments, finished_experiment(arguments.experiment_name, Workspace(Path(arguments.workspace))))
     method, name = plan.experiment.method, arguments.experiment_name
     mistakes.when(
         method == MULTI_STEP,
         f"--experiment_name {name} answers in several steps, each with an adapter of its own: export their experiments",
     )
-    if plan.adapter and method != MULTI_STEP:
-        folder = plan.adapter.folder
-        mistakes.when(not folder.is_dir(), f"--experiment_name {name}: its adapter {folder} is missing: run it again")
-        answered = read_recorded(plan.experiment.workspace.results(name)).get("settings", {}).get("hash_of_adapter")
-        mistakes.when(
-            folder.is_dir() and bool(answered) and answered != plan.adapter.hash,
-            f"--experiment_name {name}: its adapter {folder} has changed since it answered: run the experiment again",
-        )
+    mistakes.attempt(adapters_of_finished, plan.experiment)
     mistakes.when(
         arguments.to == PEFT and method == ZERO_SHOT, f"--to peft: {name} answers with the base model alone, and has no adapter"
     )
@@ -136,21 +129,3 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
     if mistakes:
         raise UserError(*mistakes)
     return plan
-
-
-def finished_experiment(arguments: ExportArguments) -> Plan:
-    """The experiment's plan, from the arguments in its results; raises UserError for one that is not there, or no longer whole."""
-    workspace = Workspace(Path(arguments.workspace))
-    path = workspace.results(arguments.experiment_name)
-    if not path.is_file():
-        finished = [one.parent.name for one in workspace.root.glob("output/*/results.json")]
-        hint = nearest(arguments.experiment_name, finished) if finished else "run_experiment.py makes it"
-        raise UserError(
-            f"--experiment_name {arguments.experiment_name}: there are no results of it in {path.parent.parent}: {hint}"
-        )
-    recorded = read_recorded(path).get("arguments", {})
-    known = {one.name for one in fields(Arguments)}
-    if recorded.get("stored_calibration"):
-        recorded = recorded | {"calibrate": None}  # it follows from the stored one
-    found = {name: value for name, value in recorded.items() if name in known}
-    return make_plan(Arguments(**(found | {"workspace": arguments.workspace, "raw_data_dir": None})))

@@ -6,7 +6,9 @@ import json
 import shutil
 import tempfile
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from compositional.prediction import Answer, AnswerReader, PredictionSettings
 
 SLOTS = 4  # requests at a time
 _TEMPORARY = ".gguf-"
+_EVENT = b"data: "
 _LONGEST_WAIT = 3600  # seconds for one answer
 
 
@@ -52,6 +55,20 @@ class LlamaCppGenerator:
         with ThreadPoolExecutor(SLOTS) as threads:
             return list(threads.map(lambda prompt: self.reader.read(self._ask(prompt, self.max_new_tokens)), prompts))
 
+    def stream(self, prompt: list[int]) -> Iterator[Answer]:
+        """The answer to one prompt (token ids) so far, after each token; closing the iterator ends the work.
+
+        It has no tokens: the server streams whole characters, and leaves out all tokens of a character but the last.
+        """
+        text, ended = "", False
+        with _post(self._server.listening_address, prompt, self.max_new_tokens, stream=True) as lines:
+            while not ended and (line := lines.readline()):
+                if line.startswith(_EVENT):
+                    event = json.loads(line.removeprefix(_EVENT))
+                    ended = any(token in self.reader.end_tokens for token in event["tokens"])
+                    text += "" if ended else event["content"]
+                    yield Answer(text.strip(), cut_off=not ended)
+
     def _ask(self, prompt: list[int], tokens: int) -> list[int]:
         """The most likely continuation, up to an end token or the limit."""
         return complete(self._server.listening_address, prompt, tokens)["tokens"]
@@ -59,12 +76,16 @@ class LlamaCppGenerator:
 
 def complete(address: str, prompt: list[int], tokens: int, **more: Any) -> dict[str, Any]:
     """The server's greedy answer to a prompt (token ids), with its `tokens` and `timings`; no proxy is asked."""
+    with _post(address, prompt, tokens, **more) as answer:
+        return json.loads(answer.read())
+
+
+def _post(address: str, prompt: list[int], tokens: int, **more: Any) -> HTTPResponse:
     wanted = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False, "return_tokens": True, **more}
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{address}/completion", data=json.dumps(wanted).encode(), headers=headers)
     directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with directly.open(request, timeout=_LONGEST_WAIT) as answer:
-        return json.loads(answer.read())
+    return directly.open(request, timeout=_LONGEST_WAIT)
 
 
 def _start(model: Path, adapter: Path | None, settings: PredictionSettings) -> Any:

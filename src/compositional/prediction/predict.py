@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,14 @@ class Generator(Protocol):
 
     def answers(self, prompts: list[list[int]]) -> list[Answer]:
         """One answer per prompt (token ids), in their order."""
+        ...
+
+
+class StreamingGenerator(Generator, Protocol):
+    """A backend that also answers token by token."""
+
+    def stream(self, prompt: list[int]) -> Iterator[Answer]:
+        """The answer to one prompt (token ids) so far, after each token; closing the iterator ends the work."""
         ...
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from peft import PeftModel
 from torch import nn
@@ -42,6 +44,17 @@ class TransformersGenerator:
     @torch.inference_mode()
     def answers(self, prompts: list[list[int]]) -> list[Answer]:
         """Answers to a batch of prompts (token ids), in their order."""
+        *_, generated = self._generate(*self._inputs(prompts))
+        return [self.reader.read(tokens) for tokens in generated]
+
+    @torch.inference_mode()
+    def stream(self, prompt: list[int]) -> Iterator[Answer]:
+        """The answer to one prompt (token ids) so far, after each token; closing the iterator ends the work."""
+        for (tokens,) in self._generate(*self._inputs([prompt])):
+            yield self.reader.read(tokens)
+
+    def _inputs(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
+        """The arguments of `_generate` for a batch of prompts."""
         cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
         shared = self._fill_with_shared_beginning(cache, prompts)
         rests = [prompt[shared:] for prompt in prompts]
@@ -49,7 +62,7 @@ class TransformersGenerator:
         ids = torch.tensor(left_padded(rests, self.tokenizer.pad_token_id), device=device)
         mask = torch.tensor(left_padded([[1] * len(rest) for rest in rests], 0), device=device)
         mask = torch.cat([mask.new_ones(len(mask), shared), mask], dim=1)
-        return [self.reader.read(generated) for generated in self._generate(ids, mask, cache)]
+        return ids, mask, cache
 
     def _fill_with_shared_beginning(self, cache: DynamicCache, prompts: list[list[int]]) -> int:
         """Put the tokens that all prompts begin with (template, instruction, solved examples) into the cache; returns their number.
@@ -67,8 +80,8 @@ class TransformersGenerator:
         cache.batch_repeat_interleave(len(prompts))
         return shared
 
-    def _generate(self, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> list[list[int]]:
-        """The most likely continuation of each row, token by token, up to and including an end token or the limit.
+    def _generate(self, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> Iterator[list[list[int]]]:
+        """After each token, the most likely continuation of each row so far, up to and including an end token or the limit.
 
         Args:
             ids: (batch × length), left-padded.
@@ -86,6 +99,7 @@ class TransformersGenerator:
             for row, token in zip(rows, tokens.tolist(), strict=True):
                 if not generated[row] or generated[row][-1] not in ends:
                     generated[row].append(token)
+            yield generated
             going_on = [place for place, row in enumerate(rows) if generated[row][-1] not in ends]
             if not going_on:
                 break
@@ -96,7 +110,6 @@ class TransformersGenerator:
                 cache.batch_select_indices(kept)
                 ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 rows = [rows[place] for place in going_on]
-        return generated
 
 
 class _PackedLinear(nn.Module):

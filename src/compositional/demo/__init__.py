@@ -1,0 +1,1 @@
+"""The demo: finished experiments answer one request side by side, as a page of this machine."""
