@@ -98,10 +98,7 @@ def test_training_merging_predicting_judging_and_tables_reach_nobody_and_unpickl
     lines = [
         ("run", f"{base}--experiment_name sums --dataset pocket_dialogs --stored_model_name sums --do_train --save_steps 2"),
         ("run", f"{base}--experiment_name translation --dataset pocket_sentences_es --stored_model_name translation --do_train"),
-        (
-            "run",
-            f"{base}--experiment_name pocket_sum_tr_es_linear_merge {COMPOSED}--lora_merge_strategy linear {MODULES}--do_predict",
-        ),
+        ("run", f"{base}{merge}--do_predict"),
         ("judge", "--experiment_name pocket_sum_tr_es_linear_merge --judge_model_name_or_path pocket --bootstrap_resamples 20"),
         ("tables", "--sub_tasks sum_tr_es --methods linear_merge --bootstrap_resamples 20"),
     ]
