@@ -164,9 +164,8 @@ def test_a_server_on_this_machine_is_asked_without_a_proxy(variable, workspace, 
     assert judge(asking(server))["e"]["stages"]["test"]["counts"]["judged"] == 6
 
 
-@pytest.mark.parametrize("proxy", ["socks9://127.0.0.1:9", "nonsense"])
-def test_a_proxy_that_is_none_is_one_line(proxy, workspace, mistakes, monkeypatch):
-    monkeypatch.setenv("ALL_PROXY", proxy)
+def test_a_proxy_that_is_none_is_one_line(workspace, mistakes, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks9://127.0.0.1:9")
     store_predictions(workspace, "e", NUMBERED)
     (line,) = mistakes("--experiment_name e --judge_model_name_or_path judge --judge_url http://judge.example/v1")
     assert line.startswith("--judge_url http://judge.example/v1: it can't be asked: ")

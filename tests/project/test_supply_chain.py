@@ -30,6 +30,7 @@ ASKED_FOR = {
     "judge/url_judge.py": "--judge_url",
     "sweep/execution.py": "--address",
     "prediction/llama_cpp_backend.py": "its server is on this machine",
+    "demo/server.py": "it is the server of the demo's page",
 }
 
 
@@ -95,6 +96,7 @@ for name, words in json.loads(sys.argv[1]):
 @pytest.mark.slow(20)
 def test_training_merging_predicting_judging_and_tables_reach_nobody_and_unpickle_nothing(tiny_models, tmp_path):
     base = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} "
+    merge = f"--experiment_name pocket_sum_tr_es_linear_merge {COMPOSED}--lora_merge_strategy linear {MODULES}"
     lines = [
         ("run", f"{base}--experiment_name sums --dataset pocket_dialogs --stored_model_name sums --do_train --save_steps 2"),
         ("run", f"{base}--experiment_name translation --dataset pocket_sentences_es --stored_model_name translation --do_train"),
