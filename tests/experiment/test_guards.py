@@ -59,6 +59,7 @@ def test_results_that_are_none_are_one_line(content, run, workspace, tiny_models
     assert line.endswith(" is expected in it; remove the file, and make it again")
 
 
+@pytest.mark.slow
 def test_an_adapter_whose_record_is_none_is_one_line(run, trained, workspace, tiny_models):
     path = workspace.stored_model("sums") / "experiment.json"
     write_json(path, {})

@@ -58,7 +58,7 @@ def test_what_a_device_pays_is_measured_for_one_pass_and_for_two(tiny_models, tr
 
 def test_what_is_no_experiment_is_said_in_a_line(workspace, capsys):
     assert on_device.main(["--experiments", "nothing", "--workspace", str(workspace.root)]) == 2
-    assert "--experiment_name nothing: there are no results of it" in capsys.readouterr().err
+    assert "--experiments nothing: there are no results of it" in capsys.readouterr().err
 
 
 @pytest.mark.slow(20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import pty
@@ -146,10 +145,11 @@ def test_nobody_is_asked_on_a_terminal_whether_code_of_a_model_shall_be_run(mode
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("pip"), reason="there is no pip in this environment")
 def test_installed_packages_fit_together_but_for_those_left_out_on_purpose():
     stated = next(line for line in (PROJECT / "requirements-cpu.txt").read_text().splitlines() if "Left out on purpose" in line)
     left_out = set(re.findall(r"torchvision|torchaudio|torchcodec|triton", stated))
     done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    if "No module named pip" in done.stderr:
+        pytest.skip("there is no pip in this environment")
     faults = [line for line in done.stdout.splitlines() if "No broken requirements" not in line]
     assert [line for line in faults if not any(f"requires {name}, which is not installed" in line for name in left_out)] == []
