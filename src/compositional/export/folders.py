@@ -29,7 +29,7 @@ _LONGEST_CONTEXT = 4096  # tokens that a server is started with, where the model
 def write_export(plan: ExportPlan) -> Path:
     """Write the export's folder, whole or not at all, with a record of its files; returns the folder.
 
-    Raises UserError for values that the precision can't hold, and for a --base_gguf with other weights than the base model's.
+    Raises UserError for values that the precision can't hold.
     """
     to, dtype = plan.arguments.to, plan.arguments.dtype
     more: dict[str, Any] = {}
@@ -81,8 +81,7 @@ def _write_gguf(plan: ExportPlan, adapters: list[LoraAdapter], folder: Path) -> 
     dtype, base, own = plan.arguments.dtype, plan.experiment.base, plan.gguf_base
     found: dict[str, Any] = {}
     if own:
-        difference = own.difference(base, plan.form)
-        found["base_gguf"] = {"path": str(own.path), **_digest(own.path), "relative_difference": difference}
+        found["base_gguf"] = {"path": str(own.path), **_digest(own.path), "relative_difference": plan.difference_of_base}
         files = own.write_with_biases(folder / "base.gguf", plan.form, plan.biases) if plan.biases else [own.path.resolve()]
     else:
         files = write_base(folder / "base.gguf", base, dtype, plan.biases)

@@ -106,6 +106,11 @@ class ExportPlan:
         form.check_places(self.biases)
         return form
 
+    @cached_property
+    def difference_of_base(self) -> float | None:
+        """How far the weights of --base_gguf are from the base model's; raises UserError for another model's."""
+        return self.gguf_base.difference(self.experiment.base, self.form) if self.gguf_base else None
+
     @property
     def folder(self) -> Path:
         """Where the export is written."""
@@ -147,7 +152,7 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
         if arguments.to == MERGED:
             mistakes.attempt(lambda: plan.configuration)
     if arguments.to == GGUF and not mistakes:
-        mistakes.attempt(lambda: plan.form)
+        mistakes.attempt(lambda: plan.difference_of_base if plan.gguf_base else plan.form)
         if not plan.gguf_base:
             mistakes.attempt(pre_tokenizer, plan.experiment.base.tokenizer)
     mistakes.when(plan.folder.exists() and not arguments.overwrite, f"{plan.folder} is there already: --overwrite replaces it")
