@@ -35,7 +35,7 @@ from compositional.experiment.finished import finished_experiment
 if TYPE_CHECKING:
     from compositional.experiment.plan import Plan
 
-DTYPES = ("float32", "float16", "bfloat16", "q8_0")
+DTYPES = ("float32", "float16", "bfloat16", "q8_0", "q4_1")
 
 
 @dataclass
@@ -184,12 +184,13 @@ def _write_files(plan: Plan, rank: int | None, dtype: str, folder: Path) -> None
     from compositional.adapters.peft_folder import StoredAdapter
     from compositional.calibration.parameters import read_biases
     from compositional.formats.gguf import write_base, write_lora
+    from compositional.formats.gguf_forms import gguf_form
 
     stored = [StoredAdapter(plan.workspace.stored_model(name)) for name in plan.answering_adapters]
     write_base(folder / "base.gguf", plan.base, dtype, read_biases(stored[0].folder, stored[0].shapes) if stored else {})
     for number, one in enumerate(stored):
         adapter = compacted(one.read(), rank) if rank else one.read()
-        write_lora(folder / f"adapter{number}.gguf", plan.base, adapter, dtype)
+        write_lora(folder / f"adapter{number}.gguf", gguf_form(plan.base), adapter, dtype)
 
 
 def _serve(folder: Path, options: argparse.Namespace) -> Any:
@@ -224,7 +225,7 @@ def _request(plan: Plan, server: Any, reader: Any, steps: list[Step], text: str,
 
 
 def _complete(server: Any, prompt: list[int], adapter: int | None, tokens: int, adapters: int) -> dict[str, Any]:
-    from compositional.prediction.llama_cpp_backend import complete
+    from compositional.prediction.llama_cpp_server import complete
 
     scales = [{"id": number, "scale": float(number == adapter)} for number in range(adapters)]
     return complete(server.listening_address, prompt, tokens, ignore_eos=True, lora=scales)

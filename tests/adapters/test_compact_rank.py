@@ -67,8 +67,9 @@ def test_an_export_can_be_cut_without_making_the_experiment_anew(run, workspace,
     folder = export.run(shlex.split(asked))
     expected = compacted(read_adapter(workspace.stored_model("e")), 2)
     record = read_json(folder / RECORD)
-    assert (record["rank"], record["compact_rank"]) == (2, 2)
-    assert record["relative_compaction_error"] == pytest.approx(expected.report["relative_compaction_error"], rel=1e-4)
+    (adapter,) = record["adapters"]
+    assert (adapter["rank"], adapter["compact_rank"]) == (2, 2)
+    assert adapter["relative_compaction_error"] == pytest.approx(expected.report["relative_compaction_error"], rel=1e-4)
     for path, factors in read_adapter(folder).factors.items():
         torch.testing.assert_close(factors.delta(), expected.factors[path].delta(), rtol=1e-4, atol=1e-6)
 

@@ -113,7 +113,7 @@ def test_what_can_not_be_exported_is_a_line_and_writes_nothing(tiny_models, sing
         "--experiment_name lc": "--to merged: stablelm has no place for biases of down_proj, gate_proj, o_proj, up_proj",
         "--experiment_name lc --to peft": "PEFT's LoRA has no place for its biases: use --to merged",
         "--experiment_name zero_shot --to peft": "answers with the base model alone, and has no adapter",
-        "--experiment_name multi_step": "answers in several steps, each with an adapter of its own",
+        "--experiment_name multi_step": "answers in several steps, each with an adapter of its own: --to gguf exports them all",
         "--experiment_name zero_shto": "did you mean zero_shot?",
         "": "--experiment_name is missing",
         "--experiment_name lc --to gguff": "gguff",

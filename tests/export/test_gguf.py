@@ -6,14 +6,11 @@ import json
 import shlex
 import shutil
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import xllamacpp
 from gguf import GGUFReader, dequantize
 
 import export
@@ -22,11 +19,13 @@ from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
 from compositional.export.folders import RECORD
 from compositional.formats.gguf import pre_tokenizer
-from compositional.models.chat import ChatEncoder, instruction
+from compositional.models.chat import ChatEncoder
 from compositional.models.model import POCKET, Model
 from compositional.prediction import AnswerReader
+from compositional.prediction.llama_cpp_server import complete
 from compositional.prediction.predict import read_predictions
 from helpers.planning import plan_of
+from helpers.serving import served
 from helpers.tiny_runs import method_run
 
 FULL = "--adapter_dtype float32 --prediction_backend transformers "
@@ -36,22 +35,6 @@ NEW_TOKENS = 12
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of llama.cpp's server with an export, in float32 throughout."""
-    parameters = xllamacpp.CommonParams()
-    (base,) = [path for path in folder.glob("base*.gguf") if not path.name.endswith("00002-of-00002.gguf")]
-    parameters.model.path = str(base)
-    parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads = 2048, 1, 1
-    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    if (folder / "adapter.gguf").is_file():
-        parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(folder / "adapter.gguf"), 1.0)]
-    server = xllamacpp.Server(parameters)
-    asked(server.listening_address, "completion", {"prompt": [1], "n_predict": 1})  # closing it before its first request can hang
-    yield server.listening_address
 
 
 def asked(address: str, path: str, request: dict[str, object]) -> dict[str, object]:
@@ -66,23 +49,29 @@ def exported(workspace: Workspace, flags: str) -> Path:
     return export.run([*shlex.split(flags), "--workspace", str(workspace.root)])
 
 
+METHODS = ("zero_shot", "lc", "lc_pp", "peft_linear", "joint_expert")
+ARCHITECTURES_AND_METHODS = [(one, method) for one in ("llama", "qwen2") for method in METHODS]
+ARCHITECTURES_AND_METHODS += [("llama", "multi_step"), ("stablelm", "lc"), ("stablelm", "lc_pp"), ("stablelm", "multi_step")]
+ATTENTION = "--calibration_modules q_proj k_proj v_proj "  # all of StableLM's that llama.cpp adds biases after
+
+
 @pytest.mark.slow(10)
-@pytest.mark.parametrize("method", ["zero_shot", "lc", "lc_pp", "peft_linear", "joint_expert"])
-@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+@pytest.mark.parametrize(("architecture", "method"), ARCHITECTURES_AND_METHODS)
 def test_llama_cpp_says_what_transformers_said(architecture, method, tiny_models, single_tasks, workspace, run):
     shutil.copytree(single_tasks(architecture), workspace.root)
-    flags = f"{method_run(tiny_models[architecture], method)}{FULL}"
+    only = ATTENTION if (architecture, method) == ("stablelm", "lc") else ""
+    flags = f"{method_run(tiny_models[architecture], method)}{only}{FULL}"
     run(flags)
     folder = exported(workspace, f"--experiment_name {method} --to gguf --dtype float32")
     plan = plan_of(flags, workspace)
     encoder, reader = ChatEncoder(plan.base.tokenizer), AnswerReader(plan.base, plan.base.tokenizer)
-    request = instruction(plan.task_set.tasks, plan.arguments.prompt_style)
-    predictions = read_predictions(workspace.predictions(method, "test"))
     with served(folder) as address:
-        for one in predictions:
-            prompt = encoder.prompt(request, one.input, plan.longest_prompt()).ids
-            wanted = {"prompt": prompt, "n_predict": NEW_TOKENS, "temperature": 0, "cache_prompt": False, "return_tokens": True}
-            assert reader.read(asked(address, "completion", wanted)["tokens"]).text == one.output
+        for one in read_predictions(workspace.predictions(method, "test")):
+            text = one.input
+            for step in read_json(folder / RECORD)["requests"]:
+                prompt = encoder.prompt(step["instruction"], text, plan.longest_prompt()).ids
+                text = reader.read(complete(address, prompt, NEW_TOKENS, lora=step["lora"])["tokens"]).text
+            assert text == one.output
 
 
 @pytest.mark.slow(10)
@@ -91,7 +80,8 @@ def test_a_calibrations_biases_are_a_small_file_beside_a_base_that_is_the_same(t
         run(f"{method_run(tiny_models['llama'], method)}{FULL}")
     calibrated, merged = (exported(workspace, f"--experiment_name {name} --to gguf") for name in ("lc", "peft_linear"))
     record = read_json(calibrated / RECORD)
-    assert record["serve"] == "llama-server -m base-00001-of-00002.gguf --lora adapter.gguf -c 1024"
+    identity = record["adapters"][0]["hash_of_adapter"][:16]
+    assert record["serve"] == f"llama-server -m base-00001-of-00002.gguf --lora adapter.gguf --alias {identity} -c 1024"
     assert record["files"]["base-00002-of-00002.gguf"]["bytes"] < 0.2 * record["files"]["base-00001-of-00002.gguf"]["bytes"]
     first, only = (
         {tensor.name: tensor.data for tensor in GGUFReader(path).tensors}
@@ -105,11 +95,11 @@ def test_a_calibrations_biases_are_a_small_file_beside_a_base_that_is_the_same(t
 
 
 @pytest.mark.slow(10)
-@pytest.mark.parametrize(("dtype", "error"), [("float32", 0), ("float16", 1e-3), ("bfloat16", 8e-3), ("q8_0", 1e-2)])
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 0), ("float16", 1e-3), ("bfloat16", 8e-3), ("q8_0", 1e-2), ("q4_1", 0.1)])
 def test_matrices_are_stored_in_the_precision_that_was_asked_for(dtype, error, tiny_models, trained, workspace, run):
     run(f"{method_run(tiny_models['llama'], 'zero_shot')}{FULL}")
     folder = exported(workspace, f"--experiment_name zero_shot --to gguf --dtype {dtype}")
-    kinds = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"}
+    kinds = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0", "q4_1": "Q4_1"}
     model = Model(str(tiny_models["llama"])).load(torch.float32).state_dict()
     stored = {tensor.name: tensor for tensor in GGUFReader(folder / "base.gguf").tensors}
     assert {tensor.tensor_type.name for name, tensor in stored.items() if "norm" in name} == {"F32"}
@@ -136,15 +126,22 @@ def test_llama_cpp_splits_text_into_the_same_tokens(trained, workspace, run):
 @pytest.mark.slow(10)
 def test_what_has_no_place_in_gguf_is_a_line(tiny_models, single_tasks, workspace, run):
     shutil.copytree(single_tasks("stablelm"), workspace.root)
-    run(f"{method_run(tiny_models['stablelm'], 'peft_linear')}{FULL}")
+    run(f"{method_run(tiny_models['stablelm'], 'lc')}{FULL}")
     for flags, expected in {
-        "--to gguf": "GGUF: stablelm is not written",
+        "--to gguf": "llama.cpp's graph of stablelm adds no bias after down_proj, gate_proj, o_proj, up_proj, where this",
         "--to merged --dtype q8_0": "--dtype q8_0 needs --to gguf",
+        "--to peft --base_gguf base.gguf": "--base_gguf needs --to gguf",
+        "--to gguf --base_gguf base.gguf --dtype q4_1": "--dtype q4_1 contradicts --base_gguf",
     }.items():
-        with pytest.raises(UserError) as caught:
-            exported(workspace, f"--experiment_name peft_linear {flags}")
-        assert expected in caught.value.mistakes[0]
+        assert expected in mistake_in(workspace, f"--experiment_name lc {flags}")
     assert not (workspace.root / "exports").exists()
+
+
+def mistake_in(workspace: Workspace, flags: str) -> str:
+    with pytest.raises(UserError) as caught:
+        exported(workspace, flags)
+    (line,) = caught.value.mistakes
+    return line
 
 
 def test_a_tokenizer_that_is_no_byte_level_bpe_is_refused(tiny_tokenizer):

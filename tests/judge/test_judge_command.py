@@ -154,15 +154,29 @@ def test_a_value_that_cannot_be_is_one_line_and_leaves_nothing_behind(flags, lin
     assert files_in(workspace) == before
 
 
-@pytest.mark.parametrize(
-    "flag", ["judge_dtype float32", "max_model_len 4096", "gpu_memory_utilization 0.5", "tensor_parallel_size 2"]
-)
-def test_a_flag_for_vllm_is_a_mistake_where_no_vllm_starts(flag, workspace, mistakes):
+FOR_VLLM = ("gpu_memory_utilization 0.5", "tensor_parallel_size 2")
+
+
+@pytest.mark.parametrize("flag", ["judge_backend llama_cpp", "judge_dtype float32", "max_model_len 4096", *FOR_VLLM])
+def test_a_flag_for_a_model_here_is_a_mistake_where_none_runs(flag, workspace, mistakes):
     store_predictions(workspace, "e", SIX)
     (line,) = mistakes(f"{RULE}--experiment_name e --{flag}")
-    assert line.startswith(f"--{flag.split()[0]} is for a model in vLLM here")
+    assert line.startswith(f"--{flag.split()[0]} is for a model that runs here")
     (line,) = mistakes(f"--experiment_name e --judge_model_name_or_path m --judge_url http://localhost:1/v1 --{flag}")
-    assert line.startswith(f"--{flag.split()[0]} is for a model in vLLM here")
+    assert line.startswith(f"--{flag.split()[0]} is for a model that runs here")
+
+
+@pytest.mark.parametrize("flag", FOR_VLLM)
+def test_a_flag_for_vllm_is_a_mistake_where_another_library_runs(flag, workspace, mistakes):
+    store_predictions(workspace, "e", SIX)
+    (line,) = mistakes(f"--experiment_name e --judge_model_name_or_path org/m --judge_backend llama_cpp --{flag}")
+    assert line == f"--{flag.split()[0]} is for vLLM: it means nothing to --judge_backend llama_cpp"
+
+
+def test_a_precision_of_llama_cpp_is_a_mistake_for_vllm(workspace, mistakes):
+    store_predictions(workspace, "e", SIX)
+    (line,) = mistakes("--experiment_name e --judge_model_name_or_path org/m --judge_dtype q8_0")
+    assert line == "--judge_dtype q8_0 needs --judge_backend llama_cpp"
 
 
 def test_a_judge_folder_without_a_model_is_a_mistake(workspace, mistakes, tmp_path):

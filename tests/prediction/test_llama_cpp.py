@@ -57,8 +57,8 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(tiny_models, trained,
 @pytest.mark.slow(10)
 def test_what_llama_cpp_does_not_run_is_a_line(tiny_models, single_tasks, workspace, run):
     shutil.copytree(single_tasks("stablelm"), workspace.root)
-    asked = f"{method_run(tiny_models['stablelm'], 'linear')}--prediction_backend llama_cpp"
-    assert "stablelm is not written" in mistake_in(asked, run, workspace)
+    asked = f"{method_run(tiny_models['stablelm'], 'lc')}--prediction_backend llama_cpp"
+    assert "llama.cpp's graph of stablelm adds no bias after down_proj" in mistake_in(asked, run, workspace)
 
 
 @pytest.mark.slow(5)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import on_device, prediction
+from benchmarks import on_device, parity, prediction
 from benchmarks.real_size import SIZES, random_model, training_lines
 from compositional.adapters.peft_folder import read_adapter
 from compositional.core.errors import UserError
@@ -54,6 +54,30 @@ def test_what_a_device_pays_is_measured_for_one_pass_and_for_two(tiny_models, tr
     extra = {row[1]: int(row[-2].replace(",", "")) for row in rows}
     assert extra["lc_pp@3"] < extra["lc"] < extra["lc_pp"]
     assert len({row[-3] for row in rows}) <= 2  # one base, whose header differs where biases stand in a file of their own
+
+
+@pytest.mark.slow(20)
+def test_engines_and_precisions_are_compared_for_one_pass_and_for_two(tiny_models, trained, workspace, run, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for method in ("multi_step", "lc"):
+        run(f"{method_run(tiny_models['llama'], method)}--adapter_dtype float32 --prediction_backend transformers")
+    words = "--experiments multi_step lc --ways transformers:float32 llama_cpp:float32 llama_cpp:q4_1 --texts 5 --workspace"
+    assert parity.main([*words.split(), str(workspace.root)]) == 0
+    printed = capsys.readouterr().out
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| ")]
+    equal, quality = lines[:3], lines[3:]
+    assert equal[0] == quality[0] == ["experiment", "transformers float32", "llama_cpp float32", "llama_cpp q4_1"]
+    assert [row[:3] for row in equal[1:]] == [[name, "5 of 5", "5 of 5"] for name in ("multi_step", "lc")]
+    assert all(row[3] != "5 of 5" for row in equal[1:])
+    assert all(row[1] == row[2] for row in quality[1:])
+    assert "Bytes of the base model: float32 " in printed
+
+
+def test_what_can_not_be_compared_is_said_in_a_line(workspace, capsys):
+    assert parity.main(["--experiments", "nothing", "--texts", "0", "--workspace", str(workspace.root)]) == 2
+    said = capsys.readouterr().err
+    assert "--texts 0: must be at least 1" in said
+    assert "--experiments nothing: there are no results of it" in said
 
 
 def test_what_is_no_experiment_is_said_in_a_line(workspace, capsys):

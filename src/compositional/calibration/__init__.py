@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compositional.adapters.peft_folder import CALIBRATION_FILE
+from compositional.adapters.peft_folder import CALIBRATION_FILE, StoredAdapter
 from compositional.core.errors import UserError
 from compositional.core.files import read_metadata, read_tensor_shapes
 
@@ -92,6 +93,12 @@ def spec_of_stored(folder: Path) -> CalibrationSpec:
         )
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} is damaged: its header does not say which calibration it is") from error
+
+
+def biased_modules(adapters: Iterable[StoredAdapter]) -> set[str]:
+    """Paths of the modules in which stored adapters have the biases of a Learnable Calibration."""
+    biased = [adapter for adapter in adapters if adapter.has_biases]
+    return {path for one in biased for path in components_of_modules(spec_of_stored(one.folder), one.shapes)}
 
 
 def method_of_stored(folder: Path) -> str:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compositional.calibration import biased_modules
 from compositional.core.errors import Mistakes, UserError
 from compositional.core.flags import Range, build_parser, flag, parse, wrong_values
 from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
 from compositional.experiment.finished import adapters_of_finished, finished_experiment, results_by_experiment
 from compositional.experiment.plan import Plan
-from compositional.formats.gguf import llama_form, pre_tokenizer
+from compositional.formats.gguf import QUANTIZED
+from compositional.formats.gguf_forms import gguf_form, pre_tokenizer
 from compositional.prediction import LLAMA_CPP, TRANSFORMERS
 
 if TYPE_CHECKING:
@@ -127,15 +129,18 @@ def _shown(name: str, workspace: Workspace, bases: dict[str, Model], backend: st
     plan = finished_experiment(name, workspace, "--experiments")
     # Experiments with one base model share the object, which has read its tokenizer and its hash.
     base = bases.setdefault(plan.base.name, plan.base)
-    plan = replace(plan, base=base, arguments=replace(plan.arguments, prediction_backend=backend))
+    plan = replace(plan, base=base, arguments=replace(plan.arguments, prediction_backend=backend, llama_cpp_url=None))
+    adapters, dtype = adapters_of_finished(plan, "--experiments"), plan.arguments.prediction_dtype
     if backend == LLAMA_CPP:
-        llama_form(base)
+        gguf_form(base).check_places(biased_modules(adapters))
         pre_tokenizer(base.tokenizer)
+    elif dtype in QUANTIZED:
+        raise UserError(f"--experiments {name} answers in {dtype}, which is llama.cpp's: add --prediction_backend {LLAMA_CPP}")
     recorded = read_recorded(workspace.results(name))
     cost = recorded["cost"]
     return ShownExperiment(
         plan,
-        adapters_of_finished(plan, "--experiments"),
+        adapters,
         recorded["method"],
         cost["inferences_per_example"],
         cost["extra_parameters"],

@@ -15,6 +15,7 @@ from compositional.experiment.own_targets import with_multi_step_targets
 from compositional.experiment.plan import Plan
 from compositional.experiment.results import Journal
 from compositional.experiment.resume import ADAPTER_RECORD, SETTINGS_FILE, settings_of_adapter, versions_behind_adapters
+from compositional.formats.gguf import round_weights
 from compositional.models.chat import instruction
 from compositional.prediction.vllm_backend import Engines
 from compositional.training import TrainingFolders
@@ -156,7 +157,10 @@ class AdapterMaker:
         if self.plan.arguments.bf16 and not precision.autocast:
             logger.warning("--bf16: this CPU has no bfloat16 instructions, so the training is in float32")
         self.engines.make_room()
-        return self.plan.base.load(getattr(torch, precision.weights))
+        model = self.plan.base.load(getattr(torch, precision.weights))
+        if precision.rounded_to:
+            round_weights(model, precision.rounded_to)
+        return model
 
     def _sequences(self, training: Examples) -> list[TrainingSequence]:
         from tqdm import tqdm

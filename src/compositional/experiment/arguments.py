@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from compositional.calibration import METHODS as CALIBRATION_METHODS
 from compositional.core.flags import COUNT, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Range, build_parser, flag, parse
+from compositional.formats.gguf import QUANTIZED
+from compositional.prediction import LLAMA_CPP
 
 # The methods of answering a compositional request, as selected on the command line.
 ZERO_SHOT = "zero_shot"
@@ -204,8 +206,9 @@ class Arguments:
         "auto",
         "optimization",
         "precision of the frozen base in training; adapters and optimizer are in float32; auto, for models of at least 50M "
-        "parameters: bfloat16 on a GPU, --bf16 on a CPU with AMX or fast AVX512-BF16; float32 otherwise",
-        choices=("auto", "float32", "bfloat16"),
+        "parameters: bfloat16 on a GPU, --bf16 on a CPU with AMX or fast AVX512-BF16; float32 otherwise; q8_0 and q4_1: weights as "
+        "a GGUF file of that precision has them, in float32",
+        choices=("auto", "float32", "bfloat16", *QUANTIZED),
         is_budget=True,
     )
     seed: int = flag(0, "optimization", "seed of weights, dropout and sampling", "sibling", range=SEED, trainer_name="seed")
@@ -236,13 +239,20 @@ class Arguments:
         "auto",
         "prediction",
         "library that generates; auto: vLLM on a GPU, transformers otherwise; llama_cpp runs on the CPU",
-        choices=("auto", "vllm", "transformers", "llama_cpp"),
+        choices=("auto", "vllm", "transformers", LLAMA_CPP),
+    )
+    llama_cpp_url: str | None = flag(
+        None,
+        "prediction",
+        "address of a running llama-server that answers, here or on a phone, such as http://localhost:8080, for "
+        "--prediction_backend llama_cpp; it needs the files of export.py; default: a server of this process",
     )
     prediction_dtype: str = flag(
         "auto",
         "prediction",
-        "precision of the model in prediction; auto: bfloat16 on a GPU (float16 on an older one), float32 otherwise",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        "precision of the model in prediction; auto: bfloat16 on a GPU (float16 on an older one), float32 otherwise; q8_0 and q4_1 "
+        "are llama_cpp's, with adapters in float16",
+        choices=("auto", "float32", "bfloat16", "float16", *QUANTIZED),
         is_budget=True,
     )
     rouge_tokenizer: str = flag(

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from compositional.adapters.peft_folder import CONFIG_FILE, StoredAdapter
 from compositional.core.errors import Mistakes, UserError, nearest
+from compositional.core.servers import is_url
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, find_dataset
 from compositional.experiment.arguments import JOINT_EXPERT, LORA, MULTI_STEP, SECONDARY_TASKS, Arguments
+from compositional.formats.gguf import QUANTIZED
 from compositional.merging import Strategy
 from compositional.models.model import POCKET, Model
+from compositional.prediction import LLAMA_CPP
 
 
 def contradictions(arguments: Arguments, method: str, merge_strategy: Strategy | None) -> list[str]:
@@ -57,6 +60,7 @@ def contradictions(arguments: Arguments, method: str, merge_strategy: Strategy |
             arguments.bf16 and arguments.train_dtype == "bfloat16",
             "--bf16 contradicts --train_dtype bfloat16: mixed precision has a float32 base",
         ),
+        *_wrong_llama_cpp(arguments),
         (arguments.zero_shot and arguments.do_train, "--zero_shot contradicts --do_train"),
         (arguments.zero_shot and bool(strategy), "--zero_shot contradicts --lora_merge_strategy"),
         (arguments.zero_shot and arguments.multi_step_prompts, "--zero_shot contradicts --multi_step_prompts"),
@@ -135,6 +139,20 @@ def contradictions(arguments: Arguments, method: str, merge_strategy: Strategy |
         ),
     ]
     return [message for wrong, message in rules if wrong]
+
+
+def _wrong_llama_cpp(arguments: Arguments) -> list[tuple[bool, str]]:
+    """What contradicts or lacks --prediction_backend llama_cpp, each with whether it is so."""
+    url, dtype, other = arguments.llama_cpp_url, arguments.prediction_dtype, arguments.prediction_backend != LLAMA_CPP
+    return [
+        (url is not None and other, f"--llama_cpp_url needs --prediction_backend {LLAMA_CPP}"),
+        (url is not None and not is_url(url), f"--llama_cpp_url {url}: expected a URL such as http://localhost:8080"),
+        (
+            url is not None and dtype != "auto",
+            f"--prediction_dtype {dtype} contradicts --llama_cpp_url: the server's files have a precision already",
+        ),
+        (dtype in QUANTIZED and other, f"--prediction_dtype {dtype} needs --prediction_backend {LLAMA_CPP}"),
+    ]
 
 
 def _wrong_own_targets(arguments: Arguments) -> list[tuple[bool, str]]:

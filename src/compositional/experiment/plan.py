@@ -209,6 +209,7 @@ class Plan:
             dtype=resolve_dtype(arguments.prediction_dtype),
             gpu_memory_utilization=arguments.gpu_memory_utilization,
             tensor_parallel_size=arguments.tensor_parallel_size,
+            llama_cpp_url=arguments.llama_cpp_url,
         )
 
     def longest_prompt(self, demonstrations_length: int = 0) -> int:

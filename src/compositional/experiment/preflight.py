@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from compositional.adapters.lora import LoraAdapter, module_type
 from compositional.adapters.peft_folder import StoredAdapter
-from compositional.calibration import LC_PLUS_PLUS, components_of_modules, spec_of_stored
+from compositional.calibration import LC, LC_PLUS_PLUS, biased_modules, components_of_modules, spec_of_stored
 from compositional.core.errors import Mistakes, UserError
 from compositional.core.machine import resolve_dtype
 from compositional.experiment.arguments import CALIBRATION, MERGE
 from compositional.experiment.examples import ExperimentData, demonstrations
 from compositional.experiment.plan import Plan
 from compositional.experiment.resume import ADAPTER_RECORD, read_adapter_record
-from compositional.formats.gguf import llama_form, pre_tokenizer
+from compositional.formats.gguf_forms import gguf_form, pre_tokenizer
 from compositional.models.chat import ChatEncoder, instruction
 from compositional.models.model import Model
 from compositional.prediction import LLAMA_CPP, VLLM, resolve_backend
@@ -69,8 +69,7 @@ def _check_prediction(plan: Plan, data: ExperimentData) -> None:
         logger.info("prompts are cut at %d tokens: the model takes %d", room, plan.base.longest_sequence)
     backend = resolve_backend(plan.arguments.prediction_backend)
     if backend == LLAMA_CPP:
-        llama_form(plan.base)
-        pre_tokenizer(plan.base.tokenizer)
+        _check_llama_cpp(plan, room)
     if backend != VLLM:
         return
     try:
@@ -80,6 +79,33 @@ def _check_prediction(plan: Plan, data: ExperimentData) -> None:
         raise UserError(
             *(f"{mistake}; --prediction_backend transformers does without vLLM" for mistake in error.mistakes)
         ) from error
+
+
+def _check_llama_cpp(plan: Plan, longest_prompt: int) -> None:
+    """Check that llama.cpp computes the model and has places for a calibration's biases, or that a running server has it all."""
+    url = plan.arguments.llama_cpp_url
+    if not url:
+        gguf_form(plan.base).check_places(_biased_modules(plan))
+        pre_tokenizer(plan.base.tokenizer)
+        return
+    from compositional.prediction.llama_cpp_server import check_served, served_model
+
+    stored = [StoredAdapter(plan.workspace.stored_model(name)) for name in plan.answering_adapters]
+    if unmade := [one.name for one in stored if not one.folder.is_dir()]:
+        raise UserError(
+            f"--llama_cpp_url: this command makes the adapter {unmade[0]}, so no server can have it: run it without --do_valid and "
+            "--do_predict, export it with `export.py --to gguf`, and predict then"
+        )
+    check_served(served_model(url), plan.base, stored, longest_prompt + plan.arguments.max_new_tokens)
+
+
+def _biased_modules(plan: Plan) -> set[str]:
+    """Paths of the modules that have a Learnable Calibration's bias, or shall get one."""
+    if plan.method == CALIBRATION:
+        spec = spec_of_stored(plan.calibration_source.folder) if plan.calibration_source else plan.calibration
+        shapes = {path: shape for adapter in plan.merges[plan.own_merge] for path, shape in adapter.shapes.items()}
+        return set(components_of_modules(spec, shapes)) if spec.method == LC else set()
+    return biased_modules(plan.adapters.values())
 
 
 def _rank_to_predict_with(plan: Plan) -> int:
@@ -104,7 +130,6 @@ def _module_paths(plan: Plan) -> set[str]:
 def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
     """Check that each instruction in its template leaves room for text."""
     encoder = ChatEncoder(plan.base.tokenizer, demonstrations(plan, data))
-    style = plan.arguments.prompt_style
     room = plan.longest_prompt(encoder.demonstrations_length)
     if room < 1 or room <= encoder.demonstrations_length:
         return  # reported by _check_prediction
@@ -112,7 +137,8 @@ def _check_prompts_fit(plan: Plan, data: ExperimentData) -> None:
         encoder.check_room(request, room)
     for examples in data.training:
         # A target takes up to half of a training sequence.
-        ChatEncoder(plan.base.tokenizer).check_room(instruction(examples.dataset.tasks, style), plan.arguments.max_length // 2)
+        request = instruction(examples.dataset.tasks, plan.arguments.prompt_style)
+        ChatEncoder(plan.base.tokenizer).check_room(request, plan.arguments.max_length // 2)
 
 
 def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> None:

@@ -203,17 +203,19 @@ class Experiment:
         log_path = log_file(self.plan.workspace.logs(self.name))
 
         def start() -> Generator:
-            self._note_generator(path.stem, settings)
-            return make_generator(base, adapter, settings, self.engines, log_path)
+            generator = make_generator(base, adapter, settings, self.engines, log_path)
+            self._note_generator(path.stem, settings, generator)
+            return generator
 
         return predict_split(path, examples, request, encoder, settings, start, f"{self.name}: {description}")
 
-    def _note_generator(self, part: str, settings: PredictionSettings) -> None:
+    def _note_generator(self, part: str, settings: PredictionSettings, generator: Generator) -> None:
         """Record beside the predictions the backend, precision and device of this run. Another machine may continue them."""
         path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
         earlier = read_json(path)
         made_by = earlier.get("made_by", {}) | {
             part: {"backend": settings.backend, "dtype": settings.dtype, "device": device(), "arithmetic": [ARITHMETIC]}
+            | generator.made_with
         }
         write_json(path, earlier | {"made_by": made_by})
 

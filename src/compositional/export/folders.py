@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from compositional.adapters.peft_folder import rounded, write_adapter
 from compositional.core.files import folder_in_the_making, write_json
 from compositional.core.machine import environment
 from compositional.export.plan import GGUF, MERGED, ExportPlan
-from compositional.formats.gguf import write_base, write_lora
+from compositional.formats.gguf import identity_of, write_base, write_lora
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECORD = "export.json"
+_LONGEST_CONTEXT = 4096  # tokens that a server is started with, where the model takes more
 
 
 def write_export(plan: ExportPlan) -> Path:
@@ -29,26 +31,31 @@ def write_export(plan: ExportPlan) -> Path:
 
     Raises UserError for values that the precision can't hold.
     """
-    model = _merged_model(plan) if plan.arguments.to == MERGED else None
-    adapter = None if model is not None or not plan.adapter else _adapter(plan)
-    more: dict[str, Any] = {} if adapter is None else adapter.report | {"rank": max(one.rank for one in adapter.factors.values())}
+    to, dtype = plan.arguments.to, plan.arguments.dtype
+    more: dict[str, Any] = {}
     with folder_in_the_making(plan.folder) as folder:
-        if model is not None:
+        if to == MERGED:
+            model = _merged_model(plan)
             model.save_pretrained(folder)
             plan.experiment.base.tokenizer.save_pretrained(folder)
-        elif plan.arguments.to == GGUF:
-            more["serve"] = _write_gguf(plan, adapter, folder)
         else:
-            write_adapter(folder, adapter, plan.arguments.dtype)
-        files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
+            adapters = [_compacted(stored.read(), plan.arguments.compact_rank) for stored in plan.adapters]
+            if to == GGUF:
+                more = _write_gguf(plan, adapters, folder)
+            else:
+                write_adapter(folder, adapters[0], dtype)
+            more["adapters"] = [
+                {"hash_of_adapter": stored.hash, "rank": max(one.rank for one in adapter.factors.values()), **adapter.report}
+                for stored, adapter in zip(plan.adapters, adapters, strict=True)
+            ]
+        files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
         record = {
             "experiment": plan.arguments.experiment_name,
             "method": plan.experiment.method,
-            "to": plan.arguments.to,
-            "dtype": plan.arguments.dtype,
+            "to": to,
+            "dtype": dtype,
             "base_model": plan.experiment.base.name,
             "hash_of_base_model": plan.experiment.base.identity,
-            "hash_of_adapter": plan.adapter.hash if plan.adapter else None,
             "files": files,
             **more,
             "environment": environment(),
@@ -58,28 +65,44 @@ def write_export(plan: ExportPlan) -> Path:
     return plan.folder
 
 
-def _sha256(path: Path) -> str:
+def _digest(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _adapter(plan: ExportPlan) -> LoraAdapter:
-    """What the experiment answers with, compact if that was asked for."""
+def _compacted(adapter: LoraAdapter, rank: int | None) -> LoraAdapter:
     from compositional.adapters.low_rank import compacted
 
-    adapter = plan.adapter.read()
-    return compacted(adapter, plan.arguments.compact_rank) if plan.arguments.compact_rank else adapter
+    return compacted(adapter, rank) if rank else adapter
 
 
-def _write_gguf(plan: ExportPlan, adapter: LoraAdapter | None, folder: Path) -> str:
-    """Base model, adapter and biases; returns the command that serves them."""
-    base, dtype = plan.experiment.base, plan.arguments.dtype
-    first = write_base(folder / "base.gguf", base, dtype, plan.biases)[0]
-    lora = ""
-    if adapter:
-        write_lora(folder / "adapter.gguf", base, adapter, dtype)
-        lora = " --lora adapter.gguf"
-    return f"llama-server -m {first.name}{lora} -c {min(4096, base.longest_sequence or 4096)}"
+def _write_gguf(plan: ExportPlan, adapters: list[LoraAdapter], folder: Path) -> dict[str, Any]:
+    """Base model, adapters and biases; returns how they are served, and what is asked in each step, for the record."""
+    dtype, base, own = plan.arguments.dtype, plan.experiment.base, plan.gguf_base
+    found: dict[str, Any] = {}
+    if own:
+        found["base_gguf"] = {"path": str(own.path), **_digest(own.path), "relative_difference": plan.difference_of_base}
+        files = own.write_with_biases(folder / "base.gguf", plan.form, plan.biases) if plan.biases else [own.path.resolve()]
+    else:
+        files = write_base(folder / "base.gguf", base, dtype, plan.biases)
+    identities = [identity_of(stored, plan.arguments.compact_rank) for stored in plan.adapters]
+    names = ["adapter.gguf"] if len(adapters) == 1 else [f"adapter{step}.gguf" for step in range(1, len(adapters) + 1)]
+    for name, adapter, identity in zip(names, adapters, identities, strict=True):
+        write_lora(folder / name, plan.form, adapter, dtype, identity)
+    words = ["llama-server", "-m", str(files[0] if own and not plan.biases else files[0].name)]
+    words += [word for name in names for word in ("--lora", name)]
+    words += ["--lora-init-without-apply"] if len(names) > 1 else []
+    words += ["--alias", identities[0]] if plan.biases else []
+    words += ["-c", str(min(_LONGEST_CONTEXT, base.longest_sequence or _LONGEST_CONTEXT))]
+    requests = [
+        {
+            "instruction": text,
+            "text": "the input" if step == 0 else "the answer before",
+            "lora": [{"id": number, "scale": float(number == step)} for number in range(len(names))],
+        }
+        for step, text in enumerate(plan.experiment.requests)
+    ]
+    return found | {"serve": shlex.join(words), "requests": requests}
 
 
 def _merged_model(plan: ExportPlan) -> PreTrainedModel:
@@ -89,8 +112,8 @@ def _merged_model(plan: ExportPlan) -> PreTrainedModel:
     from compositional.training.corrected import fold_adapter
 
     model = plan.experiment.base.load(torch.float32).to("cpu")
-    if plan.adapter:
-        fold_adapter(model, plan.adapter.read())
+    for stored in plan.adapters:
+        fold_adapter(model, stored.read())
     if plan.biases:
         model = _with_biases(model, plan.configuration, plan.biases)
     rounded(dict(model.named_parameters()), plan.arguments.dtype)  # which refuses what it can't hold

@@ -15,7 +15,9 @@ from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import MULTI_STEP, ZERO_SHOT
 from compositional.experiment.finished import adapters_of_finished, finished_experiment
 from compositional.experiment.plan import Plan
-from compositional.formats.gguf import Q8_0, llama_form, pre_tokenizer
+from compositional.formats.gguf import QUANTIZED
+from compositional.formats.gguf_base import GgufBase
+from compositional.formats.gguf_forms import Form, gguf_form, pre_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +41,13 @@ class ExportArguments:
     dtype: str = flag(
         "float16",
         "what",
-        "precision of what is written; q8_0 is of gguf alone, for the base model's matrices",
-        choices=("float32", "bfloat16", "float16", Q8_0),
+        "precision of what is written; q8_0 and q4_1 are of gguf alone, for the base model's matrices",
+        choices=("float32", "bfloat16", "float16", *QUANTIZED),
+    )
+    base_gguf: str | None = flag(
+        None,
+        "what",
+        "a GGUF file of the base model, in any precision, that the device has already (--to gguf): the base is then not written",
     )
     compact_rank: int | None = flag(
         None,
@@ -68,17 +75,16 @@ class ExportPlan:
     experiment: Plan
 
     @cached_property
-    def adapter(self) -> StoredAdapter | None:
-        """What the experiment answers with, beside the base model."""
-        names = self.experiment.answering_adapters
-        return StoredAdapter(self.experiment.workspace.stored_model(names[0])) if names else None
+    def adapters(self) -> list[StoredAdapter]:
+        """What the experiment answers with beside the base model, one adapter per step; see `adapters_of_finished`."""
+        return adapters_of_finished(self.experiment)
 
     @cached_property
     def biases(self) -> dict[str, torch.Tensor]:
         """A Learnable Calibration's bias (d_out) of each module that has one."""
         from compositional.calibration.parameters import read_biases
 
-        return read_biases(self.adapter.folder, self.adapter.shapes) if self.adapter else {}
+        return {path: bias for one in self.adapters for path, bias in read_biases(one.folder, one.shapes).items()}
 
     @cached_property
     def configuration(self) -> PretrainedConfig:
@@ -86,6 +92,24 @@ class ExportPlan:
         from compositional.formats.configuration import configuration_with_places
 
         return configuration_with_places(self.experiment.base, self.biases)
+
+    @cached_property
+    def gguf_base(self) -> GgufBase | None:
+        """The user's own file of the base model."""
+        return GgufBase(Path(self.arguments.base_gguf)) if self.arguments.base_gguf else None
+
+    @cached_property
+    def form(self) -> Form:
+        """As what the model is written for llama.cpp; raises UserError for what has no place there, and for a wrong --base_gguf."""
+        base = self.experiment.base
+        form = self.gguf_base.form(base) if self.gguf_base else gguf_form(base)
+        form.check_places(self.biases)
+        return form
+
+    @cached_property
+    def difference_of_base(self) -> float | None:
+        """How far the weights of --base_gguf are from the base model's; raises UserError for another model's."""
+        return self.gguf_base.difference(self.experiment.base, self.form) if self.gguf_base else None
 
     @property
     def folder(self) -> Path:
@@ -102,29 +126,35 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
         bool(arguments.compact_rank) and arguments.to == MERGED,
         "--compact_rank needs --to peft or gguf: a merged model has no ranks",
     )
-    mistakes.when(arguments.dtype == Q8_0 and arguments.to != GGUF, f"--dtype {Q8_0} needs --to gguf")
+    mistakes.when(arguments.dtype in QUANTIZED and arguments.to != GGUF, f"--dtype {arguments.dtype} needs --to gguf")
+    mistakes.when(bool(arguments.base_gguf) and arguments.to != GGUF, "--base_gguf needs --to gguf")
+    mistakes.when(
+        bool(arguments.base_gguf) and arguments.dtype in QUANTIZED,
+        f"--dtype {arguments.dtype} contradicts --base_gguf: it is for the base model's matrices, and adapters are float16 then",
+    )
     if mistakes:
         raise UserError(*mistakes)
     plan = ExportPlan(arguments, finished_experiment(arguments.experiment_name, Workspace(Path(arguments.workspace))))
     method, name = plan.experiment.method, arguments.experiment_name
     mistakes.when(
-        method == MULTI_STEP,
-        f"--experiment_name {name} answers in several steps, each with an adapter of its own: export their experiments",
+        method == MULTI_STEP and arguments.to != GGUF,
+        f"--to {arguments.to}: {name} answers in several steps, each with an adapter of its own: --to gguf exports them all",
     )
-    mistakes.attempt(adapters_of_finished, plan.experiment)
+    mistakes.attempt(lambda: plan.adapters)
     mistakes.when(
         arguments.to == PEFT and method == ZERO_SHOT, f"--to peft: {name} answers with the base model alone, and has no adapter"
     )
-    if arguments.to == PEFT and not mistakes:
+    if not mistakes:
         mistakes.when(
-            plan.adapter.has_biases,
+            arguments.to == PEFT and plan.adapters[0].has_biases,
             f"--to peft: {name} is a Learnable Calibration, and PEFT's LoRA has no place for its biases: use --to merged",
         )
-    if arguments.to == MERGED and not mistakes:
-        mistakes.attempt(lambda: plan.configuration)
-    if arguments.to == GGUF:
-        mistakes.attempt(llama_form, plan.experiment.base)
-        mistakes.attempt(pre_tokenizer, plan.experiment.base.tokenizer)
+        if arguments.to == MERGED:
+            mistakes.attempt(lambda: plan.configuration)
+    if arguments.to == GGUF and not mistakes:
+        mistakes.attempt(lambda: plan.difference_of_base if plan.gguf_base else plan.form)
+        if not plan.gguf_base:
+            mistakes.attempt(pre_tokenizer, plan.experiment.base.tokenizer)
     mistakes.when(plan.folder.exists() and not arguments.overwrite, f"{plan.folder} is there already: --overwrite replaces it")
     if mistakes:
         raise UserError(*mistakes)

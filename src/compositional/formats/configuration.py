@@ -26,7 +26,7 @@ def configuration_with_places(base: Model, biases: dict[str, torch.Tensor]) -> P
     if biases:
         candidates += [changed for changed in (_with_flags(base.config), as_llama(base.config)) if changed is not None]
     for config in candidates:
-        if not (missing := [path for path in biases if f"{path}.bias" not in _parameters(config)]):
+        if not (missing := [path for path in biases if f"{path}.bias" not in parameters_of(config)]):
             return config
     kinds = ", ".join(sorted({path.rpartition(".")[2] for path in missing}))
     raise UserError(
@@ -52,7 +52,7 @@ def as_llama(config: PretrainedConfig) -> PretrainedConfig | None:
     return LlamaConfig(**shared, attention_bias=True, mlp_bias=True)
 
 
-def _parameters(config: PretrainedConfig) -> dict[str, Any]:
+def parameters_of(config: PretrainedConfig) -> dict[str, Any]:
     """The names of the parameters of a configuration's model, without their values."""
     import torch
     from transformers import AutoModelForCausalLM

@@ -19,7 +19,8 @@ from compositional.core.tables import percent
 from compositional.data import name_of_input
 from compositional.judge.plan import SPLITS, JudgeArguments, JudgedExperiment, JudgePlan, judge_flag_if_left_out
 from compositional.judge.question import Judge, Request, Verdict, prompt_hash, verdict_of
-from compositional.models.model import POCKET
+from compositional.models.model import POCKET, Model
+from compositional.prediction import LLAMA_CPP, TRANSFORMERS
 from compositional.prediction.predict import read_predictions
 from compositional.prediction.vllm_backend import Engines
 from compositional.prediction.vllm_engine import EngineSettings, check_vllm, usable_gpus
@@ -194,16 +195,27 @@ def make_judge(plan: JudgePlan, engines: Engines) -> Judge:
         from compositional.judge.url_judge import UrlJudge
 
         return UrlJudge(arguments.judge_url, name)
-    from compositional.judge.local_judges import VllmJudge
+    from compositional.judge.local_judges import LlamaCppJudge, TransformersJudge, VllmJudge
 
-    model = plan.model
+    model, log_path = plan.model, log_file(plan.workspace.logs(plan.experiments[0].name))
+    longest = arguments.max_model_len or LONGEST_QUESTION
+    longest = min(longest, model.longest_sequence or longest)
+    if arguments.judge_backend == LLAMA_CPP:
+        return LlamaCppJudge(model, _own_dtype(model, arguments.judge_dtype), longest, log_path.with_name("llama_cpp.log"))
+    if arguments.judge_backend == TRANSFORMERS:
+        return TransformersJudge(model, _own_dtype(model, arguments.judge_dtype), longest)
     tensor_parallel_size = arguments.tensor_parallel_size or usable_gpus(model)
     check_vllm(model, tensor_parallel_size)
-    longest = arguments.max_model_len or LONGEST_QUESTION
     settings = EngineSettings(
         dtype=arguments.judge_dtype,
-        max_model_len=min(longest, model.longest_sequence or longest),
+        max_model_len=longest,
         gpu_memory_utilization=arguments.gpu_memory_utilization,
         tensor_parallel_size=tensor_parallel_size,
     )
-    return VllmJudge(model, settings, engines, log_file(plan.workspace.logs(plan.experiments[0].name)))
+    return VllmJudge(model, settings, engines, log_path)
+
+
+def _own_dtype(model: Model, requested: str) -> str:
+    """The requested precision; "auto" is the one that the model is stored in."""
+    own = model.config.get_text_config().dtype
+    return requested if requested != "auto" else str(own or "float32").removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""The judges of this process: Pocket's grammar, and a model in a vLLM engine or by transformers."""
+"""The judges of this process: Pocket's grammar, and a model by vLLM, transformers or llama.cpp."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compositional.core.errors import UserError
 from compositional.core.files import hash_of_json
+from compositional.formats.gguf_forms import gguf_form, pre_tokenizer
 from compositional.judge.question import Reply, Request, judge_prompt
 from compositional.models.chat import ChatEncoder
 from compositional.models.model import POCKET, Model
@@ -18,6 +19,8 @@ from compositional.prediction.vllm_engine import EngineSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from compositional.prediction.llama_cpp_backend import OwnServer
 
 
 class RuleJudge:
@@ -170,3 +173,42 @@ class TransformersJudge:
             ids = torch.tensor([question], device=self._loaded.device)
             logits = self._loaded(input_ids=ids, logits_to_keep=1).logits[0, -1, tokens]
         return self._word_of[tokens[int(logits.argmax())]]
+
+
+class LlamaCppJudge:
+    """Asks a model by llama.cpp, question by question, on the CPU. Its greedy answer is held to "yes" or "no" by a grammar.
+
+    `dtype` is a precision of GGUF. Raises UserError for a model that llama.cpp would compute otherwise.
+    """
+
+    def __init__(self, model: Model, dtype: str, max_model_len: int, log_path: Path) -> None:
+        gguf_form(model)
+        pre_tokenizer(model.tokenizer)
+        self._model, self._dtype, self._max_model_len, self._log_path = model, dtype, max_model_len, log_path
+        self._questions = _Questions(model, max_model_len)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The model, its commit or a hash of its settings and shapes, its precision and its longest question."""
+        limits = {"dtype": self._dtype, "max_model_len": self._max_model_len}
+        return {"judge": "llama_cpp", "model": self._model.name, "revision": self._model.signature} | limits
+
+    @cached_property
+    def _server(self) -> OwnServer:
+        from compositional.prediction.llama_cpp_backend import OwnServer
+
+        return OwnServer(self._model, None, self._dtype, self._max_model_len, self._log_path, slots=1)
+
+    def start(self) -> None:
+        """Write the model as a GGUF file, and load it."""
+        _ = self._server
+
+    def replies(self, requests: list[Request]) -> list[Reply]:
+        """Replies in the order of the requests; a prompt that doesn't fit is a failure, it is never cut."""
+        questions, found = self._questions.of(requests)
+        found |= {number: Reply(self._word(question)) for number, question in questions.items()}
+        return [found[number] for number in range(len(requests))]
+
+    def _word(self, question: list[int]) -> str:
+        grammar = "root ::= " + " | ".join(f'"{word}"' for word in _ANSWERS)
+        return self._server.complete(question, _LONGEST_REPLY, grammar=grammar)["content"]

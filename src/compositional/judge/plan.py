@@ -8,15 +8,17 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from compositional.core.errors import UserError, nearest
 from compositional.core.flags import COUNT, SEED, SHARE, build_parser, default_of, fault_of_name, flag, parse, wrong_values
 from compositional.core.recorded import NO_FLAG, read_whole_record
+from compositional.core.servers import is_url
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, find_dataset
 from compositional.experiment.resume import SETTINGS_FILE
+from compositional.formats.gguf import QUANTIZED
 from compositional.models.model import POCKET, Model
+from compositional.prediction import LLAMA_CPP, TRANSFORMERS, VLLM
 
 
 @dataclass
@@ -33,8 +35,14 @@ class JudgeArguments:
     judge_url: str | None = flag(
         None, "judge", "OpenAI-compatible URL of a server that has the model, such as http://localhost:8000/v1; default: vLLM, here"
     )
+    judge_backend: str = flag(
+        VLLM, "judge", "library that runs the judge model here; llama_cpp runs on the CPU", choices=(VLLM, TRANSFORMERS, LLAMA_CPP)
+    )
     judge_dtype: str = flag(
-        "auto", "judge", "precision of the judge model; auto: its own", choices=("auto", "float32", "bfloat16", "float16")
+        "auto",
+        "judge",
+        "precision of the judge model; auto: its own; q8_0 and q4_1 are llama_cpp's",
+        choices=("auto", "float32", "bfloat16", "float16", *QUANTIZED),
     )
     max_model_len: int | None = flag(
         None,
@@ -78,7 +86,8 @@ def parse_judge_arguments(argv: list[str]) -> tuple[JudgeArguments, list[str]]:
 
 
 JUDGE_MODEL_FLAG = "--judge_model_name_or_path"
-_FOR_VLLM_HERE = ("judge_dtype", "max_model_len", "gpu_memory_utilization", "tensor_parallel_size")
+_FOR_VLLM = ("gpu_memory_utilization", "tensor_parallel_size")
+_FOR_A_MODEL_HERE = ("judge_backend", "judge_dtype", "max_model_len", *_FOR_VLLM)
 _LONGEST_JUDGE_NAME = 200
 SPLITS = {"valid": "validation", "test": "test"}
 
@@ -137,15 +146,20 @@ def _wrong_values(arguments: JudgeArguments) -> list[str]:
     mistakes += wrong_values(arguments)
     if len(arguments.judge_name.encode()) > _LONGEST_JUDGE_NAME:
         mistakes.append(f"{JUDGE_MODEL_FLAG} {model}: files are named after it, so it has at most {_LONGEST_JUDGE_NAME} bytes")
-    if url is not None and not _is_url(url):
+    if url is not None and not is_url(url):
         mistakes.append(f"--judge_url {url}: expected a URL such as http://localhost:8000/v1")
     if url is not None and model == POCKET:
         mistakes.append("--judge_url contradicts --judge_model_name_or_path pocket, which is no model")
     if url is not None or model == POCKET:
-        given = [name for name in _FOR_VLLM_HERE if getattr(arguments, name) != getattr(JudgeArguments(), name)]
         where = "behind --judge_url" if url is not None else "in place of a model"
-        mistakes += [f"--{name} is for a model in vLLM here: it means nothing to a judge {where}" for name in given]
+        given = _given(arguments, _FOR_A_MODEL_HERE)
+        mistakes += [f"--{name} is for a model that runs here: it means nothing to a judge {where}" for name in given]
         return mistakes
+    if arguments.judge_backend != VLLM:
+        given = _given(arguments, _FOR_VLLM)
+        mistakes += [f"--{name} is for vLLM: it means nothing to --judge_backend {arguments.judge_backend}" for name in given]
+    if arguments.judge_dtype in QUANTIZED and arguments.judge_backend != LLAMA_CPP:
+        mistakes.append(f"--judge_dtype {arguments.judge_dtype} needs --judge_backend {LLAMA_CPP}")
     try:
         Model(model, JUDGE_MODEL_FLAG).check_exists()
     except UserError as error:
@@ -153,12 +167,9 @@ def _wrong_values(arguments: JudgeArguments) -> list[str]:
     return mistakes
 
 
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a broken port or address
-        return False
+def _given(arguments: JudgeArguments, names: tuple[str, ...]) -> list[str]:
+    """Those of the flags that have another value than their default."""
+    return [name for name in names if getattr(arguments, name) != getattr(JudgeArguments(), name)]
 
 
 def _experiment(name: str, arguments: JudgeArguments, workspace: Workspace) -> JudgedExperiment:

@@ -23,7 +23,10 @@ THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How answers are generated. Lengths are in tokens; `gpu_memory_utilization` and `tensor_parallel_size` are vLLM's."""
+    """How answers are generated. Lengths are in tokens; `gpu_memory_utilization` and `tensor_parallel_size` are vLLM's.
+
+    `llama_cpp_url` is the address of a running server, for the back end llama_cpp; its files have a precision of their own.
+    """
 
     backend: str
     max_new_tokens: int
@@ -32,6 +35,12 @@ class PredictionSettings:
     dtype: str
     gpu_memory_utilization: float = 0.9
     tensor_parallel_size: int = 1
+    llama_cpp_url: str | None = None
+
+    @property
+    def longest_request(self) -> int:
+        """The maximum number of tokens of a prompt and its answer."""
+        return self.max_prompt_length + self.max_new_tokens
 
 
 @dataclass(frozen=True)
@@ -107,8 +116,10 @@ def make_generator(
 
         return VllmGenerator(base, adapter, settings, engines, log_path)
     if settings.backend == LLAMA_CPP:
-        from compositional.prediction.llama_cpp_backend import LlamaCppGenerator
+        from compositional.prediction.llama_cpp_backend import LlamaCppGenerator, RemoteLlamaCppGenerator
 
+        if settings.llama_cpp_url:
+            return RemoteLlamaCppGenerator(base, adapter, settings)
         engines.make_room()
         return LlamaCppGenerator(base, adapter, settings, log_path.with_name("llama_cpp.log"))
     from compositional.prediction.transformers_backend import TransformersGenerator

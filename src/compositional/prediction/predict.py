@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,9 @@ from compositional.prediction import Answer, Prediction, PredictionSettings
 
 
 class Generator(Protocol):
-    """The interface of a backend."""
+    """The interface of a backend. `made_with` is what it knows of its engine beyond its settings, for the record."""
+
+    made_with: Mapping[str, Any]
 
     def answers(self, prompts: list[list[int]]) -> list[Answer]:
         """One answer per prompt (token ids), in their order."""

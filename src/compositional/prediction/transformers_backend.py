@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
 from peft import PeftModel
@@ -26,6 +27,8 @@ class TransformersGenerator:
     In float32, PEFT folds the adapter into the weights: that changes outputs by rounding only. In 16 bits it would round the
     update itself, so there PEFT applies the adapter beside the weights.
     """
+
+    made_with: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, base: Model, adapter: StoredAdapter | None, settings: PredictionSettings) -> None:
         self.tokenizer = base.tokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.models.model import Model
@@ -86,6 +86,8 @@ class Engines:
 class VllmGenerator:
     """A base model with an adapter (or none), served by a shared engine, that answers prompts."""
 
+    made_with: ClassVar[dict[str, Any]] = {}
+
     def __init__(
         self, base: Model, adapter: StoredAdapter | None, settings: PredictionSettings, engines: Engines, log_path: Path
     ) -> None:
@@ -109,7 +111,7 @@ def engine_settings(settings: PredictionSettings) -> EngineSettings:
     """The engine that predictions with these settings need."""
     return EngineSettings(
         dtype=settings.dtype,
-        max_model_len=settings.max_prompt_length + settings.max_new_tokens,
+        max_model_len=settings.longest_request,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         tensor_parallel_size=settings.tensor_parallel_size,
     )
