@@ -52,6 +52,7 @@ METHODS = (
     *("Zero-shot", "Main-task LoRA", "Auxiliary-task LoRA", "In-context learning", "Linear merge", "Concat merge"),
     *("Multi-step LoRA usage", "Joint-expert LoRA", "Learnable Calibration", "Learnable Calibration++"),
 )
+ROWS = [row for row in PAPER_ROWS if row.label in METHODS]
 NOTE = (
     "The targets were made by SmolLM2-135M-Instruct with a tone adapter of rank 8 and seed 7; the tone adapters that are merged, "
     "and that multi-step usage applies, have rank 16 and other seeds. They learned from some of the same sentences, so multi-step "
@@ -72,6 +73,7 @@ class RealQuickstartArguments:
     main_task: str = flag("reply", "what", "the main task", choices=tuple(SOURCES))
     tone: str = flag("professional", "what", "the tone that its outputs shall have", choices=llm_toys.TONES)
     seeds: list[int] = flag((0,), "what", "seeds of everything that is trained, single-task adapters included")
+    methods: list[str] = flag(tuple(row.name for row in ROWS), "what", "rows of the table", choices=tuple(row.name for row in ROWS))
     main_examples: int = flag(1280, "what", "training examples of the main task's adapter", range=COUNT)
     tone_examples: int = flag(684, "what", "training examples of the tone adapter", range=COUNT)
     composed_examples: int = flag(640, "what", "composed training examples", range=COUNT)
@@ -180,8 +182,7 @@ def _choice(arguments: RealQuickstartArguments, base: str) -> Choice:
         usual_calibration_examples=composed,
         usual_updates=math.ceil(composed / arguments.batch_size),
     )
-    rows = [row for row in PAPER_ROWS if row.label in METHODS]
-    names = {row.name for row in rows}
+    rows, names = [row for row in ROWS if row.name in arguments.methods], {row.name for row in ROWS}
     return Choice(
         profile,
         models={"": base},

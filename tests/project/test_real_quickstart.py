@@ -73,7 +73,7 @@ def test_summaries_in_another_tone_are_made_of_the_publishers_validation_file_al
         for n in range(126)
     ]
     (raw / "dialogsum.dev.jsonl").write_text("".join(f"{json.dumps(talk)}\n" for talk in talks))
-    small = "--main_examples 4 --tone_examples 4 --composed_examples 4 --test_examples 2 --seeds 1"
+    small = "--main_examples 4 --tone_examples 4 --composed_examples 4 --test_examples 2 --seeds 1 --methods main_lora linear_merge"
     asked = f"--main_task summarization --tone witty --raw_data_dir {raw} --workspace {workspace.root} {small}"
     real_quickstart.run(shlex.split(asked))
     split = {
@@ -83,6 +83,8 @@ def test_summaries_in_another_tone_are_made_of_the_publishers_validation_file_al
     assert split == {"train": 6, "dev": 20, "test": 100}
     assert workspace.stored_model("dialogsum_lora_seed1").is_dir()
     text = (workspace.root / "output" / "real_quickstart_sum_tone_witty.md").read_text()
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert rows[1:-1] == ["Main-task LoRA", "Linear merge"]
     assert "sum_tone_witty by SmolLM2-135M-Instruct, 2 test examples; seeds of everything that is trained: 1." in text
     assert "With one seed, the intervals leave out how much training varies." in text
 
