@@ -88,9 +88,9 @@ def run(argv: list[str] | None) -> None:
         sizes = _bytes_of_bases(jobs[0].plan, ways, Path(temporary))
     print(f"\n{heading()}: up to {options.texts} texts of each experiment\n")
     print(f"Texts that equal those of {ways[0]}:\n\n{_table(jobs, ways, lambda job, way: _equal(job, texts[way], texts[ways[0]]))}")
-    print(f"\nHeadline metric, %:\n\n{_table(jobs, ways, lambda job, way: _headline(job, texts[way][job.name]))}")
+    print(f"Headline metric, %:\n\n{_table(jobs, ways, lambda job, way: _headline(job, texts[way][job.name]))}")
     if sizes:
-        print("\nBytes of the base model: " + ", ".join(f"{dtype} {size:,}" for dtype, size in sizes.items()))
+        print("Bytes of the base model: " + ", ".join(f"{dtype} {size:,}" for dtype, size in sizes.items()))
 
 
 def _job(name: str, workspace: Path, texts: int) -> Job:

@@ -198,7 +198,7 @@ def test_all_mistakes_of_a_command_are_reported_together(workspace, mistakes):
         *("unknown flag --overwrit: did you mean --overwrite", "--batch_size 0", "--max_model_len -1", "--seed -1"),
         *("--judge_url nowhere: expected", "--judge_url contradicts", "experiment summarise has no predictions"),
         *(
-            "--max_model_len is for a model in vLLM",
+            "--max_model_len is for a model that runs here",
             "experiment real: the judge pocket",
             "experiment valid_only has no (whole) test predictions",
         ),

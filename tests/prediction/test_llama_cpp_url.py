@@ -74,7 +74,7 @@ def test_a_server_that_lacks_what_a_run_needs_is_a_line(tiny_models, trained, wo
     write_json(linear / RECORD, record | {"serve": record["serve"].replace("-c 1024", "-c 256")})
     with served(linear) as address:
         asked = f"{method_run(tiny_models['llama'], 'linear')}{REMOTE} {address}"
-        assert "its requests have 256 tokens, 1012 are needed: start it with a larger -c" in mistake_in(asked, run, workspace)
+        assert "256 tokens, more than 1012 are needed: start it with a larger -c" in mistake_in(asked, run, workspace)
 
 
 @pytest.mark.slow(5)

@@ -130,8 +130,9 @@ def check_served(served: ServedModel, base: Model, adapters: Sequence[StoredAdap
         has = ", ".join(served.files_of_adapters) or "none"
         remedy = "export with `export.py --to gguf`, and start it with --lora"
         mistakes.append(f"{where}: it has no adapter {' and no '.join(missing)} (its adapters: {has}): {remedy}")
-    if served.context < longest:
-        mistakes.append(f"{where}: its requests have {served.context} tokens, {longest} are needed: start it with a larger -c")
+    if served.context <= longest:
+        remedy = "start it with a larger -c, or choose a smaller --max_prompt_length"
+        mistakes.append(f"{where}: its requests have {served.context} tokens, more than {longest} are needed: {remedy}")
     if mistakes:
         raise UserError(*mistakes)
 
