@@ -13,10 +13,11 @@ from typing import Any
 from compositional.core.files import write_json
 from compositional.core.machine import environment
 from compositional.core.processes import is_main_process
-from compositional.core.recorded import read_recorded, read_whole_record
+from compositional.core.recorded import read_recorded
 from compositional.core.tables import percent
 from compositional.experiment.arguments import Arguments
 from compositional.experiment.plan import Plan
+from compositional.experiment.resume import read_results
 from compositional.prediction import Prediction
 from compositional.scoring.score import METRIC_LABELS, Scores, default_rouge
 
@@ -52,11 +53,6 @@ class Journal:
             self.seconds[stage] = round(self.seconds.get(stage, 0) + time.monotonic() - start, 2)
             if is_main_process():
                 write_json(self.path, self.seconds)
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """The content of results.json; raises UserError when parts of it are missing."""
-    return read_whole_record(path, stages=dict, settings=dict, arguments=dict)
 
 
 def results_record(

@@ -26,11 +26,15 @@ from compositional.core.recorded import (
 from compositional.experiment.arguments import CALIBRATION, MERGE, fields_of
 from compositional.experiment.examples import ExperimentData
 from compositional.experiment.plan import Plan
-from compositional.experiment.results import read_results
 from compositional.scoring import INTERVALS
 
 ADAPTER_RECORD = "experiment.json"
 SETTINGS_FILE = "settings.json"
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of results.json; raises UserError when parts of it are missing."""
+    return read_whole_record(path, stages=dict, settings=dict, arguments=dict)
 
 
 def read_adapter_record(folder: Path) -> dict[str, Any]:

@@ -23,13 +23,14 @@ from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, MERGE,
 from compositional.experiment.examples import Examples, ExperimentData, demonstrations
 from compositional.experiment.plan import Plan
 from compositional.experiment.preflight import check_before_start
-from compositional.experiment.results import Cost, Journal, read_results, results_record
+from compositional.experiment.results import Cost, Journal, results_record
 from compositional.experiment.resume import (
     ADAPTER_RECORD,
     SETTINGS_FILE,
     check_resumable,
     differences,
     read_adapter_record,
+    read_results,
     settings_of_adapter,
     settings_of_earlier_predictions,
     settings_of_predictions,
