@@ -99,7 +99,8 @@ def test_a_strategy_of_ones_own_gets_examples_of_the_merge_set(run, workspace, t
 def test_a_killed_merge_goes_on_to_the_same_adapter(tiny_models, tmp_path):
     folder, log = tiny_models["llama"], tmp_path / "log"
     whole, killed = Workspace(tmp_path / "whole"), Workspace(tmp_path / "killed")
-    flags = f"{NEW}dam_composed --num_examples_merge 160 --lora_merge_options learning_rate=0.05"
+    new = NEW.replace("--report_to none ", "")  # the command has it
+    flags = f"{new}dam_composed --num_examples_merge 160 --lora_merge_options learning_rate=0.05"
     for workspace in (whole, killed):
         store(workspace, two_of(folder))
     process = start(command(folder, killed, flags), log)
