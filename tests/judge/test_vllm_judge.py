@@ -83,7 +83,8 @@ def test_experiments_share_one_engine_and_a_second_call_starts_none(engines, tin
     assert shared.started == 1
     for name, record in records.items():
         found = record["stages"]["test"]
-        assert found["counts"] == {"examples": 10, "judged": 10, "yes": round(10 * found["yes"]["mean"]), "failures": {}}
+        count = len(ADVERSARIAL)
+        assert found["counts"] == {"examples": count, "judged": count, "yes": round(count * found["yes"]["mean"]), "failures": {}}
         assert found["settings"]["judge"] == "vllm"
         assert found["settings"]["revision"]
         verdicts = [json.loads(line) for line in workspace.verdicts(name, "test", "llama").read_text().splitlines()]
