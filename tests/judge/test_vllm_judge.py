@@ -88,7 +88,7 @@ def test_experiments_share_one_engine_and_a_second_call_starts_none(engines, tin
         assert found["settings"]["judge"] == "vllm"
         assert found["settings"]["revision"]
         verdicts = [json.loads(line) for line in workspace.verdicts(name, "test", "llama").read_text().splitlines()]
-        assert [one["id"] for one in verdicts] == [f"test_{n}" for n in range(10)]
+        assert [one["id"] for one in verdicts] == [f"test_{n}" for n in range(count)]
         assert all(one["reply"] in ("yes", "no") for one in verdicts)
     before = workspace.verdicts("one", "test", "llama").stat().st_mtime_ns
     again = llm_judge_eval.run(argv.split())  # an engine of its own would take half a minute
