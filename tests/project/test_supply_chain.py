@@ -29,7 +29,6 @@ ASKED_FOR = {
     "judge/url_judge.py": "--judge_url",
     "sweep/execution.py": "--address",
     "core/servers.py": "--llama_cpp_url, or the server of llama.cpp on this machine",
-    "prediction/llama_cpp_backend.py": "its server is on this machine",
     "demo/server.py": "it is the server of the demo's page",
 }
 
