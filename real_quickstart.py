@@ -30,6 +30,7 @@ from compositional.core.processes import exit_code_of
 from compositional.core.workspace import Workspace
 from compositional.data import dialogsum, llm_toys, synthetic_persona_chat
 from compositional.models import smollm2
+from compositional.prediction import PROMPTS_AT_A_TIME
 from compositional.prediction.vllm_backend import Engines
 from compositional.preparation import __main__ as preparation
 from compositional.sweep.ablations import ablations
@@ -85,6 +86,12 @@ class RealQuickstartArguments:
     )
     batch_size: int = flag(16, "what", "examples of an update", range=COUNT)
     test_examples: int = flag(150, "what", "test examples", range=COUNT)
+    prediction_backend: str = flag(
+        "auto",
+        "machine",
+        "library that generates; auto: vLLM on a GPU, transformers otherwise",
+        choices=("auto", *PROMPTS_AT_A_TIME),
+    )
     workspace: str = flag("real", "machine", "folder that holds data, output, predictions, stored_models and the base model")
 
 
@@ -167,7 +174,7 @@ def _prepare_sets(words: str) -> None:
 def _choice(arguments: RealQuickstartArguments, base: str) -> Choice:
     composed = arguments.composed_examples
     size = f"--batch_size {arguments.batch_size} --max_test_examples {arguments.test_examples}"
-    last = f"{size} --max_new_tokens {NEW_TOKENS[arguments.main_task]}"
+    last = f"{size} --max_new_tokens {NEW_TOKENS[arguments.main_task]} --prediction_backend {arguments.prediction_backend}"
     single_task = {
         "single_task": f"--max_train_examples {arguments.main_examples}",
         "tone_adapter": f"--max_train_examples {arguments.tone_examples}",

@@ -3,6 +3,7 @@
     python -m benchmarks.real_size --shape llama-3.2-1b
 
 The model has the published shape and no trained weights, which changes no figure here: prompts and answers have fixed lengths.
+Training's tokens per second are those of the median update, so that the first one's start and compiling show in the seconds alone.
 Prints a Markdown table. `--shape tiny` goes through the same code in a minute on a CPU.
 """
 
@@ -10,16 +11,21 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.shapes import SHAPES
 from compositional.adapters.peft_folder import StoredAdapter, write_adapter
@@ -31,7 +37,8 @@ from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.models.model import Model
 from compositional.prediction import PROMPTS_AT_A_TIME, PredictionSettings, make_generator
 from compositional.prediction.vllm_backend import Engines
-from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders
+from compositional.training import LoraSettings, OptimizationSettings, TrainingFolders, TrainingReport
+from compositional.training.compilation import OFF, ON
 from compositional.training.precision import Precision
 from compositional.training.recipes import train_calibration, train_lora
 
@@ -46,25 +53,31 @@ class Size:
     prompts: int
     length: int = 512
     new_tokens: int = 128
+    update: int = 192
 
 
+BACKENDS = ("transformers", "vllm")
 SIZES = {
     "llama-3.2-1b": Size(sequences=960, prompts=1024),
-    "tiny": Size(sequences=32, prompts=32, length=128, new_tokens=16),
+    "tiny": Size(sequences=32, prompts=32, length=128, new_tokens=16, update=8),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=sorted(SIZES), default="llama-3.2-1b")
-    shape = parser.parse_args().shape
-    size = SIZES[shape]
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    arguments = parser.parse_args()
+    shape, size = arguments.shape, SIZES[arguments.shape]
+    if "vllm" in arguments.backends and not importlib.util.find_spec("vllm"):
+        parser.error("vLLM is not installed: --backends transformers measures without it")
     log_to_screen()
     quieten_libraries()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     with tempfile.TemporaryDirectory() as folder, Engines() as engines:
         base = random_model(shape, Path(folder) / "model")
-        lines = [*training_lines(size, base, Path(folder)), *prediction_lines(size, base, Path(folder), engines)]
+        lines = training_lines(size, base, Path(folder))
+        lines += prediction_lines(size, base, Path(folder), engines, arguments.backends)
     print(f"\n{time.strftime('%Y-%m-%d')}, {device}, torch {torch.__version__}\n")
     print("| what | tokens/s | seconds | peak memory, GiB |\n|---|---:|---:|---:|")
     print("\n".join(lines))
@@ -93,7 +106,7 @@ def training_lines(size: Size, base: Model, folder: Path) -> list[str]:
     settings = OptimizationSettings(
         learning_rate=5e-5,
         epochs=1.0,
-        effective_batch_size=192,
+        effective_batch_size=size.update,
         device_batch_size=None,
         device_batch_tokens=None,
         seed=0,
@@ -101,34 +114,46 @@ def training_lines(size: Size, base: Model, folder: Path) -> list[str]:
         lr_scheduler_type="cosine",
         warmup_steps=0,
         precision=Precision("bfloat16" if has_bfloat16() else "float32", has_bfloat16()),
-        torch_compile="off",
+        torch_compile=OFF,
         gradient_checkpointing=False,
         save_steps=1000,
         report_to=["none"],
         trainer={},
     )
     tokens = size.sequences * size.length
-    folders = [TrainingFolders(folder / f"training{number}", folder / "logs") for number in range(2)]
-    model = base.load(torch.float32)
-    with Measured("LoRA training, rank 32", tokens) as lora:
-        adapter, _ = train_lora(model, base.name, sequences, 0, LORA, settings, folders[0], "LoRA")
-    pair = [replace(adapter, name=name) for name in ("one", "other")]
-    merged = merge("linear", pair, [0.5, 0.5])
+    lines, place = [], TrainingFolders(folder / "training", folder / "logs")
+
+    def measured(label: str, train: Callable[[nn.Module, OptimizationSettings], tuple[Any, TrainingReport]]) -> Any:
+        for compiles in (OFF, ON) if torch.cuda.is_available() else (OFF,):
+            model = base.load(torch.float32)
+            with Measured(f"{label}, compiled" if compiles == ON else label, tokens) as measured:
+                trained, report = train(model, replace(settings, torch_compile=compiles))
+            if report.seconds_per_update:
+                measured.rate = size.update * size.length / report.seconds_per_update
+            lines.append(measured.line)
+            shutil.rmtree(place.checkpoints, ignore_errors=True)
+        return trained
+
+    adapter = measured(
+        "LoRA training, rank 32", lambda model, how: train_lora(model, base.name, sequences, 0, LORA, how, place, "LoRA")
+    )
+    merged = merge("linear", [replace(adapter, name=name) for name in ("one", "other")], [0.5, 0.5])
     spec = CalibrationSpec(LC_PLUS_PLUS, for_each_component=True, rank=4)
-    model = base.load(torch.float32)
-    with Measured("LC++ calibration, rank 4", tokens) as calibrated:
-        calibration, _ = train_calibration(model, [merged], spec, sequences, 0, settings, folders[1], "LC++")
+    calibration = measured(
+        "LC++ calibration, rank 4",
+        lambda model, how: train_calibration(model, [merged], spec, sequences, 0, how, place, "LC++"),
+    )
     write_adapter(folder / "adapter", calibration.fold_into(merged), "float16")
-    return [lora.line, calibrated.line]
+    return lines
 
 
-def prediction_lines(size: Size, base: Model, folder: Path, engines: Engines) -> list[str]:
-    """Greedy answers with the calibrated merge (rank 68) and without an adapter, by both backends."""
+def prediction_lines(size: Size, base: Model, folder: Path, engines: Engines, backends: list[str]) -> list[str]:
+    """Greedy answers with the calibrated merge (rank 68) and without an adapter, by each backend."""
     random = Random(1)
     prompts = [[random.randrange(300, 2000) for _ in range(size.length // 2)] for _ in range(size.prompts)]
     settings = PredictionSettings("", size.new_tokens, size.length, 0, resolve_dtype("auto"))
     lines = []
-    for backend in ("transformers", "vllm"):
+    for backend in backends:
         for label, adapter in (("rank 68", StoredAdapter(folder / "adapter")), ("no adapter", None)):
             at_a_time = PROMPTS_AT_A_TIME[backend]
             asked = replace(settings, backend=backend, batch_size=at_a_time)
@@ -147,7 +172,7 @@ class Measured:
     """Times a block and notes the device's peak memory; on a GPU, that of all processes as nvidia-smi reports it."""
 
     def __init__(self, label: str, tokens: int) -> None:
-        self.label, self.tokens, self.line = label, tokens, ""
+        self.label, self.tokens = label, tokens
 
     def __enter__(self) -> Measured:
         gc.collect()
@@ -158,8 +183,14 @@ class Measured:
         return self
 
     def __exit__(self, *error: object) -> None:
-        seconds = time.monotonic() - self.start
-        self.line = f"| {self.label} | {self.tokens / seconds:,.0f} | {seconds:.1f} | {self.memory()} |"
+        self.seconds = time.monotonic() - self.start
+        self.rate = self.tokens / self.seconds
+        self.peak = self.memory()
+
+    @property
+    def line(self) -> str:
+        """The row of the table."""
+        return f"| {self.label} | {self.rate:,.0f} | {self.seconds:.1f} | {self.peak} |"
 
     def memory(self) -> str:
         """vLLM's processes are not ours: it takes its share of the memory at once, which nvidia-smi shows."""
