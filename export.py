@@ -5,6 +5,7 @@ python export.py --experiment_name sum_tr_es_learnable_calibration_pp_merge_slm_
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -15,10 +16,15 @@ from compositional.core.processes import exit_code_of
 from compositional.core.workspace import Workspace
 from compositional.export.plan import make_export_plan, parse_export_arguments
 
+logger = logging.getLogger(__name__)
+
 
 def run(argv: list[str]) -> Path:
     """Export, and return the folder; raises UserError for the user's mistakes, before anything is written."""
     plan = make_export_plan(*parse_export_arguments(argv))
+    if plan.folder.exists() and not plan.arguments.overwrite:
+        logger.info("%s (done already; --overwrite writes it again)", plan.folder)
+        return plan.folder
 
     from compositional.export.folders import write_export
 

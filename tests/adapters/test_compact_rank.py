@@ -12,7 +12,7 @@ import export
 from compositional.adapters.low_rank import compacted
 from compositional.adapters.peft_folder import highest_rank, read_adapter
 from compositional.core.files import read_json
-from compositional.export.folders import RECORD
+from compositional.export.plan import RECORD
 from compositional.merging import merge
 from helpers.composing import SPANISH, mistake_in, store, two_of
 

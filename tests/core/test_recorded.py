@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from compositional.adapters.peft_folder import WEIGHTS_FILE
 from compositional.core.errors import UserError
-from compositional.core.files import read_json, write_json
+from compositional.core.files import write_json
 from compositional.core.recorded import ARITHMETIC, NO_FLAG, changes, read_recorded, refusal
 from compositional.experiment.resume import ADAPTER_RECORD
 from compositional.judge.plan import judge_flag_if_left_out
@@ -54,7 +53,7 @@ def test_a_record_that_is_no_object_is_one_line(tmp_path):
 
 def without(path: Path, *keys: str) -> None:
     """A record as a version wrote it that had no such flags."""
-    record = read_json(path)
+    record = read_recorded(path)
     for part in (record, record.get("settings", {}), record.get("arguments", {})):
         for key in keys:
             part.pop(key, None)
@@ -83,7 +82,7 @@ def test_results_of_a_version_without_a_flag_are_those_of_its_default(lacking, s
         assert workspace.results("zero").read_bytes() == before
     if lacking == "rouge_tokenizer":  # scoring is done anew, without a new name
         run(f"{command}{other}")
-        assert read_json(workspace.results("zero"))["arguments"]["rouge_tokenizer"] == "paper"
+        assert read_recorded(workspace.results("zero"))["arguments"]["rouge_tokenizer"] == "paper"
         return
     with pytest.raises(UserError, match=f"predictions of zero exists with other settings \\({lacking} was"):
         run(f"{command}{other}")
@@ -97,7 +96,7 @@ LC = (
 
 def as_in_the_first_version(path: Path) -> None:
     """A record of a calibration before there was --calibrate and a version of the arithmetic."""
-    record = read_json(path)
+    record = read_recorded(path)
     for part in (record, record.get("settings", {}), record.get("arguments", {})):
         if "calibrate" in part:
             part["lora_merge_strategy"] = part.pop("calibrate")
@@ -110,7 +109,7 @@ def as_in_the_first_version(path: Path) -> None:
 @pytest.mark.slow
 def test_a_calibration_of_the_first_version_is_kept_and_its_results_say_so(run, trained, workspace, caplog):
     run(LC)
-    assert read_json(workspace.results("lc"))["arithmetic"] == [ARITHMETIC]
+    assert read_recorded(workspace.results("lc"))["arithmetic"] == [ARITHMETIC]
     adapter, predictions = workspace.stored_model("lc") / ADAPTER_RECORD, workspace.predictions_folder("lc") / "settings.json"
     for path in (adapter, predictions, workspace.results("lc")):
         as_in_the_first_version(path)
@@ -120,7 +119,7 @@ def test_a_calibration_of_the_first_version_is_kept_and_its_results_say_so(run, 
     assert "done already" in caplog.text
     run(f"{LC}--do_valid")
     assert (workspace.stored_model("lc") / WEIGHTS_FILE).read_bytes() == weights
-    assert read_json(workspace.results("lc"))["arithmetic"] == [1, ARITHMETIC]
+    assert read_recorded(workspace.results("lc"))["arithmetic"] == [1, ARITHMETIC]
     with pytest.raises(UserError) as caught:
         run(f"{LC}--calibration_epochs 2")
     assert list(caught.value.mistakes) == [
@@ -136,7 +135,7 @@ def test_predictions_that_another_version_left_unfinished_are_refused(run, works
     workspace.results("zero").unlink()
     rows.rename(f"{rows}.partial")
     Path(f"{rows}.partial").write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
-    record = read_json(settings)
+    record = read_recorded(settings)
     write_json(settings, record | {"made_by": {"test": {"backend": "transformers"}}})
     with pytest.raises(UserError) as caught:
         run(command)
@@ -147,13 +146,13 @@ def test_predictions_that_another_version_left_unfinished_are_refused(run, works
     write_json(settings, record)
     run(command)
     assert rows.read_bytes() == whole
-    assert read_json(workspace.results("zero"))["arithmetic"] == [ARITHMETIC]
+    assert read_recorded(workspace.results("zero"))["arithmetic"] == [ARITHMETIC]
 
 
 @pytest.mark.slow
 def test_an_adapter_that_another_version_left_in_training_is_refused(run, trained, workspace, tiny_models):
     command = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --do_train --experiment_name sums --dataset pocket_dialogs "
-    settings = read_json(workspace.stored_model("sums") / ADAPTER_RECORD)["settings"]
+    settings = read_recorded(workspace.stored_model("sums") / ADAPTER_RECORD)["settings"]
     write_json(workspace.training("sums") / "settings.json", settings)
     run(f"{command}--stored_model_name sums")  # it is finished: what is beside it does not matter
     shutil.rmtree(workspace.stored_model("sums"))
@@ -162,7 +161,7 @@ def test_an_adapter_that_another_version_left_in_training_is_refused(run, traine
         run(f"{command}--stored_model_name sums")
     write_json(workspace.training("sums") / "settings.json", settings | {"arithmetic": [ARITHMETIC]})
     run(f"{command}--stored_model_name sums")
-    assert read_json(workspace.stored_model("sums") / ADAPTER_RECORD)["arithmetic"] == [ARITHMETIC]
+    assert read_recorded(workspace.stored_model("sums") / ADAPTER_RECORD)["arithmetic"] == [ARITHMETIC]
 
 
 def test_verdicts_of_a_version_without_a_flag_are_those_of_its_default(workspace, judge, server):
@@ -170,7 +169,7 @@ def test_verdicts_of_a_version_without_a_flag_are_those_of_its_default(workspace
     asked = f"--experiment_name e --judge_model_name_or_path judge --judge_url {server.url} "
     judge(asked)
     path = workspace.verdicts("e", "test", "judge").with_suffix(".settings.json")
-    settings = json.loads(path.read_text())
+    settings = read_recorded(path)
     write_json(path, {key: value for key, value in settings.items() if key != "root"})
     judge(asked)
     write_json(path, settings | {"revision": "another"})

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from compositional.adapters.peft_folder import WEIGHTS_FILE
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, write_json
+from compositional.core.recorded import read_recorded
 from helpers.tiny_runs import COMPOSED, LEARNED, TINY_RUN, ZERO_SHOT
 
 
@@ -22,7 +23,7 @@ def test_predictions_of_other_settings_are_not_taken_over(run, workspace, tiny_m
     with pytest.raises(UserError, match="predictions of z exists with other settings"):
         run(f"{command}--max_new_tokens 9")
     run(command)
-    assert read_json(workspace.results("z"))["stages"]["test"]["counts"]["examples"] == 6
+    assert read_recorded(workspace.results("z"))["stages"]["test"]["counts"]["examples"] == 6
 
 
 def test_a_finished_run_is_scored_again_when_only_the_scoring_changes(run, workspace, tiny_models):
@@ -30,20 +31,20 @@ def test_a_finished_run_is_scored_again_when_only_the_scoring_changes(run, works
     run(command)
     predictions = workspace.predictions("z", "test").stat().st_mtime_ns
     run(f"{command}--rouge_tokenizer unicode")
-    assert read_json(workspace.results("z"))["stages"]["test"]["rouge_tokenizer"] == "unicode"
+    assert read_recorded(workspace.results("z"))["stages"]["test"]["rouge_tokenizer"] == "unicode"
     assert workspace.predictions("z", "test").stat().st_mtime_ns == predictions
 
 
 def test_results_with_earlier_intervals_are_scored_again_from_their_predictions(run, workspace, tiny_models):
     command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict "
     run(command)
-    results, scores = read_json(workspace.results("z")), workspace.scores("z", "test").read_text()
+    results, scores = read_recorded(workspace.results("z")), workspace.scores("z", "test").read_text()
     earlier = {key: value for key, value in results["stages"]["test"].items() if key != "intervals"} | {"metrics": {}}
     write_json(workspace.results("z"), results | {"stages": {"test": earlier}})
     workspace.scores("z", "test").unlink()
     predictions = workspace.predictions("z", "test").stat().st_mtime_ns
     run(command)
-    assert read_json(workspace.results("z"))["stages"] == results["stages"]
+    assert read_recorded(workspace.results("z"))["stages"] == results["stages"]
     assert workspace.scores("z", "test").read_text() == scores
     assert workspace.predictions("z", "test").stat().st_mtime_ns == predictions
 
@@ -83,7 +84,7 @@ def test_overwrite_takes_the_place_of_a_link_and_leaves_what_it_leads_to(name, r
     before = {path.name: path.read_bytes() for path in moved.iterdir()}
     run(f"{command}5 --overwrite")
     assert not folder.is_symlink()
-    assert read_json(workspace.results("z"))["arguments"]["max_new_tokens"] == 5
+    assert read_recorded(workspace.results("z"))["arguments"]["max_new_tokens"] == 5
     assert {path.name: path.read_bytes() for path in moved.iterdir()} == before
 
 
@@ -94,7 +95,7 @@ def test_the_training_report_outlives_a_later_prediction(run, workspace, tiny_mo
     )
     run(f"{command}--do_train")
     run(f"{command}--do_predict")
-    results = read_json(workspace.results("s"))
+    results = read_recorded(workspace.results("s"))
     assert results["training"]["examples"] == 16
     assert results["stages"]["test"]["counts"]["examples"] == 6
 

@@ -15,7 +15,7 @@ import export
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
-from compositional.export.folders import RECORD
+from compositional.export.plan import RECORD
 from compositional.formats import gguf as gguf_files
 from compositional.formats.gguf_forms import gguf_form
 from compositional.models.chat import ChatEncoder

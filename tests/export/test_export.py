@@ -18,7 +18,7 @@ from compositional.adapters.peft_folder import hash_of_adapter, read_adapter
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
-from compositional.export.folders import RECORD
+from compositional.export.plan import RECORD
 from compositional.prediction.predict import read_predictions
 from helpers import ARCHITECTURES
 from helpers.composing import folded
@@ -99,7 +99,14 @@ def test_the_record_names_what_was_exported_and_its_files(tiny_models, trained, 
         assert one == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert mistakes_in(workspace, "--experiment_name peft_linear") == [f"{folder} is there already: --overwrite replaces it"]
+    fault = f"{folder} is there already, with other content: --overwrite replaces it"
+    assert mistakes_in(workspace, "--experiment_name peft_linear") == [fault]
+    assert exported(workspace, "--experiment_name peft_linear --dtype bfloat16") == folder
+    assert read_json(folder / RECORD) == record
+    weights = next(folder.glob("*.safetensors"))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert mistakes_in(workspace, "--experiment_name peft_linear --dtype bfloat16") == [fault]
     assert exported(workspace, "--experiment_name peft_linear --overwrite --dtype float16") == folder
     assert read_json(folder / RECORD)["dtype"] == "float16"
 

@@ -17,7 +17,7 @@ import export
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
-from compositional.export.folders import RECORD
+from compositional.export.plan import RECORD
 from compositional.formats.gguf import pre_tokenizer
 from compositional.models.chat import ChatEncoder
 from compositional.models.model import POCKET, Model

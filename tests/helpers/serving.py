@@ -10,7 +10,7 @@ from pathlib import Path
 import xllamacpp
 
 from compositional.core.files import read_json
-from compositional.export.folders import RECORD
+from compositional.export.plan import RECORD
 from compositional.prediction.llama_cpp_server import complete
 
 

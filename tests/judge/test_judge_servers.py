@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from compositional.core.errors import UserError
-from compositional.core.files import read_json
+from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
 from compositional.data import Locations, find_dataset
 from compositional.judge.question import Request
@@ -172,7 +172,7 @@ def test_an_experiment_that_was_judged_before_a_server_failed_keeps_its_record(w
     store_predictions(workspace, "second", [("input", "the end")])
     server.answer = lambda question: (401, "go away") if output_in(question) == "the end" else (200, "yes")
     mistakes(asking(server).replace("--experiment_name e", "--experiment_name e second"))
-    assert read_json(workspace.judgement("e", "judge"))["stages"]["test"]["counts"]["yes"] == 6
+    assert read_recorded(workspace.judgement("e", "judge"))["stages"]["test"]["counts"]["yes"] == 6
     assert not workspace.judgement("second", "judge").exists()
 
 
@@ -194,8 +194,8 @@ def test_the_judgements_of_two_judges_stand_side_by_side(workspace, judge, serve
     by_rule = judge(f"{RULE}--experiment_name e")["e"]
     by_model = judge(f"--experiment_name e --judge_model_name_or_path org/judge --judge_url {server.url}")["e"]
     assert (by_rule["stages"]["test"]["counts"]["yes"], by_model["stages"]["test"]["counts"]["yes"]) == (3, 6)
-    assert read_json(workspace.judgement("e", "pocket")) == by_rule
-    assert read_json(workspace.judgement("e", "org--judge")) == by_model
+    assert read_recorded(workspace.judgement("e", "pocket")) == by_rule
+    assert read_recorded(workspace.judgement("e", "org--judge")) == by_model
     assert [row["verdict"] for row in verdicts(workspace, "e")] == SIX_VERDICTS
     assert [row["verdict"] for row in verdicts(workspace, "e", "org--judge")] == ["yes"] * 6
 
@@ -263,7 +263,7 @@ def test_what_a_record_says_of_verdicts_is_thrown_away_with_them(workspace, judg
     assert judge(asking(server))["e"]["stages"]["test"]["counts"]["judged"] == 6
     server.answer = lambda question: (401, "no") if output_in(question) else (200, "yes")
     mistakes(asking(server, "--overwrite"))
-    assert read_json(workspace.judgement("e", "judge"))["stages"] == {}
+    assert read_recorded(workspace.judgement("e", "judge"))["stages"] == {}
 
 
 def test_questions_under_way_end_when_one_fails_so_that_no_failure_is_left_for_later(workspace, server):

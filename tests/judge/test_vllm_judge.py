@@ -11,7 +11,8 @@ import torch
 
 import llm_judge_eval
 from benchmarks.judge_agreement import make_questions
-from compositional.core.files import read_json, write_json
+from compositional.core.files import write_json
+from compositional.core.recorded import read_recorded
 from compositional.core.resumable import line_of
 from compositional.core.workspace import Workspace
 from compositional.data import Dataset, Locations, find_dataset
@@ -94,4 +95,4 @@ def test_experiments_share_one_engine_and_a_second_call_starts_none(engines, tin
     again = llm_judge_eval.run(argv.split())  # an engine of its own would take half a minute
     assert again["one"]["stages"]["test"]["yes"] == records["one"]["stages"]["test"]["yes"]
     assert workspace.verdicts("one", "test", "llama").stat().st_mtime_ns == before
-    assert read_json(workspace.judgement("one", "llama")) == again["one"]
+    assert read_recorded(workspace.judgement("one", "llama")) == again["one"]

@@ -14,7 +14,7 @@ import torch
 import export
 from compositional.core.files import read_json, write_json
 from compositional.core.workspace import Workspace
-from compositional.export.folders import RECORD
+from compositional.export.plan import RECORD
 from compositional.prediction.predict import read_predictions
 from helpers.composing import mistake_in
 from helpers.serving import served

@@ -18,7 +18,8 @@ import pytest
 
 import make_tables
 from compositional.core.errors import UserError
-from compositional.core.files import read_json, read_json_lines, write_json
+from compositional.core.files import read_json_lines, write_json
+from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
 from compositional.prediction.predict import read_predictions
 from compositional.report.collect import collect, differing_settings, mixed_versions
@@ -149,7 +150,7 @@ def test_nothing_that_a_model_says_can_break_out_of_the_page(finished):
 
 def test_experiments_of_a_row_that_were_made_with_other_settings_are_told_apart(finished):
     for experiment, most in (("pocket_sum_tr_es_zero_shot", 8), ("pocket_sum_tr_es_main_lora", 9)):
-        results = read_json(finished.results(experiment))
+        results = read_recorded(finished.results(experiment))
         write_json(finished.results(experiment), results | {"arguments": {"max_new_tokens": most}})
     chosen = asked({"sub_tasks": ["sum_tr_es"], "methods": ["zero_shot", "main_lora"]})
     outcomes = collect(chosen, finished, "test", "pocket")
@@ -165,7 +166,7 @@ def test_a_row_of_several_versions_of_the_arithmetic_is_marked(finished):
     command = shlex.split(f"{FLAGS}--workspace {finished.root}")
     for experiment, versions in (("zero_shot", [1, 2]), ("main_lora", [2])):
         path = finished.results(f"pocket_sum_tr_es_{experiment}")
-        write_json(path, read_json(path) | {"arithmetic": versions})
+        write_json(path, read_recorded(path) | {"arithmetic": versions})
     make_tables.run(command)
     table = (finished.root / "output" / "tables" / "main.md").read_text()
     assert "NOT MADE ALIKE: Zero-shot: versions 1, 2 of the arithmetic." in table
@@ -202,6 +203,7 @@ def test_verdicts_without_grades_make_a_table_without_them(finished):
         path = finished.verdicts(one.experiment, "test", "pocket")
         rows = [{key: value for key, value in row.items() if key != "grade"} for _, row in read_json_lines(path)]
         path.write_text("".join(json.dumps(row | {"verdict": "no", "failure": None}) + "\n" for row in rows))
+        finished.judgement(one.experiment, "pocket").unlink()
     assert [one.graded for one in collect(chosen, finished, "test", "pocket")] == [None, None]
     make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
     table = (finished.root / "output" / "tables" / "main.md").read_text()

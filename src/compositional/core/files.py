@@ -48,8 +48,13 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def folder_in_the_making(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, which replaces it when the block ends without an error, and else is deleted."""
+    """A temporary folder beside `folder`, which replaces it when the block ends without an error, and else is deleted.
+
+    A folder that an earlier process moved aside, and was killed before it put the new one in its place, comes back first.
+    """
     unfinished, replaced = folder.with_name(f".{folder.name}.unfinished"), folder.with_name(f".{folder.name}.replaced")
+    if os.path.lexists(replaced) and not os.path.lexists(folder):
+        replaced.rename(folder)
     remove(replaced)
     remove(unfinished)
     unfinished.mkdir(parents=True)

@@ -2,6 +2,9 @@
 
 Adapters, predictions, verdicts and rewritten texts share this check. If a record lacks a key, because an older version had no
 such flag, the key counts as the value that the flag has when it is omitted.
+
+A record carries the SHA-256 of its own content, and those of the files that it describes, so that a file that has changed since, by
+a failing disk or by hand, is refused instead of used. Records of older versions carry none and are not checked.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compositional.core.errors import UserError
-from compositional.core.files import read_json
+from compositional.core.files import hash_of_files, hash_of_json, read_json, write_json
 
 # The version of the arithmetic. It rises when the same settings give other values, beyond rounding; CHANGELOG.md says why. Records
 # without a version are of version 1. Finished artefacts of another version are kept, and results name all versions behind them.
@@ -22,14 +25,40 @@ NO_FLAG = object()
 ValueIfLeftOut = Callable[[str], Any]
 
 
+_OWN_HASH = "sha256_of_this_record"
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON with its own SHA-256; see `write_text`."""
+    content = {key: value for key, value in record.items() if key != _OWN_HASH}
+    write_json(path, content | {_OWN_HASH: hash_of_json(content)})
+
+
 def read_recorded(path: Path) -> dict[str, Any]:
-    """The settings in a record; empty if there is no record. Raises UserError when it is not a JSON object."""
+    """The settings in a record; empty if there is no record. Raises UserError when it is no JSON object, or has changed."""
     if not path.is_file():
         return {}
     recorded = read_json(path)
     if not isinstance(recorded, dict):
         raise UserError(f"{path}: expected a JSON object of settings; remove what it describes, and it is made again")
-    return recorded
+    return _unsealed(path, recorded)
+
+
+def _unsealed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    own_hash = record.pop(_OWN_HASH, None)
+    if own_hash is not None and own_hash != hash_of_json(record):
+        raise UserError(has_changed(path))
+    return record
+
+
+def is_unchanged(path: Path, recorded_hash: str | None) -> bool:
+    """Whether a file is as it was recorded. A file of which nothing is recorded counts as unchanged."""
+    return recorded_hash is None or hash_of_files([path]) == recorded_hash
+
+
+def has_changed(path: Path) -> str:
+    """The message for a file that is not as it was written."""
+    return f"{path} has changed since it was written (another SHA-256): bring it back, or remove it and make it again"
 
 
 def read_whole_record(path: Path, **parts: type) -> dict[str, Any]:
@@ -39,7 +68,7 @@ def read_whole_record(path: Path, **parts: type) -> dict[str, Any]:
     if lacking or not isinstance(record, dict):
         expected = ", ".join(lacking) or "a JSON object"
         raise UserError(f"{path} is damaged: {expected} is expected in it; remove the file, and make it again")
-    return record
+    return _unsealed(path, record)
 
 
 def changes(

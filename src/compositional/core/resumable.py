@@ -1,10 +1,14 @@
-"""A JSON-lines file that is written batch by batch and resumes where an interrupted run stopped."""
+"""A JSON-lines file that is written batch by batch and resumes where an interrupted run stopped.
+
+Until it is whole, each line ends with a checksum of its row (CRC-32), so that a row that has changed is refused.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,14 +46,14 @@ def complete_rows(
     batches = batches_of(set(recorded))
     again = {id for batch in batches for id in batch}
     rows = {id: row for id, row in recorded.items() if id not in again}
-    write_text(partial, "".join(map(line_of, rows.values())))
+    write_text(partial, "".join(map(_checked_line_of, rows.values())))
     logger.debug("%s: %d in all, %d from an earlier run", description, len(ids), len(rows))
     if batches:
         start()
         with open(partial, "a", encoding="utf-8") as file, tqdm(total=len(ids), initial=len(rows), desc=description) as bar:
             for batch in batches:
                 new_rows = make_rows(batch)
-                file.write("".join(map(line_of, new_rows)))
+                file.write("".join(map(_checked_line_of, new_rows)))
                 file.flush()
                 os.fsync(file.fileno())
                 rows |= {row["id"]: row for row in new_rows}
@@ -81,6 +85,13 @@ def line_of(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
+_CHECKSUM = "crc32"
+
+
+def _checked_line_of(row: dict[str, Any]) -> str:
+    return line_of(row | {_CHECKSUM: zlib.crc32(line_of(row).encode())})
+
+
 def _rows_of_whole_lines(path: Path) -> dict[str, dict[str, Any]]:
     """Rows by id, without an incomplete last line."""
     if not path.is_file():
@@ -89,6 +100,9 @@ def _rows_of_whole_lines(path: Path) -> dict[str, dict[str, Any]]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
+            checksum = row.pop(_CHECKSUM, None)
+            if checksum not in (None, zlib.crc32(line_of(row).encode())):
+                raise ValueError("another checksum")
             rows[row["id"]] = row
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}, line {number}: not a row of this file; remove the line, and it is made again") from error

@@ -16,8 +16,9 @@ from random import Random
 from typing import Any, Literal
 
 from compositional.core.errors import UserError, first_line, nearest
-from compositional.core.files import read_json
+from compositional.core.files import hash_of_files
 from compositional.core.hub import hub_errors
+from compositional.core.recorded import has_changed, read_recorded
 from compositional.paper import LANGUAGES, TONES
 from compositional.tasks import Task, all_tasks
 
@@ -25,6 +26,7 @@ SPLITS = ("train", "validation", "test")
 Benchmark = Literal["paper", "pocket"]
 # The record of the preparation in a set's folder, beside the examples.
 PREPARATION_RECORD = "preparation.json"
+HASHES_OF_SPLITS = "hashes_of_splits"  # in that record, by split
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,7 @@ class Dataset:
         if not self.is_read_from_folder:
             return {"source": self.origin()}
         path = self.folder / PREPARATION_RECORD
-        record = read_json(path) if path.is_file() else {}
-        if not isinstance(record, dict):
-            raise UserError(f"{path} is damaged: prepare the set again")
+        record = read_recorded(path)
         return {"folder": self.folder.name} | {key: record.get(key) for key in ("fingerprint", "made_from")}
 
 
@@ -271,6 +271,11 @@ def is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file()
 
 
+def hash_of_split(folder: Path, split: str) -> str:
+    """SHA-256 of a saved split's rows."""
+    return hash_of_files(sorted((folder / split).glob("data-*.arrow")))
+
+
 def read_saved(folder: Path, split: str) -> list[Example]:
     """A split of a saved set with columns id, input and target. Targets may be blank: the preparation keeps and reports them."""
     from datasets import load_from_disk
@@ -281,6 +286,9 @@ def read_saved(folder: Path, split: str) -> list[Example]:
         raise UserError(f"{folder} is damaged: {first_line(error)}; make it again") from error
     if split not in splits:
         raise UserError(f"{folder} has no {split} split; it has {', '.join(splits)}")
+    recorded = read_recorded(folder / PREPARATION_RECORD).get(HASHES_OF_SPLITS, {}).get(split)
+    if recorded is not None and recorded != hash_of_split(folder, split):
+        raise UserError(has_changed(folder / split))
     return [
         Example(
             str(row.get("id", f"{split}_{number}")),

@@ -6,9 +6,9 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from compositional.core.files import folder_in_the_making, remove, write_json
+from compositional.core.files import folder_in_the_making, remove
 from compositional.core.processes import is_main_process, wait_for_all_processes
-from compositional.core.recorded import ARITHMETIC
+from compositional.core.recorded import ARITHMETIC, write_record
 from compositional.experiment.arguments import CALIBRATION, MERGE
 from compositional.experiment.examples import Examples, ExperimentData
 from compositional.experiment.own_targets import with_multi_step_targets
@@ -179,7 +179,7 @@ class AdapterMaker:
         checkpoints = self.plan.workspace.training(self.plan.written_adapter)
         if is_main_process():
             settings = settings_of_adapter(self.plan, self.data) | {"arithmetic": [ARITHMETIC]}
-            write_json(checkpoints / SETTINGS_FILE, settings)
+            write_record(checkpoints / SETTINGS_FILE, settings)
         return TrainingFolders(checkpoints, self.plan.workspace.logs(self._name))
 
     def _is_stored(self) -> bool:
@@ -192,7 +192,7 @@ class AdapterMaker:
 
     def _store(self, adapter: LoraAdapter, report: dict[str, Any], calibration: Calibration | None = None) -> None:
         """Write the adapter's folder atomically, then delete the checkpoints."""
-        from compositional.adapters.peft_folder import write_adapter
+        from compositional.adapters.peft_folder import hash_of_adapter, write_adapter
 
         if not is_main_process():
             return
@@ -208,7 +208,8 @@ class AdapterMaker:
             if calibration is not None:
                 calibration.write(folder, dtype)
             record = {"experiment": self._name, "settings": settings, "report": report}
-            write_json(folder / ADAPTER_RECORD, record | {"arithmetic": versions_behind_adapters(self.plan, [])})
+            record |= {"arithmetic": versions_behind_adapters(self.plan, []), "hash_of_adapter": hash_of_adapter(folder)}
+            write_record(folder / ADAPTER_RECORD, record)
         logger.debug("stored %s: %s", name, report)
         remove(self.plan.workspace.training(name))
 

@@ -13,7 +13,7 @@ from compositional.core.machine import resolve_dtype
 from compositional.experiment.arguments import CALIBRATION, MERGE
 from compositional.experiment.examples import ExperimentData, demonstrations
 from compositional.experiment.plan import Plan
-from compositional.experiment.resume import ADAPTER_RECORD, read_adapter_record
+from compositional.experiment.resume import ADAPTER_RECORD, check_unchanged, read_adapter_record
 from compositional.formats.gguf_forms import gguf_form, pre_tokenizer
 from compositional.models.chat import ChatEncoder, instruction
 from compositional.models.model import Model
@@ -157,9 +157,14 @@ def _check_adapters_fit(plan: Plan, expected: dict[str, tuple[int, int]]) -> Non
                 mistakes.append(f"adapter {name} does not fit {plan.base.name}: {fault}")
                 break
         mistakes.attempt(plan.base.check_updates, adapter.shapes, f"adapter {name} can't be used")
-        mistakes.attempt(adapter.check_finite)
+        mistakes.attempt(_check_values, adapter)
     if mistakes:
         raise UserError(*mistakes)
+
+
+def _check_values(adapter: StoredAdapter) -> None:
+    adapter.check_finite()
+    check_unchanged(adapter)
 
 
 def _recorded_base(adapter: StoredAdapter) -> str | None:

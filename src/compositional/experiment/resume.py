@@ -17,6 +17,8 @@ from compositional.core.files import hash_of_json, read_json, remove
 from compositional.core.recorded import (
     ARITHMETIC,
     changes,
+    has_changed,
+    is_unchanged,
     read_recorded,
     read_whole_record,
     refusal,
@@ -26,10 +28,10 @@ from compositional.core.recorded import (
 from compositional.experiment.arguments import CALIBRATION, MERGE, fields_of
 from compositional.experiment.examples import ExperimentData
 from compositional.experiment.plan import Plan
+from compositional.prediction.predict import HASHES, SETTINGS_FILE
 from compositional.scoring import INTERVALS
 
 ADAPTER_RECORD = "experiment.json"
-SETTINGS_FILE = "settings.json"
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -40,6 +42,16 @@ def read_results(path: Path) -> dict[str, Any]:
 def read_adapter_record(folder: Path) -> dict[str, Any]:
     """The record beside an adapter that an experiment has made; raises UserError when parts of it are missing."""
     return read_whole_record(folder / ADAPTER_RECORD, experiment=str, settings=dict, report=dict)
+
+
+def check_unchanged(adapter: StoredAdapter) -> None:
+    """Raise UserError when an adapter that an experiment has made is not as it was stored."""
+    if not (adapter.folder / ADAPTER_RECORD).is_file():
+        return
+    recorded = read_adapter_record(adapter.folder).get("hash_of_adapter")
+    if recorded is not None and recorded != adapter.hash:
+        fault = f"adapter {adapter.name} has changed since it was stored (its files have another SHA-256)"
+        raise UserError(f"{fault}: bring the files of {adapter.folder} back, or make it again with --overwrite")
 
 
 def settings_of_adapter(plan: Plan, data: ExperimentData) -> dict[str, Any]:
@@ -74,8 +86,9 @@ def check_resumable(plan: Plan, data: ExperimentData) -> None:
         mistakes += _whose_adapter(folder, name)
         if not mistakes and not plan.arguments.overwrite:
             now = settings_of_adapter(plan, data)
-            recorded = read_adapter_record(folder)["settings"] if folder.exists() else {}
-            mistakes += differences(plan, f"adapter {folder.name}", recorded, now)
+            if folder.exists():
+                mistakes += differences(plan, f"adapter {folder.name}", read_adapter_record(folder)["settings"], now)
+                check_unchanged(StoredAdapter(folder))
             checkpoints = read_recorded(workspace.training(plan.written_adapter) / SETTINGS_FILE)
             mistakes += differences(plan, f"adapter {folder.name}, still in training,", checkpoints, now)
             if checkpoints and not folder.exists():
@@ -121,7 +134,25 @@ def is_done(plan: Plan, data: ExperimentData) -> bool:
     scored_alike = not changes(results["arguments"], scoring, plan.value_if_left_out) and _has_todays_intervals(results, data)
     made = not plan.written_adapter or (plan.workspace.stored_model(plan.written_adapter) / ADAPTER_RECORD).is_file()
     predicted = all(plan.workspace.predictions(plan.arguments.experiment_name, stage).is_file() for stage in data.stages)
-    return made_alike and scored_alike and made and predicted and set(data.stages) <= set(results["stages"])
+    return made_alike and scored_alike and made and predicted and _has_unchanged_files(plan, results, data)
+
+
+def _has_unchanged_files(plan: Plan, results: dict[str, Any], data: ExperimentData) -> bool:
+    """Whether the stages' scores are as they were recorded; raises UserError for an adapter or predictions that are not."""
+    workspace, name = plan.workspace, plan.arguments.experiment_name
+    if plan.written_adapter:
+        check_unchanged(StoredAdapter(workspace.stored_model(plan.written_adapter)))
+    hashes = read_recorded(workspace.predictions_folder(name) / SETTINGS_FILE).get(HASHES, {})
+    for stage in data.stages:
+        path = workspace.predictions(name, stage)
+        if not is_unchanged(path, hashes.get(path.name)):
+            raise UserError(has_changed(path))
+    return all(
+        (found := results["stages"].get(stage)) is not None
+        and ((path := workspace.scores(name, stage)).is_file() or "hash_of_scores" not in found)
+        and is_unchanged(path, found.get("hash_of_scores"))
+        for stage in data.stages
+    )
 
 
 def _has_todays_intervals(results: dict[str, Any], data: ExperimentData) -> bool:

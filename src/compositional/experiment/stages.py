@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from compositional.adapters.peft_folder import CALIBRATION_FILE, LEARNED_FILE, WEIGHTS_FILE, StoredAdapter
 from compositional.core.errors import UserError
-from compositional.core.files import count_parameters, read_json, write_json
+from compositional.core.files import count_parameters, hash_of_files
 from compositional.core.logs import log_file, log_to_file, quieten_libraries
 from compositional.core.machine import device
 from compositional.core.processes import is_main_process, wait_for_all_processes
-from compositional.core.recorded import ARITHMETIC, versions_behind
+from compositional.core.recorded import ARITHMETIC, read_recorded, versions_behind, write_record
 from compositional.experiment.adapter import AdapterMaker
 from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
 from compositional.experiment.examples import Examples, ExperimentData, demonstrations
@@ -26,6 +26,7 @@ from compositional.experiment.preflight import check_before_start
 from compositional.experiment.results import Cost, Journal, results_record
 from compositional.experiment.resume import (
     ADAPTER_RECORD,
+    HASHES,
     SETTINGS_FILE,
     check_resumable,
     differences,
@@ -103,6 +104,7 @@ class Experiment:
                     path = self.plan.workspace.predictions(self.name, stage)
                     adapter = next(iter(self.answering_adapters), None)
                     self.predictions[stage] = self._predict(path, examples.chosen, request, adapter, stage)
+                self._note_files(stage)
 
     def score(self) -> None:
         """Score the predictions of each split."""
@@ -137,11 +139,13 @@ class Experiment:
         settings_path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
         used = [*self.data.stages.values(), *self.data.training, *([self.data.solved] if self.data.solved else [])]
         results["data"] = earlier.get("data", {}) | {one.dataset.name: one.provenance for one in used}
-        results["predictions_made_by"] = read_json(settings_path).get("made_by", {}) if settings_path.is_file() else {}
+        results["predictions_made_by"] = read_recorded(settings_path).get("made_by", {})
+        for stage, found in results["stages"].items():
+            found["hash_of_scores"] = hash_of_files([self.plan.workspace.scores(self.name, stage)])
         results["stages"] = earlier["stages"] | results["stages"]
         versions = set(versions_behind_adapters(self.plan, self.answering_adapters))
         results["arithmetic"] = sorted(versions.union(*map(versions_behind, results["predictions_made_by"].values())))
-        write_json(path, results)
+        write_record(path, results)
         return results
 
     def _label(self) -> str:
@@ -172,7 +176,7 @@ class Experiment:
         earlier, now = settings_of_earlier_predictions(path.parent), self._settings_of_predictions()
         if mistakes := differences(self.plan, f"predictions of {self.name}", earlier, now):
             raise UserError(*mistakes)
-        write_json(path, earlier | now)
+        write_record(path, earlier | now)
 
     def _predict_in_steps(self, stage: str, examples: Examples) -> list[Prediction]:
         """Predict with the main task's adapter, then pass its outputs as inputs to the first auxiliary task's, and so on."""
@@ -213,12 +217,21 @@ class Experiment:
     def _note_generator(self, part: str, settings: PredictionSettings, generator: Generator) -> None:
         """Record beside the predictions the backend, precision and device of this run. Another machine may continue them."""
         path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
-        earlier = read_json(path)
+        earlier = read_recorded(path)
         made_by = earlier.get("made_by", {}) | {
             part: {"backend": settings.backend, "dtype": settings.dtype, "device": device(), "arithmetic": [ARITHMETIC]}
             | generator.made_with
         }
-        write_json(path, earlier | {"made_by": made_by})
+        write_record(path, earlier | {"made_by": made_by})
+
+    def _note_files(self, stage: str) -> None:
+        """Record the hashes of a stage's finished files of predictions, by which a change is noticed."""
+        folder = self.plan.workspace.predictions_folder(self.name)
+        settings = read_recorded(folder / SETTINGS_FILE)
+        files = [folder / f"{stage}.jsonl", *sorted(folder.glob(f"{stage}.step*.jsonl"))]
+        hashes = {path.name: hash_of_files([path]) for path in files} | settings.get(HASHES, {})
+        if hashes != settings.get(HASHES):
+            write_record(folder / SETTINGS_FILE, settings | {HASHES: hashes})
 
     def _cost(self) -> Cost:
         """The cost of the method on a device, beyond the base model and one adapter per single task, measured from the files."""

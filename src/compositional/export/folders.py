@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compositional.adapters.peft_folder import rounded, write_adapter
-from compositional.core.files import folder_in_the_making, write_json
+from compositional.core.files import folder_in_the_making
 from compositional.core.machine import environment
-from compositional.export.plan import GGUF, MERGED, ExportPlan
+from compositional.core.recorded import write_record
+from compositional.export.plan import GGUF, MERGED, RECORD, ExportPlan, digest_of
 from compositional.formats.gguf import identity_of, write_base, write_lora
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RECORD = "export.json"
 _LONGEST_CONTEXT = 4096  # tokens that a server is started with, where the model takes more
 
 
@@ -48,7 +47,7 @@ def write_export(plan: ExportPlan) -> Path:
                 {"hash_of_adapter": stored.hash, "rank": max(one.rank for one in adapter.factors.values()), **adapter.report}
                 for stored, adapter in zip(plan.adapters, adapters, strict=True)
             ]
-        files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+        files = {path.name: digest_of(path) for path in sorted(folder.iterdir())}
         record = {
             "experiment": plan.arguments.experiment_name,
             "method": plan.experiment.method,
@@ -56,18 +55,14 @@ def write_export(plan: ExportPlan) -> Path:
             "dtype": dtype,
             "base_model": plan.experiment.base.name,
             "hash_of_base_model": plan.experiment.base.identity,
+            "settings": plan.settings,
             "files": files,
             **more,
             "environment": environment(),
         }
-        write_json(folder / RECORD, record)
+        write_record(folder / RECORD, record)
     logger.info("%s: %d bytes", plan.folder, sum(one["bytes"] for one in files.values()))
     return plan.folder
-
-
-def _digest(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _compacted(adapter: LoraAdapter, rank: int | None) -> LoraAdapter:
@@ -81,7 +76,7 @@ def _write_gguf(plan: ExportPlan, adapters: list[LoraAdapter], folder: Path) -> 
     dtype, base, own = plan.arguments.dtype, plan.experiment.base, plan.gguf_base
     found: dict[str, Any] = {}
     if own:
-        found["base_gguf"] = {"path": str(own.path), **_digest(own.path), "relative_difference": plan.difference_of_base}
+        found["base_gguf"] = {"path": str(own.path), **digest_of(own.path), "relative_difference": plan.difference_of_base}
         files = own.write_with_biases(folder / "base.gguf", plan.form, plan.biases) if plan.biases else [own.path.resolve()]
     else:
         files = write_base(folder / "base.gguf", base, dtype, plan.biases)

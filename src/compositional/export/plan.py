@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import Mistakes, UserError
 from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
+from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import MULTI_STEP, ZERO_SHOT
 from compositional.experiment.finished import adapters_of_finished, finished_experiment
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 PEFT, MERGED, GGUF = "peft", "merged", "gguf"
+RECORD = "export.json"
 
 
 @dataclass
@@ -116,6 +119,35 @@ class ExportPlan:
         """Where the export is written."""
         return Path(self.arguments.workspace) / "exports" / self.arguments.experiment_name / self.arguments.to
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What decides the export's content, for its record."""
+        arguments = self.arguments
+        base_gguf = {"path": arguments.base_gguf, **digest_of(self.gguf_base.path)} if self.gguf_base else None
+        return {
+            "experiment": arguments.experiment_name,
+            "to": arguments.to,
+            "dtype": arguments.dtype,
+            "compact_rank": arguments.compact_rank,
+            "base_gguf": base_gguf,
+            "hash_of_base_model": self.experiment.base.identity,
+            "hashes_of_adapters": [one.hash for one in self.adapters],
+        }
+
+    @property
+    def is_done(self) -> bool:
+        """Whether an earlier call has exported the same, and its files are as they were written."""
+        record = read_recorded(self.folder / RECORD)
+        files = {self.folder / name: digest for name, digest in record.get("files", {}).items()}
+        unchanged = all(path.is_file() and digest_of(path) == found for path, found in files.items())
+        return record.get("settings") == self.settings and unchanged
+
+
+def digest_of(path: Path) -> dict[str, Any]:
+    """A file's bytes and SHA-256."""
+    with open(path, "rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
 
 def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str] = ()) -> ExportPlan:
     """Check a command; raises UserError with one line per mistake."""
@@ -155,7 +187,8 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
         mistakes.attempt(lambda: plan.difference_of_base if plan.gguf_base else plan.form)
         if not plan.gguf_base:
             mistakes.attempt(pre_tokenizer, plan.experiment.base.tokenizer)
-    mistakes.when(plan.folder.exists() and not arguments.overwrite, f"{plan.folder} is there already: --overwrite replaces it")
+    if plan.folder.exists() and not arguments.overwrite and not mistakes:
+        mistakes.when(not plan.is_done, f"{plan.folder} is there already, with other content: --overwrite replaces it")
     if mistakes:
         raise UserError(*mistakes)
     return plan

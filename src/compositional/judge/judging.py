@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_files, write_json
+from compositional.core.files import hash_of_files
 from compositional.core.logs import log_file, log_to_file, quieten_libraries
 from compositional.core.machine import environment
-from compositional.core.recorded import changes, read_recorded, read_whole_record, refusal
+from compositional.core.recorded import (
+    changes,
+    has_changed,
+    is_unchanged,
+    read_recorded,
+    read_whole_record,
+    refusal,
+    write_record,
+)
 from compositional.core.resumable import chunks, complete_rows, has_rows, partial_of
 from compositional.core.tables import percent
 from compositional.data import name_of_input
@@ -41,6 +49,9 @@ def check_judgeable(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge)
     fault = f"{experiment.name} was judged by {plan.judge_name} under other settings"
     if mistakes := refusal(fault, changed, "--overwrite judges it anew"):
         raise UserError(*mistakes)
+    record = read_recorded(plan.workspace.judgement(experiment.name, plan.judge_name))
+    if path.is_file() and not is_unchanged(path, record.get("stages", {}).get(plan.arguments.stage, {}).get("hash_of_verdicts")):
+        raise UserError(f"{has_changed(path)} (--overwrite)")
 
 
 def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> dict[str, Any]:
@@ -50,7 +61,7 @@ def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge
     if plan.arguments.overwrite:
         _throw_away(plan, name, path)
     settings = _settings(plan, experiment, judge)
-    write_json(_settings_file(path), settings)
+    write_record(_settings_file(path), settings)
     predictions = {one.id: one for one in read_predictions(plan.workspace.predictions(name, stage))}
 
     # Examples that differ in their references only are one question.
@@ -81,7 +92,7 @@ def _throw_away(plan: JudgePlan, name: str, verdicts: Path) -> None:
     if record_path.is_file():
         record = read_whole_record(record_path, stages=dict)
         record["stages"].pop(plan.arguments.stage, None)
-        write_json(record_path, record)
+        write_record(record_path, record)
 
 
 def show_judgement(plan: JudgePlan, experiment: str, record: dict[str, Any]) -> None:
@@ -129,6 +140,7 @@ def _record(
             "failures": dict(Counter(verdict.failure for verdict in verdicts if not verdict.verdict)),
         },
         "settings": settings,
+        "hash_of_verdicts": hash_of_files([plan.workspace.verdicts(experiment.name, arguments.stage, plan.judge_name)]),
         "arguments": asdict(arguments),
         "environment": environment(),
     }
@@ -138,7 +150,7 @@ def _record(
         else {"experiment": experiment.name, "judge": plan.judge_name, "stages": {}}
     )
     record["stages"][arguments.stage] = found
-    write_json(path, record)
+    write_record(path, record)
     return record
 
 

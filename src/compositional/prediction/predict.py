@@ -10,10 +10,14 @@ from typing import Any, Protocol
 
 from compositional.core.errors import UserError, first_line
 from compositional.core.files import read_json_lines, write_text
+from compositional.core.recorded import has_changed, is_unchanged, read_recorded
 from compositional.core.resumable import chunks, complete_rows, line_of
 from compositional.data import Example
 from compositional.models.chat import ChatEncoder, Prompt
 from compositional.prediction import Answer, Prediction, PredictionSettings
+
+SETTINGS_FILE = "settings.json"  # beside the predictions; under HASHES it has the SHA-256 of each finished file, by name
+HASHES = "hashes_of_files"
 
 
 class Generator(Protocol):
@@ -90,7 +94,10 @@ def join_steps(path: Path, examples: list[Example], steps: list[list[Prediction]
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions in a file; raises UserError with file and line for an invalid line."""
+    """The predictions in a file; raises UserError with file and line for an invalid line, and for a file that has changed."""
+    recorded = read_recorded(path.with_name(SETTINGS_FILE)).get(HASHES, {})
+    if not is_unchanged(path, recorded.get(path.name)):
+        raise UserError(has_changed(path))
     predictions = []
     for number, row in read_json_lines(path):
         try:

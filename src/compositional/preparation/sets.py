@@ -9,8 +9,9 @@ from random import Random
 from typing import Any
 
 from compositional.core.errors import UserError, first_line
-from compositional.core.files import folder_in_the_making, hash_of_json, read_json, write_json
-from compositional.data import PREPARATION_RECORD, SPLITS, Dataset, Example, Reading, is_saved
+from compositional.core.files import folder_in_the_making, hash_of_json
+from compositional.core.recorded import read_recorded, write_record
+from compositional.data import HASHES_OF_SPLITS, PREPARATION_RECORD, SPLITS, Dataset, Example, Reading, hash_of_split, is_saved
 from compositional.preparation.quality import PreparedExample
 
 
@@ -93,7 +94,8 @@ def save_set(folder: Path, splits: dict[str, list[PreparedExample]], record: dic
     }
     with folder_in_the_making(folder) as unfinished:
         DatasetDict(saved).save_to_disk(str(unfinished))
-        write_json(unfinished / PREPARATION_RECORD, record)
+        hashes = {split: hash_of_split(unfinished, split) for split in saved}
+        write_record(unfinished / PREPARATION_RECORD, record | {HASHES_OF_SPLITS: hashes})
 
 
 def read_back(folder: Path) -> dict[str, list[PreparedExample]]:
@@ -117,7 +119,7 @@ def record_of(folder: Path) -> dict[str, Any] | None:
     if not (is_whole and path.is_file()):
         return None
     try:
-        record = read_json(path)
+        record = read_recorded(path)
     except UserError:
         return None
     return record if isinstance(record, dict) and {"fingerprint", "made_from", "counts", "findings"} <= record.keys() else None

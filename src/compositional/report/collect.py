@@ -12,7 +12,7 @@ import numpy as np
 
 from compositional.core.errors import UserError
 from compositional.core.files import read_json_lines
-from compositional.core.recorded import read_whole_record, versions_behind
+from compositional.core.recorded import has_changed, is_unchanged, read_recorded, read_whole_record, versions_behind
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import budget_flags
 from compositional.experiment.results import Cost
@@ -75,7 +75,7 @@ def _read_outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> O
     _check_complete(results, stage, results_path)
     scores, path = results["stages"][stage], workspace.scores(cell.experiment, stage)
     rows = [row for _, row in read_json_lines(path)] if path.is_file() else []
-    if not rows or "input" not in rows[0]:
+    if not rows or "input" not in rows[0] or not is_unchanged(path, scores.get("hash_of_scores")):
         _score_again(cell, workspace, stage, scores)
         rows = [row for _, row in read_json_lines(path)]
     for number, row in enumerate(rows, start=1):
@@ -119,6 +119,9 @@ def _verdicts(
     path = workspace.verdicts(cell.experiment, stage, judge)
     if not path.is_file():
         return None, None
+    record = read_recorded(workspace.judgement(cell.experiment, judge))
+    if not is_unchanged(path, record.get("stages", {}).get(stage, {}).get("hash_of_verdicts")):
+        raise UserError(f"{has_changed(path)} with llm_judge_eval.py --overwrite")
     rows = {row.get("id"): row for _, row in read_json_lines(path)}
     if set(rows) != set(ids):
         raise UserError(f"{path} judges other examples than were predicted: judge {cell.experiment} again")

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from compositional.core.errors import UserError, first_line
+from compositional.core.files import hash_of_files, write_json
 from compositional.core.processes import process_count
 from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.training import OptimizationSettings, TrainingFolders, TrainingReport
@@ -110,6 +111,7 @@ def make_trainer(
     )
     trainer.pop_callback(ProgressCallback)
     trainer.add_callback(LossBar(description))
+    trainer.add_callback(CheckpointHashes())
     return trainer
 
 
@@ -217,11 +219,38 @@ class LossBar(TrainerCallback):
             self.bar.close()
 
 
+_HASHES_FILE = "hashes.json"
+
+
+class CheckpointHashes(TrainerCallback):
+    """Writes the SHA-256 of a checkpoint's files into it, so that a damaged checkpoint is not resumed from."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called when the Trainer has written a checkpoint."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero:
+            write_json(folder / _HASHES_FILE, {path.name: hash_of_files([path]) for path in sorted(folder.iterdir())})
+
+
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint with its trainer_state.json, which the Trainer writes last; None when there is none."""
+    """The newest checkpoint whose files are as they were written, trainer_state.json as the last; None when there is none."""
     checkpoints = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    complete = [path for path in checkpoints if _is_json(path / "trainer_state.json")]
+    complete = [path for path in checkpoints if _is_json(path / "trainer_state.json") and _is_unchanged(path)]
     return str(max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if complete else None
+
+
+def _is_unchanged(checkpoint: Path) -> bool:
+    """Whether the files are those of the hashes; a checkpoint of an earlier version has none."""
+    if not (path := checkpoint / _HASHES_FILE).is_file():
+        return True
+    try:
+        hashes = json.loads(path.read_text())
+        unchanged = all(hash_of_files([checkpoint / name]) == found for name, found in hashes.items())
+    except (ValueError, AttributeError, FileNotFoundError):
+        unchanged = False
+    if not unchanged:
+        logger.warning("%s is damaged and is not resumed from", checkpoint)
+    return unchanged
 
 
 def _is_json(path: Path) -> bool:
