@@ -17,6 +17,7 @@ import export
 from compositional.adapters.peft_folder import hash_of_adapter, read_adapter
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
+from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
 from compositional.export.plan import RECORD
 from compositional.prediction.predict import read_predictions
@@ -143,7 +144,7 @@ def test_values_that_the_precision_can_not_hold_are_refused(tiny_models, trained
     settings = json.loads(config.read_text())
     config.write_text(json.dumps(settings | {"lora_alpha": 1e9}))
     results = workspace.results("peft_linear")
-    recorded = json.loads(results.read_text())
+    recorded = read_recorded(results)
     recorded["settings"]["hash_of_adapter"] = hash_of_adapter(config.parent)
     results.write_text(json.dumps(recorded))
     for to in ("merged", "gguf"):
