@@ -37,7 +37,10 @@ from compositional.core.tables import aligned
 
 COMPARED = ("data", "output", "predictions", "stored_models", "exports")
 # What a file of results says of the run itself, not of what came of it.
-OF_THE_RUN = {"seconds", "seconds_per_update", "padding", "seconds.json", "workspace", "environment", "arguments"}
+OF_THE_RUN = {
+    *("sha256_of_this_record", "seconds", "seconds_per_update", "padding", "seconds.json"),
+    *("workspace", "environment", "arguments"),
+}
 LEFT_BEHIND = (".unfinished", ".partial", ".replaced", ".training")
 
 _POCKET = (

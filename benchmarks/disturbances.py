@@ -183,15 +183,17 @@ def bit_flipped(command: Startable, random: Random, usual: Usual) -> list[Ending
 
 
 def _damaged(command: Startable, random: Random, usual: Usual, damage: Callable[[bytes], bytes]) -> list[Ending]:
-    """If the run refuses the file, its content comes back, as from a backup. If the run does not, the file is its own."""
+    """An input that is damaged comes back afterwards, as from a backup. So does what the command made, if it refuses to go on."""
+    inputs = set(command.workspace.rglob("*"))
     endings = killed(command, random, usual) if random.random() < 0.5 else []
     files = [path for path in sorted(command.workspace.rglob("*")) if path.is_file() and "logs" not in path.parts]
-    files = [path for path in files if path.stat().st_size]
-    path = random.choice(files)
+    path = random.choice([path for path in files if path.stat().st_size])
     content = path.read_bytes()
-    path.write_bytes(damage(content))
+    damaged = damage(content)
+    path.write_bytes(damaged)
     endings.append(command.start().wait(usual.patience))
-    if endings[-1].code and path.exists():
+    is_left = path.exists() and path.read_bytes() == damaged
+    if is_left and (path in inputs or endings[-1].code):
         path.write_bytes(content)
     return endings
 
