@@ -7,6 +7,7 @@ import fcntl
 import os
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -224,6 +225,21 @@ def test_a_folder_without_permission_to_write_is_told_apart(tmp_path, monkeypatc
     with pytest.raises(UserError) as caught:
         Workspace(tmp_path).check_writable(tmp_path / "predictions" / "e")
     assert list(caught.value.mistakes) == [f"--workspace {tmp_path}: {tmp_path} can't be written to"]
+
+
+def test_a_file_system_without_room_for_what_will_be_written_is_a_mistake_before_anything_is_written(
+    run, workspace, tiny_models, monkeypatch
+):
+    words = f"{ONE}--stored_model_name one --do_train --lora_rank 1000000 --model_name_or_path {tiny_models['llama']} "
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, 23 * 10**9))
+    with pytest.raises(UserError) as caught:
+        run(words)
+    # Two layers: q and o 64 + 64, k and v 32 + 64, gate, up and down 48 + 64 each; 38 bytes a parameter.
+    needed = 10**6 * 2 * (2 * 128 + 2 * 96 + 3 * 112) * 38 / 1e9
+    assert list(caught.value.mistakes) == [
+        f"--workspace {workspace.root}: about {needed:.1f} GB will be written, and 23.0 GB are free"
+    ]
+    assert not workspace.root.exists() or not list(workspace.root.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_the_record_names_what_was_exported_and_its_files(tiny_models, trained, 
 
 
 @pytest.mark.slow(10)
-def test_what_can_not_be_exported_is_a_line_and_writes_nothing(tiny_models, single_tasks, workspace, run):
+def test_what_can_not_be_exported_is_a_line_and_writes_nothing(tiny_models, single_tasks, workspace, run, monkeypatch):
     shutil.copytree(single_tasks("stablelm"), workspace.root)
     for method in ("lc", "multi_step", "zero_shot"):
         run(f"{method_run(tiny_models['stablelm'], method)}{FULL}")
@@ -129,6 +129,10 @@ def test_what_can_not_be_exported_is_a_line_and_writes_nothing(tiny_models, sing
     for flags, expected in cases.items():
         (line,) = mistakes_in(workspace, flags)
         assert expected in line
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+        (line,) = mistakes_in(workspace, "--experiment_name zero_shot")
+    assert line == f"--workspace {workspace.root}: about 1 MB will be written, and 1 MB are free"
     assert not (workspace.root / "exports").exists()
     config = workspace.stored_model("lc") / "adapter_config.json"
     config.write_text(config.read_text() + "\n")

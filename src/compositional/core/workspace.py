@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -95,6 +96,17 @@ class Workspace:
         faults = [fault for folder in (self._locks, *folders) if (fault := why_unwritable(folder))]
         if faults:
             raise UserError(*dict.fromkeys(f"--workspace {self.root}: {fault}" for fault in faults))
+
+    def check_space(self, needed: int) -> None:
+        """Raise UserError when the workspace's file system has less free space (bytes) than a command is about to write."""
+        root = self.root.absolute()
+        free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
+        if free < needed:
+            raise UserError(f"--workspace {self.root}: about {_rounded(needed)} will be written, and {_rounded(free)} are free")
+
+
+def _rounded(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{-(-size // 1_000_000)} MB"
 
 
 _LONGEST_FILE_NAME = 255  # bytes

@@ -22,6 +22,8 @@ from compositional.prediction.vllm_engine import check_adapter, check_vllm
 
 logger = logging.getLogger(__name__)
 
+_BYTES_OF_PREDICTION = 4096  # with its scores; a text of a few hundred tokens
+
 
 def check_before_start(plan: Plan, data: ExperimentData) -> None:
     """Raise UserError that lists everything that would stop the experiment later."""
@@ -34,6 +36,7 @@ def check_before_start(plan: Plan, data: ExperimentData) -> None:
         lambda: _check_adapters_fit(plan, shapes),
         lambda: _check_merge(plan),
         lambda: _check_training(plan, data, shapes),
+        lambda: plan.workspace.check_space(_bytes_to_write(plan, data, shapes)),
     ]
     mistakes: list[str] = []
     for check in checks:
@@ -52,6 +55,21 @@ def _check_folders(plan: Plan) -> None:
     if plan.written_adapter:
         folders += [workspace.stored_model(plan.written_adapter).parent, workspace.training(plan.written_adapter)]
     workspace.check_writable(*folders)
+
+
+def _bytes_to_write(plan: Plan, data: ExperimentData, shapes: dict[str, tuple[int, int]]) -> int:
+    """About how much the experiment writes at most at one time: checkpoints, the adapter, and a few kB for each example."""
+    arguments, bytes_of_number = plan.arguments, 4 if plan.arguments.adapter_dtype == "float32" else 2
+    size = sum(len(examples.chosen) for examples in data.stages.values()) * _BYTES_OF_PREDICTION
+    if arguments.do_train:
+        modules = [shape for path, shape in shapes.items() if module_type(path) in arguments.lora_target_modules]
+        parameters = arguments.lora_rank * sum(map(sum, modules))
+        # A checkpoint has float32 factors and Adam's two moments of each; two are kept while a third is written.
+        return size + parameters * (3 * 3 * 4 + bytes_of_number)
+    if plan.method in (MERGE, CALIBRATION):
+        updated = {path: sum(shape) for adapter in plan.merges[plan.own_merge] for path, shape in adapter.shapes.items()}
+        return size + _rank_to_predict_with(plan) * sum(updated.values()) * bytes_of_number
+    return size
 
 
 def _check_prediction(plan: Plan, data: ExperimentData) -> None:

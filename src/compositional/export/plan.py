@@ -187,6 +187,9 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
         mistakes.attempt(lambda: plan.difference_of_base if plan.gguf_base else plan.form)
         if not plan.gguf_base:
             mistakes.attempt(pre_tokenizer, plan.experiment.base.tokenizer)
+    if not mistakes and arguments.to != PEFT and not arguments.base_gguf:
+        bytes_of_number = {"float32": 4, "bfloat16": 2, "float16": 2}.get(arguments.dtype, 1)
+        mistakes.attempt(plan.experiment.workspace.check_space, plan.experiment.base.parameter_count * bytes_of_number)
     if plan.folder.exists() and not arguments.overwrite and not mistakes:
         mistakes.when(not plan.is_done, f"{plan.folder} is there already, with other content: --overwrite replaces it")
     if mistakes:

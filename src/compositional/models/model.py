@@ -204,6 +204,11 @@ class Model:
         return {path: (module.out_features, module.in_features) for path, module in self._linear_modules.items()}
 
     @cached_property
+    def parameter_count(self) -> int:
+        """The number of its parameters, found without its weights; tied ones count once."""
+        return sum(parameter.numel() for parameter in self._skeleton.parameters())
+
+    @cached_property
     def tied_modules(self) -> frozenset[str]:
         """Paths of the linear modules that share their weight with another module, as `lm_head` does with the input embeddings.
 
