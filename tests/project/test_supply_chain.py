@@ -153,3 +153,15 @@ def test_installed_packages_fit_together_but_for_those_left_out_on_purpose():
         pytest.skip("there is no pip in this environment")
     faults = [line for line in done.stdout.splitlines() if "No broken requirements" not in line]
     assert [line for line in faults if not any(f"requires {name}, which is not installed" in line for name in left_out)] == []
+
+
+def test_the_set_with_hashes_names_the_versions_of_the_set():
+    def versions(name: str) -> dict[str, str]:
+        lines = [line.split() for line in (PROJECT / name).read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
+        for _, *options in lines:
+            assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", option) for option in options)
+        pairs = [line[0].partition("==") for line in lines]
+        assert len(lines[0]) == (2 if "hashes" in name else 1)
+        return {re.sub(r"[-_.]+", "-", package).lower(): version.partition("+")[0] for package, _, version in pairs}
+
+    assert versions("requirements-cpu-hashes.txt") == versions("requirements-cpu.txt")
