@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import on_device, parity, prediction
+from benchmarks import chaos, on_device, parity, prediction
 from benchmarks.real_size import SIZES, random_model, training_lines
 from compositional.adapters.peft_folder import read_adapter
 from compositional.core.errors import UserError
@@ -108,3 +108,40 @@ def test_rows_of_the_prediction_benchmark_run_on_a_tiny_model_and_give_the_same_
 def test_a_mistake_in_the_options_of_the_prediction_benchmark_is_one_line(words, mistake):
     with pytest.raises(UserError, match=mistake):
         prediction.parse(["--workload", *shlex.split(words)])
+
+
+@pytest.mark.slow(60)
+def test_a_training_that_is_disturbed_ends_in_the_undisturbed_ones_files():
+    disturbances = ["killed", "file size limit", "read-only", "truncated", "started twice"]
+    words = ["--minutes", "5", "--trials", str(len(disturbances)), "--commands", "train", "--disturbances", *disturbances]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.chaos", *words], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    (row,) = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| train")]
+    assert [cell.strip() for cell in row][:3] == ["train", "5", "5"]
+
+
+def test_chaos_tells_other_files_other_values_and_what_was_left_behind(tmp_path):
+    results = tmp_path / "output" / "e" / "results.json"
+    results.parent.mkdir(parents=True)
+    (tmp_path / "stored_models").mkdir()
+    weights = tmp_path / "stored_models" / "weights"
+    weights.write_bytes(b"abc")
+    results.write_text(json.dumps({"mean": [0.5, {"low": 1}], "seconds": {"total": 3}}))
+    before = chaos.fingerprint(tmp_path)
+    results.write_text(json.dumps({"mean": [0.5, {"low": 1}], "seconds": {"total": 4}}))
+    assert chaos.fingerprint(tmp_path) == before
+    results.write_text(json.dumps({"mean": [0.5, {"low": 2}]}))
+    assert chaos.fingerprint(tmp_path) != before
+    results.write_text(json.dumps({"mean": [0.5, {"low": 1}]}))
+    weights.write_bytes(b"abd")
+    assert chaos.fingerprint(tmp_path) != before
+
+
+@pytest.mark.slow(30)
+def test_experiments_in_one_process_leave_nothing_behind():
+    command = [sys.executable, "-m", "benchmarks.soak", "--experiments", "15"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "| after 15 " in done.stdout
