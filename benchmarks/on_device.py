@@ -27,10 +27,12 @@ import torch
 
 from benchmarks.machine import heading
 from compositional.core.errors import UserError
+from compositional.core.files import write_json
 from compositional.core.processes import exit_code_of
 from compositional.core.tables import aligned
 from compositional.core.workspace import Workspace
 from compositional.experiment.finished import finished_experiment
+from compositional.report.efficiency import label_of
 
 if TYPE_CHECKING:
     from compositional.experiment.plan import Plan
@@ -81,6 +83,8 @@ def run(argv: list[str] | None) -> None:
         child.wait()
     print(f"{heading()}; {options.threads} thread, {options.dtype}, {options.requests} requests, {options.new_tokens} new tokens\n")
     print(_table(loaded, found, peaks, reference))
+    if options.json:
+        write_json(options.json, _times(found, reference, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=20)
     parser.add_argument("--new_tokens", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the times here, for compositional.report.efficiency")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
 
@@ -137,6 +142,18 @@ def _table(
             + (f"{start['base_bytes']:,}", f"{start['extra_bytes']:,}")
         )
     return aligned(lines)
+
+
+def _times(found: dict[str, list[dict[str, float]]], reference: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Median seconds of a request, and the median of its ratio to the reference's, by method of the paper's Table 2."""
+    methods = {}
+    for name, requests in found.items():
+        label = label_of(_plan_of(name, options.workspace)[0])
+        if label and "@" not in name:
+            seconds = [one["seconds"] for one in requests]
+            ratios = [one["seconds"] / other["seconds"] for one, other in zip(requests, found[reference], strict=True)]
+            methods[label] = {"seconds": median(seconds), "ratio": median(ratios)}
+    return {"measured": f"{heading()}; {options.threads} thread, {options.dtype}", "reference": reference, "methods": methods}
 
 
 def _answer(options: argparse.Namespace) -> None:

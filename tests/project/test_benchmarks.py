@@ -16,6 +16,7 @@ from benchmarks.real_size import SIZES, random_model, training_lines
 from compositional.adapters.peft_folder import read_adapter
 from compositional.core.errors import UserError
 from compositional.data.synthetic_persona_chat import COLUMN, SOURCE
+from compositional.report import efficiency
 from helpers import PROJECT
 from helpers.tiny_runs import method_run
 
@@ -45,7 +46,8 @@ def test_what_a_device_pays_is_measured_for_one_pass_and_for_two(tiny_models, tr
     for method in ("multi_step", "lc", "lc_pp"):
         run(f"{method_run(tiny_models['llama'], method)}--prediction_backend transformers")
     words = "--experiments multi_step lc lc_pp lc_pp@3 --requests 2 --new_tokens 3 --dtype float16 --workspace"
-    assert on_device.main([*words.split(), str(workspace.root)]) == 0
+    times = workspace.root / "times.json"
+    assert on_device.main([*words.split(), str(workspace.root), "--json", str(times)]) == 0
     lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     header, *rows = lines
     assert [row[1] for row in rows] == ["multi_step", "lc", "lc_pp", "lc_pp@3"]
@@ -53,6 +55,12 @@ def test_what_a_device_pays_is_measured_for_one_pass_and_for_two(tiny_models, tr
     assert rows[0][6] == "1.00"
     extra = {row[1]: int(row[-2].replace(",", "")) for row in rows}
     assert extra["lc_pp@3"] < extra["lc"] < extra["lc_pp"]
+    table = efficiency.run(["--model_name_or_path", str(tiny_models["llama"]), "--on_device", str(times)])
+    of_table = {line.split("|")[1].strip(): line.split("|")[5].strip() for line in table.splitlines() if line.startswith("| ")}
+    assert of_table["method"] == "time of a request"
+    assert of_table["Multi-step LoRA usage"].endswith(" s (1.00×)")
+    assert of_table["Learnable Calibration++"] == f"{rows[2][5].split(', ')[1]} s ({rows[2][6]}×)"
+    assert of_table["Joint-expert LoRA"] == "—"
     assert len({row[-3] for row in rows}) <= 2  # one base, whose header differs where biases stand in a file of their own
 
 

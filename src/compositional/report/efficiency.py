@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compositional.adapters.peft_folder import CALIBRATION_FILE
 from compositional.calibration import LC, LC_PLUS_PLUS, CalibrationSpec
@@ -21,10 +22,16 @@ from compositional.core.errors import UserError
 from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
 from compositional.core.hub import use_cache_without_network
 from compositional.core.processes import exit_code_of
+from compositional.core.recorded import read_whole_record
 from compositional.core.tables import aligned
+from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, MULTI_STEP
 from compositional.paper import PAPER_COSTS, PAPER_MODELS, PaperModel
 
+if TYPE_CHECKING:
+    from compositional.experiment.plan import Plan
+
 MEBIBYTE = 2**20
+MISSING = "—"
 JOINT_EXPERT_LABEL, MULTI_STEP_LABEL = "Joint-expert LoRA", "Multi-step LoRA usage"
 CALIBRATION_LABELS = {LC: "Learnable Calibration", LC_PLUS_PLUS: "Learnable Calibration++"}
 
@@ -39,6 +46,11 @@ class EfficiencyArguments:
     adapter: list[str] = flag((), "what", "folders of stored adapters and calibrations, measured as they are")
     lora_rank: int = flag(32, "what", "rank of the joint-expert LoRA", "arith", range=COUNT)
     calibration_rank: int = flag(4, "what", "rank of LC++", "arith", range=COUNT)
+    on_device: str | None = flag(
+        None,
+        "what",
+        "file of `python -m benchmarks.on_device --json FILE`: adds a request's measured time, and its share of two steps'",
+    )
 
 
 @dataclass(frozen=True)
@@ -91,16 +103,49 @@ def measure(shapes: Shapes, lora_rank: int, calibration_rank: int) -> dict[str, 
     return found
 
 
-def table_of_models(models: dict[str, Shapes], lora_rank: int, calibration_rank: int, with_paper: bool) -> str:
-    """A line per method: parameters by model, their mean, and mean storage in MiB, beside the paper's figures for its models."""
+def label_of(plan: Plan) -> str | None:
+    """The table's row of an experiment; None if it has none."""
+    by_method = {MULTI_STEP: MULTI_STEP_LABEL, JOINT_EXPERT: JOINT_EXPERT_LABEL}
+    return CALIBRATION_LABELS.get(plan.arguments.calibrate) if plan.method == CALIBRATION else by_method.get(plan.method)
+
+
+@dataclass(frozen=True)
+class MeasuredTimes:
+    """What `benchmarks.on_device` has measured: by the method's label, a request's seconds and their share of the reference's."""
+
+    measured: str
+    methods: dict[str, dict[str, float]]
+
+    @classmethod
+    def read(cls, path: Path) -> MeasuredTimes:
+        """Raises UserError for another file."""
+        if not path.is_file():
+            raise UserError(f"--on_device {path}: there is no such file")
+        record = read_whole_record(path, measured=str, methods=dict)
+        return cls(record["measured"], record["methods"])
+
+    def of(self, label: str) -> str:
+        """Seconds and share."""
+        found = self.methods.get(label)
+        return f"{found['seconds']:.2f} s ({found['ratio']:.2f}×)" if found else MISSING
+
+
+def table_of_models(
+    models: dict[str, Shapes], lora_rank: int, calibration_rank: int, with_paper: bool, times: MeasuredTimes | None = None
+) -> str:
+    """A line per method: parameters by model, their mean, mean storage in MiB, and measured time, beside the paper's figures."""
+    times_of = (lambda label: (times.of(label),)) if times else (lambda label: ())
     found = {name: measure(shapes, lora_rank, calibration_rank) for name, shapes in models.items()}
     mean = ["mean"] if len(models) > 1 else []
-    header = ("method", "inferences", *models, *mean, "storage", *(["paper", "paper's storage"] if with_paper else []))
+    measured_time = ("time of a request",) if times else ()
+    header = ("method", "inferences", *models, *mean, "storage", *measured_time)
+    header += ("paper", "paper's storage") if with_paper else ()
     multi_step = (
         MULTI_STEP_LABEL,
         "2×",
         *["0"] * (len(models) + len(mean)),
         "0.00 MiB",
+        *times_of(MULTI_STEP_LABEL),
         *(_paper_cost(MULTI_STEP_LABEL) if with_paper else ()),
     )
     lines = [header, multi_step]
@@ -110,8 +155,10 @@ def table_of_models(models: dict[str, Shapes], lora_rank: int, calibration_rank:
         averages = [f"{sum(parameters) / len(parameters):,.0f}"] if mean else []
         storage = sum(one.bytes for one in measured) / len(measured) / MEBIBYTE
         paper = _paper_cost(label) if with_paper else ()
-        lines.append((label, "1×", *(f"{count:,}" for count in parameters), *averages, f"{storage:.3f} MiB", *paper))
-    return aligned(lines)
+        lines.append(
+            (label, "1×", *(f"{count:,}" for count in parameters), *averages, f"{storage:.3f} MiB", *times_of(label), *paper)
+        )
+    return aligned(lines) + (f"\nTimes: {times.measured}.\n" if times else "")
 
 
 def _paper_cost(label: str) -> tuple[str, str]:
@@ -144,9 +191,10 @@ def run(argv: list[str]) -> str:
         raise UserError(*mistakes)
     if arguments.adapter:
         return table_of_adapters([Path(name) for name in arguments.adapter])
+    times = MeasuredTimes.read(Path(arguments.on_device)) if arguments.on_device else None
     if not arguments.model_name_or_path:
         models = {model.name: shapes_of(model) for model in PAPER_MODELS}
-        return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=True)
+        return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=True, times=times)
     bases = {name: Model(name) for name in arguments.model_name_or_path}
     if not all(base.is_local for base in bases.values()):
         use_cache_without_network()
@@ -154,7 +202,7 @@ def run(argv: list[str]) -> str:
     for name, base in bases.items():
         base.check_exists()
         models[name] = {path: shape for path, shape in base.linear_shapes.items() if not path.endswith("lm_head")}
-    return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=False)
+    return table_of_models(models, arguments.lora_rank, arguments.calibration_rank, with_paper=False, times=times)
 
 
 if __name__ == "__main__":
