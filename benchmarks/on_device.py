@@ -153,7 +153,8 @@ def _times(found: dict[str, list[dict[str, float]]], reference: str, options: ar
             seconds = [one["seconds"] for one in requests]
             ratios = [one["seconds"] / other["seconds"] for one, other in zip(requests, found[reference], strict=True)]
             methods[label] = {"seconds": median(seconds), "ratio": median(ratios)}
-    return {"measured": f"{heading()}; {options.threads} thread, {options.dtype}", "reference": reference, "methods": methods}
+    base = Path(_plan_of(reference, options.workspace)[0].base.name).name
+    return {"measured": f"{base} in {options.dtype} by llama.cpp, {options.threads} thread, {heading()}", "reference": reference, "methods": methods}
 
 
 def _answer(options: argparse.Namespace) -> None:
