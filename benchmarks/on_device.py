@@ -154,7 +154,8 @@ def _times(found: dict[str, list[dict[str, float]]], reference: str, options: ar
             ratios = [one["seconds"] / other["seconds"] for one, other in zip(requests, found[reference], strict=True)]
             methods[label] = {"seconds": median(seconds), "ratio": median(ratios)}
     base = Path(_plan_of(reference, options.workspace)[0].base.name).name
-    return {"measured": f"{base} in {options.dtype} by llama.cpp, {options.threads} thread, {heading()}", "reference": reference, "methods": methods}
+    measured = f"{base} in {options.dtype} by llama.cpp, {options.threads} thread, {heading()}"
+    return {"measured": measured, "reference": reference, "methods": methods}
 
 
 def _answer(options: argparse.Namespace) -> None:
