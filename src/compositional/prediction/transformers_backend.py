@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
@@ -37,7 +38,7 @@ class TransformersGenerator:
         dtype = getattr(torch, settings.dtype)
         self.model: PreTrainedModel = base.load(dtype)
         if adapter:
-            with_adapter = PeftModel.from_pretrained(self.model, str(adapter.folder))
+            with_adapter = PeftModel.from_pretrained(self.model, str(adapter.folder), config=_lora_config(adapter))
             self.model = with_adapter.merge_and_unload() if dtype == torch.float32 else with_adapter
             fold_biases(with_adapter.get_base_model(), read_biases(adapter.folder, adapter.shapes))
         self.model.eval()
@@ -113,6 +114,23 @@ class TransformersGenerator:
                 cache.batch_select_indices(kept)
                 ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 rows = [rows[place] for place in going_on]
+
+
+def _lora_config(adapter: StoredAdapter) -> LoraConfig:
+    """PEFT's settings for exactly the modules that have factors, as merges and the other back ends take them.
+
+    What else a file adapter_config.json says, such as a choice of layers, would leave factors out, or end in an error of PEFT's.
+    """
+    settings = adapter.config
+    alphas = {path: settings.alpha(path) for path in adapter.shapes}
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        use_rslora=settings.use_rslora,
+        target_modules=list(adapter.shapes),
+        rank_pattern={re.escape(path): rank for path, rank in adapter.ranks.items() if rank != settings.r},
+        alpha_pattern={re.escape(path): alpha for path, alpha in alphas.items() if alpha != settings.lora_alpha},
+    )
 
 
 class _PackedLinear(nn.Module):
