@@ -17,9 +17,19 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from compositional.adapters import peft_config
-from compositional.adapters.peft_folder import CONFIG_FILE, WEIGHTS_FILE, read_adapter, read_config, read_shapes, write_adapter
+from compositional.adapters.peft_folder import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    StoredAdapter,
+    read_adapter,
+    read_config,
+    read_shapes,
+    write_adapter,
+)
 from compositional.core.errors import UserError
 from compositional.models.model import Model
+from compositional.prediction import PredictionSettings
+from compositional.prediction.transformers_backend import TransformersGenerator
 from compositional.training.corrected import fold_adapter
 from helpers.merging import random_adapter
 from helpers.planning import COMPOSED, MERGED, ONE, mistakes_in, store
@@ -115,6 +125,24 @@ def test_a_plain_adapter_gives_the_logits_that_peft_gives(kind, saved, tiny_mode
     assert (theirs - without).norm() > 0.01 * without.norm()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_back_end_of_transformers_gives_the_logits_that_peft_gives(dtype, saved, tiny_models):
+    folder = saved(PLAIN["ranks and alphas by module"] | {"use_rslora": True})
+    base, settings = Model(str(tiny_models["llama"])), PredictionSettings("transformers", 8, 512, 3, dtype)
+    ours = logits_of(TransformersGenerator(base, StoredAdapter(folder), settings).model)
+    theirs = logits_of(PeftModel.from_pretrained(base.load(getattr(torch, dtype)), str(folder)))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_back_end_of_transformers_uses_every_factor_whatever_the_settings_say_of_modules(saved, tiny_models):
+    """As merges and vLLM do. PEFT would leave out the factors of the other layers and modules."""
+    folder = saved({})
+    base, settings = Model(str(tiny_models["llama"])), PredictionSettings("transformers", 8, 512, 3, "float32")
+    expected = logits_of(TransformersGenerator(base, StoredAdapter(folder), settings).model)
+    with_settings(folder, target_modules=["q_proj"], layers_to_transform=[1], lora_dropout="none", eva_config=5)
+    torch.testing.assert_close(logits_of(TransformersGenerator(base, StoredAdapter(folder), settings).model), expected)
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_an_adapter_of_another_arithmetic_is_refused_by_name(kind, saved):
     name, options = OTHERS[kind]
@@ -125,6 +153,56 @@ def test_an_adapter_of_another_arithmetic_is_refused_by_name(kind, saved):
 def test_settings_of_another_arithmetic_are_refused_by_name(kind, saved):
     name, settings = WRITTEN[kind]
     check_refused(with_settings(saved({}), **settings), name)
+
+
+# What PEFT takes as unset, and what it does not, by setting.
+UNSET: list[Options] = [
+    {"bias": "none"},
+    {"use_dora": False},
+    {"lora_bias": None},
+    {"modules_to_save": []},
+    {"layer_replication": []},
+    {"target_parameters": []},
+    {"megatron_config": {}},
+    {"kasa_config": None},
+    {"a_switch_of_a_later_peft": False},
+]
+SET_THOUGH_EMPTY: list[Options] = [
+    {"bias": None},
+    {"bias": ""},
+    {"use_dora": "none"},
+    {"lora_bias": "none"},
+    {"alora_invocation_tokens": []},
+    {"trainable_token_indices": []},
+    {"trainable_token_indices": False},
+    {"arrow_config": {}},
+    {"kasa_config": {}},
+    {"kasa_config": False},
+    {"velora_config": {}},
+    {"monteclora_config": {}},
+    {"use_bdlora": {}},
+    {"use_bdlora": False},
+    {"settings_of_a_later_peft": {}},
+]
+
+
+@pytest.mark.parametrize("settings", UNSET, ids=str)
+def test_a_setting_that_peft_takes_as_unset_is_plain(settings, saved, tiny_models):
+    folder = saved({})
+    expected = read_adapter(folder)
+    found = read_adapter(with_settings(folder, **settings))
+    assert {path: factors.scaling for path, factors in found.factors.items()} == dict.fromkeys(expected.factors, 2.5)
+    if not any("later_peft" in name for name in settings):
+        base = AutoModelForCausalLM.from_pretrained(tiny_models["llama"])
+        theirs = logits_of(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models["llama"]), str(folder)))
+        fold_adapter(base, found)
+        torch.testing.assert_close(logits_of(base), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", SET_THOUGH_EMPTY, ids=str)
+def test_a_setting_that_is_empty_but_not_unset_is_refused_by_name(settings, saved):
+    ((name, value),) = settings.items()
+    check_refused(with_settings(saved({}), **settings), f"{name} {value}")
 
 
 def check_refused(folder: Path, name: str) -> None:
@@ -208,14 +286,20 @@ def test_every_setting_of_the_installed_peft_is_decided():
     [
         ({"lora_alpha": "16"}, "lora_alpha is '16', a number is expected"),
         ({"lora_alpha": None}, "lora_alpha is None, a number is expected"),
-        ({"r": 0}, "r is 0, a number above 0 is expected"),
+        ({"r": 0}, "r is 0, a whole number above 0 is expected"),
+        ({"r": 2.5}, "r is 2.5, a whole number above 0 is expected"),
+        ({"r": "eight"}, "r is 'eight', a whole number above 0 is expected"),
+        ({"init_lora_weights": [1]}, "init_lora_weights is [1], true, false or a text is expected"),
         ({"use_rslora": "no"}, "use_rslora is 'no', true or false is expected"),
         ({"base_model_name_or_path": 7}, "base_model_name_or_path is 7, a text is expected"),
         ({"alpha_pattern": {"(": 2}}, "an object of regular expressions and numbers is expected"),
         ({"alpha_pattern": [1]}, "an object of regular expressions and numbers is expected"),
         ({"alpha_pattern": {"q_proj": "2"}}, "an object of regular expressions and numbers is expected"),
-        ({"rank_pattern": {"[": 2}}, "rank_pattern is {'[': 2}, an object of regular expressions and numbers is expected"),
+        ({"alpha_pattern": {"q{99999999999}": 2}}, "an object of regular expressions and numbers is expected"),
+        ({"rank_pattern": {"[": 2}}, "rank_pattern is {'[': 2}, an object of regular expressions and whole numbers above 0 is"),
+        ({"rank_pattern": {"q_proj": 1.5}}, "an object of regular expressions and whole numbers above 0 is expected"),
         ({"target_modules": 5}, "target_modules is 5, a text or a list of texts is expected"),
+        ({"target_modules": 0}, "target_modules is 0, a text or a list of texts is expected"),
         ({"target_modules": [None]}, "target_modules is [None], a text or a list of texts is expected"),
     ],
 )
@@ -225,6 +309,39 @@ def test_a_setting_of_another_type_is_one_line(settings, expected, tmp_path):
         read_adapter(with_settings(tmp_path / "a", **settings))
     (line,) = caught.value.mistakes
     assert expected in line
+
+
+FIRST = "model.layers.0.mlp.up_proj"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"alpha_pattern": {"layers.0.mlp.up_proj": 3, "up_proj": 4}},
+            f"alpha_pattern has several values for {FIRST} (3 and 4): leave one pattern that matches it",
+        ),
+        (
+            {"rank_pattern": {"up_proj": 2, r".*\.0\..*": 3}},
+            f"rank_pattern has several values for {FIRST} (2 and 3): leave one pattern that matches it",
+        ),
+        ({"r": 3}, f"it states rank 3 for {FIRST}, whose factors have rank 2"),
+        ({"rank_pattern": {"up_proj": 5}}, f"it states rank 5 for {FIRST}, whose factors have rank 2"),
+    ],
+)
+def test_settings_that_do_not_fit_the_factors_are_one_line(settings, expected, tmp_path):
+    """PEFT sorts patterns when it saves, so which of several came first is lost; vLLM scales by the rank that is stated."""
+    write_adapter(tmp_path / "a", random_adapter("a", 2, 1.0, 0), "float32")
+    for read in (read_config, read_adapter):
+        with pytest.raises(UserError) as caught:
+            read(with_settings(tmp_path / "a", **settings))
+        assert list(caught.value.mistakes) == [f"{tmp_path / 'a' / CONFIG_FILE} does not fit {WEIGHTS_FILE}: {expected}"]
+
+
+@pytest.mark.parametrize("pattern", [{"up_proj": 3, "mlp.up_proj": 3}, {"up_proj": 3, "q_proj": 4}])
+def test_patterns_that_give_each_module_one_value_are_read(pattern, tmp_path):
+    write_adapter(tmp_path / "a", random_adapter("a", 2, 1.0, 0), "float32")
+    assert read_adapter(with_settings(tmp_path / "a", alpha_pattern=pattern)).factors[FIRST].scaling == 3 / 2
 
 
 KEY = "base_model.model.model.layers.0.mlp.up_proj.lora_{}.weight"

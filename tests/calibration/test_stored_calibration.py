@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from compositional.adapters.peft_folder import CALIBRATION_FILE, StoredAdapter, write_adapter
 from compositional.calibration import LC, LC_PLUS_PLUS, METHODS, CalibrationSpec, components_of_modules, spec_of_stored
-from compositional.calibration.parameters import Calibration, read_calibration
+from compositional.calibration.parameters import Calibration, read_biases, read_calibration
+from compositional.core.errors import UserError
 from compositional.core.files import read_json, read_metadata
 from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
@@ -76,6 +77,70 @@ def test_a_stored_calibration_of_other_modules_is_one_line(make, expected, run, 
     workspace.stored_model("made").mkdir()
     make(workspace.stored_model("made"), shapes_in(*adapters))
     assert mistake_in(f"{SPANISH}{MERGE}--experiment_name e --stored_calibration made", run, workspace).endswith(expected)
+
+
+ALIKE = {"method": LC, "for_each_component": True}
+NOT_SAID = "is damaged: its header does not say which calibration it is"
+NOT_OF_THESE = "it was learned for modules of other shapes or types"
+
+
+@pytest.fixture
+def with_biases(workspace, tiny_models) -> Path:
+    """The folder of an adapter with LC's biases, named one, beside another adapter."""
+    adapters = two_of(tiny_models["llama"])
+    store(workspace, adapters)
+    random_calibration(CalibrationSpec(LC, True), shapes_in(*adapters)).write(workspace.stored_model("one"), "float32")
+    return workspace.stored_model("one")
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (ALIKE | {"method": LC_PLUS_PLUS}, f"is damaged: its header says {LC_PLUS_PLUS}, and it has p.down_proj"),
+        (ALIKE | {"method": "lc"}, f"{NOT_SAID} (method is 'lc')"),
+        (ALIKE | {"method": [LC]}, f"{NOT_SAID} (method is ['{LC}'])"),
+        ({"method": LC}, f"{NOT_SAID} (for_each_component is None)"),
+        (ALIKE | {"for_each_component": "false"}, f"{NOT_SAID} (for_each_component is 'false')"),
+        (ALIKE | {"layer_groups": "2"}, f"{NOT_SAID} (layer_groups is '2')"),
+        (ALIKE | {"modules": 5}, f"{NOT_SAID} (modules is 5)"),
+        ([LC], NOT_SAID),
+        (ALIKE | {"for_each_component": False}, NOT_OF_THESE),
+        (ALIKE | {"modules": ["q_proj"]}, NOT_OF_THESE),
+        (ALIKE | {"layer_groups": 2}, NOT_OF_THESE),
+        (ALIKE | {"layer_groups": 9}, NOT_OF_THESE),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict | list) else "",
+)
+def test_biases_whose_header_says_something_else_are_never_left_out(header, expected, with_biases, run, workspace, tiny_models):
+    path = with_biases / CALIBRATION_FILE
+    shapes = StoredAdapter(with_biases).shapes
+    assert len(read_biases(with_biases, shapes)) == len(shapes)
+    save_file(load_file(path), path, metadata={"calibration": json.dumps(header)})
+    base = f"{SPANISH}--model_name_or_path {tiny_models['llama']} --experiment_name e "
+    for command in ("--stored_model_name one --do_predict", f"{MERGE}--stored_calibration one"):
+        *_, line = mistakes_in(f"{base}{command}", run, workspace)
+        assert expected in line
+    with pytest.raises(UserError) as caught:
+        read_biases(with_biases, shapes)
+    assert expected in str(caught.value)
+
+
+def mistakes_in(flags: str, run, workspace) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        run(flags)
+    assert not workspace.output("e").exists()
+    return list(caught.value.mistakes)
+
+
+def test_a_calibration_without_some_of_its_tensors_is_one_line(with_biases, run, workspace, tiny_models):
+    path = with_biases / CALIBRATION_FILE
+    tensors, header = load_file(path), read_metadata(path)
+    command = f"{SPANISH}--model_name_or_path {tiny_models['llama']} --experiment_name e --stored_model_name one --do_predict"
+    save_file({name: tensor for name, tensor in tensors.items() if name != "p.q_proj"}, path, metadata=header)
+    assert mistake_in(command, run, workspace) == f"{path} does not fit the adapter beside it: {NOT_OF_THESE}"
+    save_file({"P1.q_proj": torch.zeros(())}, path, metadata=header)
+    expected = f"{path} is damaged: its header says {LC}, and it has P1.q_proj: learn the calibration again"
+    assert mistake_in(command, run, workspace) == expected
 
 
 @pytest.mark.parametrize(

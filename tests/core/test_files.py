@@ -1,13 +1,16 @@
-"""JSON and JSON Lines with the byte order marks of Windows."""
+"""JSON and JSON Lines with the byte order marks of Windows, and headers of safetensors files that are damaged."""
 
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import pytest
+from safetensors import SafetensorError, safe_open
 
 from compositional.core.errors import UserError
-from compositional.core.files import read_json, read_json_lines
+from compositional.core.files import read_json, read_json_lines, read_metadata, read_tensor_shapes
 
 BOM = b"\xef\xbb\xbf"
 
@@ -28,3 +31,66 @@ def test_another_encoding_is_one_line_with_the_number_of_its_line(encoding, tmp_
         list(read_json_lines(path))
     with pytest.raises(UserError, match=r"rows.jsonl: not a JSON file"):
         read_json(path)
+
+
+def tensor(**changed: Any) -> dict[str, Any]:
+    return {"a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]} | changed}
+
+
+HALVES = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "F64", "shape": [1], "data_offsets": [8, 16]}}
+
+
+def written(path, header: Any, data: int = 16):
+    content = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(content).to_bytes(8, "little") + content + bytes(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("header", "shapes"),
+    [
+        (tensor(), {"a": [2, 2]}),
+        (HALVES, {"a": [2], "b": [1]}),
+        (tensor(dtype="BF16", shape=[2, 1, 4]), {"a": [2, 1, 4]}),
+        ({"__metadata__": {"b": "c"}} | tensor(), {"a": [2, 2]}),
+        ({"__metadata__": None} | tensor(dtype="F8_E4M3", shape=[16]), {"a": [16]}),
+    ],
+)
+def test_the_shapes_in_a_header_are_those_that_safetensors_reads(header, shapes, tmp_path):
+    path = written(tmp_path / "a.safetensors", header)
+    assert read_tensor_shapes(path) == shapes
+    with safe_open(path, "pt") as file:
+        assert {name: list(file.get_slice(name).get_shape()) for name in file.keys()} == shapes  # noqa: SIM118 (it is no mapping)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"", "Expecting value"),
+        (b'{"a": ', "Expecting value"),
+        (b"[" * 100_000, "maximum recursion depth exceeded"),
+        ([], "an object is expected"),
+        ({"a": 5}, "the type of a is unknown"),
+        ({"a": {}}, "the type of a is unknown"),
+        (tensor(dtype="F99"), "the type of a is unknown"),
+        (tensor(dtype=["F32"]), "the type of a is unknown"),
+        (tensor(shape="22"), "the shape or place of a is no list of whole numbers"),
+        (tensor(shape=[2.0, 2]), "the shape or place of a is no list of whole numbers"),
+        (tensor(shape=[-2, -2]), "the shape or place of a is no list of whole numbers"),
+        (tensor(data_offsets=[16]), "the shape or place of a is no list of whole numbers"),
+        (tensor(data_offsets=["0", "16"]), "the shape or place of a is no list of whole numbers"),
+        (tensor(data_offsets=None), "the shape or place of a is no list of whole numbers"),
+        (tensor(shape=[3, 2]), "a has the shape [3, 2] and 16 bytes"),
+        (HALVES | {"b": HALVES["a"]}, "its tensors overlap, or have gaps between them"),
+        (HALVES | {"c": tensor(data_offsets=[20, 36])["a"]}, "its tensors overlap, or have gaps between them"),
+        ({"__metadata__": []} | tensor(), "the metadata is no object of texts"),
+        ({"__metadata__": {"b": 1}} | tensor(), "the metadata is no object of texts"),
+    ],
+)
+def test_a_damaged_header_is_one_line(header, expected, tmp_path):
+    path = written(tmp_path / "a.safetensors", header)
+    for read in (read_tensor_shapes, read_metadata):
+        with pytest.raises(UserError, match=re.escape(f"{path} is damaged: its header can't be read ({expected}")):
+            read(path)
+    with pytest.raises(SafetensorError):
+        safe_open(path, "pt").__enter__()

@@ -1,4 +1,7 @@
-"""Models that can't be used are refused in one line before anything is written: chat templates that fail, missing shards."""
+"""Models that can't be used are refused in one line before anything is written.
+
+Their chat templates fail, weights are missing, or settings are damaged.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from compositional.core.errors import UserError
 from compositional.models.chat import ChatEncoder
 from compositional.models.model import Model
+from compositional.prediction import TRANSFORMERS, PredictionSettings
+from compositional.prediction.transformers_backend import TransformersGenerator
 from helpers.tiny_runs import ZERO_SHOT
 
 INDEX = "model.safetensors.index.json"
@@ -110,3 +116,112 @@ def test_a_missing_shard_is_one_line_before_anything_is_written(run, workspace, 
     (model / INDEX).unlink()
     assert refused(run, model) == f"{flag}: the folder has neither model.safetensors nor {INDEX}"
     assert not workspace.root.exists()
+
+
+def changed(model: Path, **tensors: torch.Tensor | None) -> None:
+    """Put tensors in place of a model's own, by name; None leaves one out."""
+    path = model / "model.safetensors"
+    new = load_file(path) | {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+    save_file({name: tensor for name, tensor in new.items() if tensor is not None}, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("in_several_files", [False, True])
+def test_missing_weights_are_named_before_anything_is_written(in_several_files, run, workspace, model):
+    """transformers would answer with random ones."""
+    names = ("model.norm.weight", "model.layers.1.mlp.up_proj.weight")
+    changed(model, **{name.replace(".", "__"): None for name in names})
+    if in_several_files:
+        in_shards(model)
+    expected = f"--model_name_or_path {model}: its files lack weights of the model: {names[1]}, {names[0]}"
+    assert refused(run, model) == expected
+    assert not workspace.root.exists()
+    with pytest.raises(UserError) as caught:
+        Model(str(model)).load(torch.float32)
+    assert list(caught.value.mistakes) == [expected]
+
+
+def test_many_missing_weights_are_counted(run, workspace, model):
+    names = [name for name in load_file(model / "model.safetensors") if ".layers.0." in name]
+    changed(model, **{name.replace(".", "__"): None for name in names})
+    assert refused(run, model).endswith(f"{', '.join(sorted(names)[:3])}, … ({len(names)} in all)")
+
+
+def test_weights_of_other_shapes_are_named_before_anything_is_written(run, workspace, model):
+    changed(model, model__norm__weight=torch.ones(7))
+    expected = f"--model_name_or_path {model}: its weights do not fit its config.json: model.norm.weight is 7, not 64"
+    assert refused(run, model) == expected
+    assert not workspace.root.exists()
+
+
+def test_a_tied_head_needs_no_weights_and_further_tensors_do_no_harm(model):
+    tensors = load_file(model / "model.safetensors")
+    assert "lm_head.weight" not in tensors
+    changed(model, model__layers__0__self_attn__rotary_emb__inv_freq=torch.ones(16), other=torch.ones(2))
+    Model(str(model)).check_weights()
+    changed(model, lm_head__weight=tensors["model.embed_tokens.weight"].clone(), model__embed_tokens__weight=None)
+    Model(str(model)).check_weights()
+    found = Model(str(model)).load(torch.float32)
+    torch.testing.assert_close(found.get_input_embeddings().weight, tensors["model.embed_tokens.weight"])
+
+
+def with_settings(path: Path, **settings: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "{path}: not a JSON file (Expecting property name enclosed in double quotes"),
+        ("[]", "{path} is damaged: a JSON object is expected"),
+        ("null", "{path} is damaged: a JSON object is expected"),
+        ('{"eos_token_id": "x"}', "{flag}: its generation_config.json is damaged: eos_token_id is 'x', a token's id or a list of"),
+        ('{"eos_token_id": [1, null]}', "{flag}: its generation_config.json is damaged: eos_token_id is [1, None], a token's id"),
+        ('{"eos_token_id": {"a": 1}}', "{flag}: its generation_config.json is damaged: eos_token_id is {'a': 1}, a token's id"),
+        ('{"max_new_tokens": "x"}', "{flag} could not be loaded: "),
+    ],
+)
+def test_damaged_generation_settings_are_one_line(content, expected, run, workspace, model):
+    path = model / "generation_config.json"
+    path.write_text(content)
+    line = refused(run, model)
+    assert line.startswith(expected.replace("{path}", str(path)).replace("{flag}", f"--model_name_or_path {model}"))
+    assert not workspace.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "expected"),
+    [
+        ("config.json", {"num_hidden_layers": "two"}, "Validation error for field 'num_hidden_layers': TypeError: Field"),
+        ("config.json", {"hidden_act": "nope"}, "'nope' (KeyError)"),
+        ("config.json", {"num_attention_heads": 0}, "(ZeroDivisionError)"),
+        ("config.json", {"rope_parameters": {"rope_type": "nope"}}, "'nope' (KeyError)"),
+        ("tokenizer_config.json", {"eos_token": 5}, "Special token eos_token has to be either str or AddedToken"),
+        ("tokenizer_config.json", {"model_max_length": "x"}, "'>' not supported between instances of 'int' and 'str' (TypeError)"),
+        ("tokenizer_config.json", {"added_tokens_decoder": 5}, "'int' object has no attribute 'items' (AttributeError)"),
+    ],
+)
+def test_settings_that_transformers_can_not_use_are_one_line(file, settings, expected, run, workspace, model):
+    with_settings(model / file, **settings)
+    line = refused(run, model)
+    assert line.startswith(f"--model_name_or_path {model} could not be loaded: ")
+    assert expected in line
+    assert not workspace.root.exists()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_logits_that_are_no_numbers_give_no_answers(batch, run, workspace, model):
+    changed(model, model__norm__weight=torch.full((64,), 1e38))
+    expected = (
+        f"--model_name_or_path {model} answers with values that are no numbers (NaN or infinite logits): its weights, or the "
+        "adapter's, are too large"
+    )
+    base = Model(str(model))
+    generator = TransformersGenerator(base, None, PredictionSettings(TRANSFORMERS, 8, 512, 3, "float32"))
+    prompts = [ChatEncoder(base.tokenizer).prompt("Repeat", f"Text {number}.", 64).ids for number in range(batch)]
+    for answer in (lambda: generator.answers(prompts), lambda: list(generator.stream(prompts[0]))):
+        with pytest.raises(UserError) as caught:
+            answer()
+        assert list(caught.value.mistakes) == [expected]
+    assert refused(run, model) == expected
+    assert not workspace.results("z").exists()
+    assert not workspace.predictions("z", "test").exists()

@@ -48,9 +48,14 @@ class StoredAdapter:
         return read_shapes(self.folder)
 
     @cached_property
+    def ranks(self) -> dict[str, int]:
+        """The rank of each module that it updates; see `read_ranks`."""
+        return read_ranks(self.folder)
+
+    @cached_property
     def rank(self) -> int:
         """The highest rank among its modules."""
-        return highest_rank(self.folder)
+        return max(self.ranks.values())
 
     @cached_property
     def has_biases(self) -> bool:
@@ -79,11 +84,17 @@ class StoredAdapter:
 
 
 def read_config(folder: Path) -> AdapterConfig:
-    """Read adapter_config.json; raises UserError for a folder without an adapter, and as `plain_config` does."""
+    """Read adapter_config.json; raises UserError for a folder without an adapter, and as `plain_config` does.
+
+    So it does for damaged weights, and for settings that do not fit their factors.
+    """
     path = folder / CONFIG_FILE
     if not path.is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise UserError(f"{folder} holds no adapter: {CONFIG_FILE} and {WEIGHTS_FILE} are expected there")
-    return plain_config(path)
+    config = plain_config(path)
+    if fault := config.fault(read_ranks(folder)):
+        raise UserError(f"{path} does not fit {WEIGHTS_FILE}: {fault}")
+    return config
 
 
 def check_has_no_biases(folder: Path) -> None:
@@ -103,7 +114,16 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
 
     Raises UserError for a damaged file, and for tensors that are not factors of a plain LoRA.
     """
-    path = folder / WEIGHTS_FILE
+    return {module: (pair["B"][0], pair["A"][1]) for module, pair in _shapes_of_factors(folder / WEIGHTS_FILE).items()}
+
+
+def read_ranks(folder: Path) -> dict[str, int]:
+    """The rank of each module that the adapter updates, from the file's header alone; raises UserError as `read_shapes` does."""
+    return {module: pair["A"][0] for module, pair in _shapes_of_factors(folder / WEIGHTS_FILE).items()}
+
+
+def _shapes_of_factors(path: Path) -> dict[str, dict[str, list[int]]]:
+    """The shapes of A and B of each module."""
     factors: dict[str, dict[str, list[int]]] = {}
     for key, shape in read_tensor_shapes(path).items():
         match = _KEY.match(key)
@@ -121,13 +141,7 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     for module, pair in factors.items():
         if pair["A"][0] != pair["B"][1]:
             raise UserError(f"{path} is damaged: the factors of {module} have the ranks {pair['A'][0]} and {pair['B'][1]}")
-    return {module: (pair["B"][0], pair["A"][1]) for module, pair in factors.items()}
-
-
-def highest_rank(folder: Path) -> int:
-    """The highest rank among an adapter's modules, from the file's header alone."""
-    shapes = read_tensor_shapes(folder / WEIGHTS_FILE)
-    return max(shape[0] for key, shape in shapes.items() if (match := _KEY.match(key)) and match["factor"] == "A")
+    return factors
 
 
 def check_finite(path: Path) -> None:

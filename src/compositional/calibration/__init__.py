@@ -79,20 +79,72 @@ def _layer_groups(count: int, paths: list[str]) -> dict[str, int]:
     return {path: layers.index(layer) * (count or len(layers)) // len(layers) for path, layer in layer_of.items()}
 
 
+def shapes_of_parameters(spec: CalibrationSpec, shapes: dict[str, tuple[int, int]]) -> dict[str, list[int]]:
+    """The shape of each tensor in the file of a calibration of modules of given shapes; raises as `components_of_modules` does."""
+    components = {component: shapes[path] for path, component in components_of_modules(spec, shapes).items()}
+    if spec.method == LC:
+        return {f"p.{name}": [d_out] for name, (d_out, _) in components.items()}
+    P1 = {f"P1.{name}": [spec.rank, d_in] for name, (_, d_in) in components.items()}
+    return P1 | {f"P2.{name}": [d_out, spec.rank] for name, (d_out, _) in components.items()}
+
+
+_PARAMETERS = {LC: {"p"}, LC_PLUS_PLUS: {"P1", "P2"}}
+
+
 def spec_of_stored(folder: Path) -> CalibrationSpec:
-    """The spec of a stored model's calibration; raises UserError when it has no calibration."""
+    """The spec of a stored model's calibration.
+
+    Raises UserError when it has no calibration, or one whose header is damaged or names another method than that of its tensors.
+    """
     path = folder / CALIBRATION_FILE
     if not path.is_file():
         raise UserError(f"there is no calibration {folder.name}: {path} is missing")
+    stored = _stored_header(path)
+    method, tensors = stored["method"], read_tensor_shapes(path)
+    if {name.partition(".")[0] for name in tensors} != _PARAMETERS[method]:
+        of_others = sorted(name for name in tensors if name.partition(".")[0] not in _PARAMETERS[method])
+        found = f"it has {of_others[0]}" if of_others else "tensors of it are missing"
+        raise UserError(f"{path} is damaged: its header says {method}, and {found}: learn the calibration again")
+    ranks = {shape[0] for name, shape in tensors.items() if name.startswith("P1.") and shape}
+    modules, groups = tuple(stored.get("modules", ())), stored.get("layer_groups", 1)
+    return CalibrationSpec(method, stored["for_each_component"], min(ranks, default=0), groups, modules)
+
+
+def _stored_header(path: Path) -> dict[str, Any]:
+    """What a calibration's header says; raises UserError when it is not as `header_of` writes it."""
+    fault = f"{path} is damaged: its header does not say which calibration it is"
     try:
-        stored = json.loads(read_metadata(path)["calibration"])
-        ranks = {shape[0] for name, shape in read_tensor_shapes(path).items() if name.startswith("P1.")}
-        modules = tuple(stored.get("modules", ()))
-        return CalibrationSpec(
-            stored["method"], stored["for_each_component"], ranks.pop() if ranks else 0, stored.get("layer_groups", 1), modules
-        )
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged: its header does not say which calibration it is") from error
+        stored = json.loads(read_metadata(path).get("calibration", ""))
+    except (ValueError, RecursionError) as error:
+        raise UserError(fault) from error
+    if not isinstance(stored, dict):
+        raise UserError(fault)
+    modules, groups = stored.get("modules", []), stored.get("layer_groups", 1)
+    checks = {
+        "method": stored.get("method") in METHODS,
+        "for_each_component": isinstance(stored.get("for_each_component"), bool),
+        "layer_groups": type(groups) is int and groups >= 0,
+        "modules": isinstance(modules, list) and all(isinstance(name, str) for name in modules),
+    }
+    if wrong := [f"{name} is {stored.get(name)!r}" for name, right in checks.items() if not right]:
+        raise UserError(f"{fault} ({', '.join(wrong)})")
+    return stored
+
+
+def fits_modules(folder: Path, shapes: dict[str, tuple[int, int]]) -> bool:
+    """Whether a stored model's calibration was learned for modules of given shapes; raises UserError as `spec_of_stored` does."""
+    spec = spec_of_stored(folder)
+    try:
+        return shapes_of_parameters(spec, shapes) == read_tensor_shapes(folder / CALIBRATION_FILE)
+    except UserError:
+        return False
+
+
+def check_calibration_fits(folder: Path, shapes: dict[str, tuple[int, int]]) -> None:
+    """Raise UserError when the calibration beside an adapter, if there is one, was not learned for the modules that it updates."""
+    path = folder / CALIBRATION_FILE
+    if path.is_file() and not fits_modules(folder, shapes):
+        raise UserError(f"{path} does not fit the adapter beside it: it was learned for modules of other shapes or types")
 
 
 def biased_modules(adapters: Iterable[StoredAdapter]) -> set[str]:

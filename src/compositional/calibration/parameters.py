@@ -12,7 +12,16 @@ from torch.nn import functional
 
 from compositional.adapters.lora import LoraAdapter, LoraFactors, stacked
 from compositional.adapters.peft_folder import CALIBRATION_FILE, check_finite, rounded
-from compositional.calibration import LC, CalibrationSpec, components_of_modules, header_of, method_of_stored, spec_of_stored
+from compositional.calibration import (
+    LC,
+    CalibrationSpec,
+    check_calibration_fits,
+    components_of_modules,
+    fits_modules,
+    header_of,
+    method_of_stored,
+    spec_of_stored,
+)
 from compositional.core.errors import UserError
 
 
@@ -109,25 +118,23 @@ def read_calibration(folder: Path, shapes: dict[str, tuple[int, int]]) -> Calibr
     """A stored model's calibration for modules of given shapes (d_out, d_in); raises UserError when it does not fit them."""
     from safetensors.torch import load_file
 
-    mismatch = f"calibration {folder.name} does not fit the merge: it was learned for modules of other shapes or types"
-    try:
-        calibration = Calibration(spec_of_stored(folder), shapes)
-    except UserError as error:
-        raise UserError(mismatch) from error
+    if not fits_modules(folder, shapes):
+        raise UserError(f"calibration {folder.name} does not fit the merge: it was learned for modules of other shapes or types")
     check_finite(folder / CALIBRATION_FILE)
-    stored = load_file(folder / CALIBRATION_FILE)
-    expected = {name: list(parameter.shape) for name, parameter in calibration.named_parameters()}
-    if expected != {name: list(tensor.shape) for name, tensor in stored.items()}:
-        raise UserError(mismatch)
-    calibration.load_state_dict(stored)
+    calibration = Calibration(spec_of_stored(folder), shapes)
+    calibration.load_state_dict(load_file(folder / CALIBRATION_FILE))
     return calibration
 
 
 def read_biases(folder: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, torch.Tensor]:
-    """LC's bias p (d_out, float32) of each calibrated module, from an adapter's folder; empty when the folder has no biases."""
+    """LC's bias p (d_out, float32) of each calibrated module, from an adapter's folder; empty when the folder has no biases.
+
+    Raises UserError for a calibration that is damaged, or that was not learned for these modules.
+    """
     from safetensors import safe_open
 
     path = folder / CALIBRATION_FILE
+    check_calibration_fits(folder, shapes)
     if not path.is_file() or method_of_stored(folder) != LC:
         return {}
     components = components_of_modules(spec_of_stored(folder), shapes)

@@ -92,8 +92,12 @@ def _error_number(error: BaseException) -> int | None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of another library's message, or the name of the error's class if the message is empty."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first line of another library's message, or the name of the error's class if the message is empty.
+
+    A line that ends in a colon has the next one behind it.
+    """
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{first} {others[0].strip()}" if others and first.endswith(":") else first
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compositional.adapters.peft_folder import CONFIG_FILE, StoredAdapter
+from compositional.calibration import check_calibration_fits
 from compositional.core.errors import Mistakes, UserError, nearest
 from compositional.core.servers import is_url
 from compositional.core.workspace import Workspace
@@ -248,7 +249,10 @@ def _check_composition(arguments: Arguments, main_set: Dataset, task_set: Datase
 
 
 def stored_adapters(workspace: Workspace, names: list[str], mistakes: Mistakes) -> dict[str, StoredAdapter]:
-    """The existing adapters among `names`, by name. Their configurations are read; the others are mistakes."""
+    """The existing adapters among `names`, by name. Their configurations are read; the others are mistakes.
+
+    So is a calibration beside an adapter that is damaged, or not of its modules: its biases would be lost.
+    """
     adapters = {}
     for name in names:
         adapter = StoredAdapter(workspace.stored_model(name))
@@ -259,6 +263,7 @@ def stored_adapters(workspace: Workspace, names: list[str], mistakes: Mistakes) 
             mistakes.append(f"there is no adapter {name} in {folder}: {hint}")
         elif mistakes.attempt(lambda adapter=adapter: adapter.config):
             adapters[name] = adapter
+            mistakes.attempt(check_calibration_fits, adapter.folder, adapter.shapes)
     return adapters
 
 

@@ -17,7 +17,7 @@ from compositional.experiment.resume import ADAPTER_RECORD, check_unchanged, rea
 from compositional.formats.gguf_forms import gguf_form, pre_tokenizer
 from compositional.models.chat import ChatEncoder, instruction
 from compositional.models.model import Model
-from compositional.prediction import LLAMA_CPP, VLLM, resolve_backend
+from compositional.prediction import LLAMA_CPP, VLLM, AnswerReader, resolve_backend
 from compositional.prediction.vllm_engine import check_adapter, check_vllm
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ _BYTES_OF_PREDICTION = 4096  # with its scores; a text of a few hundred tokens
 def check_before_start(plan: Plan, data: ExperimentData) -> None:
     """Raise UserError that lists everything that would stop the experiment later."""
     plan.base.check_full_precision()
+    plan.base.check_weights()
     shapes = plan.base.linear_shapes
     checks = [
         lambda: _check_folders(plan),
@@ -76,6 +77,7 @@ def _check_prediction(plan: Plan, data: ExperimentData) -> None:
     """Check that the model has room for a prompt, and that vLLM, if used, supports model and adapter."""
     if not data.stages:
         return
+    AnswerReader(plan.base, plan.base.tokenizer)
     solved_length = ChatEncoder(plan.base.tokenizer, demonstrations(plan, data)).demonstrations_length
     room = plan.longest_prompt(solved_length)
     if room < 1 or room <= solved_length:

@@ -14,6 +14,7 @@ from compositional.models.chat import ChatEncoder
 from compositional.models.model import POCKET, Model
 from compositional.pocket import GRADE_REVISION, GRAMMAR_REVISION
 from compositional.pocket.meaning import Sentence
+from compositional.prediction import no_numbers
 from compositional.prediction.vllm_backend import Engines
 from compositional.prediction.vllm_engine import EngineSettings
 
@@ -172,6 +173,8 @@ class TransformersJudge:
         with torch.inference_mode():
             ids = torch.tensor([question], device=self._loaded.device)
             logits = self._loaded(input_ids=ids, logits_to_keep=1).logits[0, -1, tokens]
+        if not logits.max().isfinite():
+            raise UserError(no_numbers(f"{self._model.flag} {self._model.name}", self._dtype, "--judge_dtype"))
         return self._word_of[tokens[int(logits.argmax())]]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compositional.core.errors import UserError, first_line
-from compositional.core.files import hash_of_files, hash_of_json, read_tensor_shapes
+from compositional.core.files import hash_of_files, hash_of_json, read_json, read_tensor_shapes
 from compositional.core.hub import hub_errors
 from compositional.core.machine import device_name, resolve_dtype
 from compositional.core.recorded import read_whole_record
@@ -26,6 +26,7 @@ POCKET_FOLDER = Path(__file__).parents[1] / "pocket" / "base_model"
 _DECISIVE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.spm", "adapter_model.bin")
 # Left open, transformers would ask on a terminal whether a model's own code shall be run.
 _NO_REMOTE_CODE = {"trust_remote_code": False}
+_GENERATION_FILE = "generation_config.json"
 _WHOLE_FILE, _INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 # The names of the maximum sequence length in configurations.
 _LENGTH_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "seq_len")
@@ -60,7 +61,7 @@ class Model:
         return "main" if self.is_local else self.name.partition("@")[2] or "main"
 
     def check_exists(self) -> None:
-        """Raise UserError for a missing folder, and for one that holds no complete model, or an adapter beside it.
+        """Raise UserError for a missing folder, and for one with no complete model, damaged settings, or an adapter beside it.
 
         A hub id is checked only when one of its files is read.
         """
@@ -75,12 +76,20 @@ class Model:
         if (folder / "adapter_config.json").is_file():
             fault = "the folder also holds an adapter (adapter_config.json), which would answer with the base model"
             raise UserError(f"{self.flag} {self.name}: {fault}: move it to a folder of its own")
+        self._check_is_object("config.json")
+        self._check_is_object(_GENERATION_FILE)
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise UserError(f"{self.flag} {self.name}: the folder has no weights (*.safetensors)")
         stored = {path.name: read_tensor_shapes(path).keys() for path in weights}
         if _WHOLE_FILE not in stored:
             self._check_shards(folder / _INDEX_FILE, stored)
+
+    def _check_is_object(self, name: str) -> None:
+        """Raise UserError for a file of a local folder that is there and is no JSON object; transformers may take it as missing."""
+        path = Path(self.location) / name
+        if self.is_local and path.is_file() and not isinstance(read_json(path), dict):
+            raise UserError(f"{path} is damaged: a JSON object is expected")
 
     def _check_shards(self, index: Path, stored: dict[str, Iterable[str]]) -> None:
         """Raise UserError for weights in several files whose index is missing, or names others than those in `stored`."""
@@ -130,6 +139,7 @@ class Model:
 
         with self._load_errors():
             tokenizer = AutoTokenizer.from_pretrained(self.location, revision=self.requested_revision, **_NO_REMOTE_CODE)
+            tokenizer("Some settings are used only now.")
         check_tokenizer(tokenizer, self.name)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -181,16 +191,21 @@ class Model:
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
-        """The end-of-sequence tokens of the model's own generation settings."""
+        """The end-of-sequence tokens of the model's own generation settings; raises UserError when these are damaged."""
         from transformers import GenerationConfig
 
+        self._check_is_object(_GENERATION_FILE)
         with self._load_errors():
             try:
                 settings = GenerationConfig.from_pretrained(self.location, revision=self.requested_revision)
-            except OSError:  # there is no generation_config.json
+            except OSError:  # there is no such file
                 settings = GenerationConfig.from_model_config(self.config)
         ends = settings.eos_token_id
-        return frozenset(ends if isinstance(ends, list) else {ends} - {None})
+        tokens = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        if not all(type(token) is int for token in tokens):
+            fault = f"eos_token_id is {ends!r}, a token's id or a list of them is expected"
+            raise UserError(f"{self.flag} {self.name}: its {_GENERATION_FILE} is damaged: {fault}")
+        return frozenset(tokens)
 
     @property
     def longest_sequence(self) -> int | None:
@@ -234,7 +249,7 @@ class Model:
         import torch
         from transformers import AutoModelForCausalLM
 
-        with torch.device("meta"):
+        with self._load_errors(), torch.device("meta"):
             return AutoModelForCausalLM.from_config(self.config, **_NO_REMOTE_CODE)
 
     def load(self, dtype: torch.dtype) -> PreTrainedModel:
@@ -243,15 +258,7 @@ class Model:
 
         # On a CPU, eager attention is faster than SDPA at every size tried.
         attention = "eager" if device_name() == "cpu" else "sdpa"
-        with self._load_errors():
-            model = AutoModelForCausalLM.from_pretrained(
-                self.location,
-                revision=self.requested_revision,
-                dtype=dtype,
-                attn_implementation=attention,
-                use_safetensors=True,
-                **_NO_REMOTE_CODE,
-            )
+        model = self._whole_model(AutoModelForCausalLM, dtype=dtype, attn_implementation=attention)
         for name, weight in model.named_parameters():
             if not weight.isfinite().all():
                 raise UserError(f"{self.flag} {self.name}: {name} has values that are no numbers")
@@ -260,20 +267,74 @@ class Model:
 
     def load_as(self, kind: Any, dtype: str | None = None, **options: Any) -> Any:
         """Load with an Auto class of transformers: a tokenizer (no dtype), or a model in evaluation mode on this device."""
-        weights = {} if dtype is None else {"dtype": resolve_dtype(dtype), "use_safetensors": True}
+        if dtype is not None:
+            return self._whole_model(kind, dtype=resolve_dtype(dtype), **options).eval().to(device_name())
         with self._load_errors():
-            loaded = kind.from_pretrained(self.location, revision=self.requested_revision, **weights, **options, **_NO_REMOTE_CODE)
-        return loaded if dtype is None else loaded.eval().to(device_name())
+            return kind.from_pretrained(self.location, revision=self.requested_revision, **options, **_NO_REMOTE_CODE)
+
+    def check_weights(self) -> None:
+        """Raise UserError when a local model's files lack some of its weights, or have them in other shapes. Reads no values."""
+        from transformers import AutoModelForCausalLM
+
+        if self.is_local:
+            self._whole_model(AutoModelForCausalLM, device_map="meta")
+
+    def _whole_model(self, kind: Any, **options: Any) -> PreTrainedModel:
+        """A model of one of transformers' Auto classes. Raises UserError for weights that its files lack, or have in other shapes.
+
+        transformers would initialise these at random. It knows which weights are tied to others, or computed, and need no file.
+        """
+        with self._load_errors(), _without_warnings():
+            model, found = kind.from_pretrained(
+                self.location,
+                revision=self.requested_revision,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+                **_NO_REMOTE_CODE,
+            )
+        if missing := sorted(found["missing_keys"]):
+            raise UserError(f"{self.flag} {self.name}: its files lack weights of the model: {_first_few(missing)}")
+        if mismatched := sorted(found["mismatched_keys"]):
+            named = [f"{name} is {_by(stored)}, not {_by(expected)}" for name, stored, expected in mismatched]
+            raise UserError(f"{self.flag} {self.name}: its weights do not fit its config.json: {_first_few(named)}")
+        return model
 
     @contextmanager
     def _load_errors(self) -> Iterator[None]:
-        """Turn errors of the hub and of transformers into a UserError."""
+        """Turn errors of the hub and of transformers into a UserError.
+
+        Settings of another type or value than a model's code expects end in whatever error they lead to.
+        """
         try:
             yield
         except UserError:
             raise
-        except hub_errors() as error:
-            raise UserError(f"{self.flag} {self.name} could not be loaded: {first_line(error)}") from error
+        except Exception as error:
+            kind = "" if isinstance(error, hub_errors()) else f" ({type(error).__name__})"
+            raise UserError(f"{self.flag} {self.name} could not be loaded: {first_line(error)}{kind}") from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep transformers from printing a table of missing weights beside the error that names them."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _first_few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f", … ({len(names)} in all)" if len(names) > 3 else "")
+
+
+def _by(shape: Iterable[int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def linear_modules(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:

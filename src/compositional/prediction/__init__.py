@@ -93,6 +93,12 @@ class AnswerReader:
         return text
 
 
+def no_numbers(who: str, dtype: str, flag: str) -> str:
+    """The message for a model whose logits are no numbers, so that the likeliest token says nothing; `flag` sets its `dtype`."""
+    remedy = "its weights, or the adapter's, are too large" if dtype == "float32" else f"{dtype} overflows, so use {flag} float32"
+    return f"{who} answers with values that are no numbers (NaN or infinite logits): {remedy}"
+
+
 VLLM, TRANSFORMERS, LLAMA_CPP = "vllm", "transformers", "llama_cpp"
 # vLLM and llama.cpp schedule prompts themselves; transformers processes them as one batch.
 PROMPTS_AT_A_TIME = {VLLM: 256, TRANSFORMERS: 64, LLAMA_CPP: 64}

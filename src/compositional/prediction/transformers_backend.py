@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration.parameters import fold_biases, read_biases
+from compositional.core.errors import UserError
 from compositional.models.chat import left_padded
 from compositional.models.model import Model
-from compositional.prediction import Answer, AnswerReader, PredictionSettings
+from compositional.prediction import Answer, AnswerReader, PredictionSettings, no_numbers
 
 # The batch is made smaller once this share of its rows has ended, since that copies its keys and values.
 _WORTH_LEAVING = 0.25
@@ -34,10 +36,12 @@ class TransformersGenerator:
         self.tokenizer = base.tokenizer
         self.reader = AnswerReader(base, self.tokenizer)
         self.max_new_tokens = settings.max_new_tokens
+        who = f"{base.flag} {base.name}" + (f" with adapter {adapter.name}" if adapter else "")
+        self._no_numbers = no_numbers(who, settings.dtype, "--prediction_dtype")
         dtype = getattr(torch, settings.dtype)
         self.model: PreTrainedModel = base.load(dtype)
         if adapter:
-            with_adapter = PeftModel.from_pretrained(self.model, str(adapter.folder))
+            with_adapter = PeftModel.from_pretrained(self.model, str(adapter.folder), config=_lora_config(adapter))
             self.model = with_adapter.merge_and_unload() if dtype == torch.float32 else with_adapter
             fold_biases(with_adapter.get_base_model(), read_biases(adapter.folder, adapter.shapes))
         self.model.eval()
@@ -46,7 +50,7 @@ class TransformersGenerator:
 
     @torch.inference_mode()
     def answers(self, prompts: list[list[int]]) -> list[Answer]:
-        """Answers to a batch of prompts (token ids), in their order."""
+        """Answers to a batch of prompts (token ids), in their order; raises UserError when the model's logits are no numbers."""
         *_, generated = self._generate(*self._inputs(prompts))
         return [self.reader.read(tokens) for tokens in generated]
 
@@ -98,9 +102,14 @@ class TransformersGenerator:
             outputs = self.model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
-            tokens = outputs.logits[:, -1].argmax(dim=-1)
-            for row, token in zip(rows, tokens.tolist(), strict=True):
+            logits = outputs.logits[:, -1]
+            tokens = logits.argmax(dim=-1)
+            # The highest of values of which one is no number is no number, either.
+            sound = logits.gather(1, tokens.unsqueeze(1)).isfinite().flatten().tolist()
+            for row, token, is_sound in zip(rows, tokens.tolist(), sound, strict=True):
                 if not generated[row] or generated[row][-1] not in ends:
+                    if not is_sound:
+                        raise UserError(self._no_numbers)
                     generated[row].append(token)
             yield generated
             going_on = [place for place, row in enumerate(rows) if generated[row][-1] not in ends]
@@ -113,6 +122,23 @@ class TransformersGenerator:
                 cache.batch_select_indices(kept)
                 ids, mask, positions = ids[kept], mask[kept], positions[kept]
                 rows = [rows[place] for place in going_on]
+
+
+def _lora_config(adapter: StoredAdapter) -> LoraConfig:
+    """PEFT's settings for exactly the modules that have factors, as merges and the other back ends take them.
+
+    What else a file adapter_config.json says, such as a choice of layers, would leave factors out, or end in an error of PEFT's.
+    """
+    settings = adapter.config
+    alphas = {path: settings.alpha(path) for path in adapter.shapes}
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        use_rslora=settings.use_rslora,
+        target_modules=list(adapter.shapes),
+        rank_pattern={re.escape(path): rank for path, rank in adapter.ranks.items() if rank != settings.r},
+        alpha_pattern={re.escape(path): alpha for path, alpha in alphas.items() if alpha != settings.lora_alpha},
+    )
 
 
 class _PackedLinear(nn.Module):
