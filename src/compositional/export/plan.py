@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import Mistakes, UserError
+from compositional.core.files import lies_in
 from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
 from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
@@ -187,6 +188,11 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
         mistakes.attempt(lambda: plan.difference_of_base if plan.gguf_base else plan.form)
         if not plan.gguf_base:
             mistakes.attempt(pre_tokenizer, plan.experiment.base.tokenizer)
+    base = plan.experiment.base
+    inputs = {"--base_gguf": arguments.base_gguf, "its base model": base.location if base.is_local else None}
+    for what, path in inputs.items():
+        inside = bool(path and arguments.overwrite and lies_in(Path(path), plan.folder))
+        mistakes.when(inside, f"{what} {path} lies in {plan.folder}, which --overwrite would replace: move it first")
     if plan.folder.exists() and not arguments.overwrite and not mistakes:
         mistakes.when(not plan.is_done, f"{plan.folder} is there already, with other content: --overwrite replaces it")
     if mistakes:
