@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors import SafetensorError, safe_open
 
 from compositional.core.errors import UserError
-from compositional.core.files import read_json, read_json_lines, read_metadata, read_tensor_shapes
+from compositional.core.files import lies_in, read_json, read_json_lines, read_metadata, read_tensor_shapes
 
 BOM = b"\xef\xbb\xbf"
 
@@ -94,3 +95,32 @@ def test_a_damaged_header_is_one_line(header, expected, tmp_path):
             read(path)
     with pytest.raises(SafetensorError):
         safe_open(path, "pt").__enter__()
+
+
+def test_what_lies_in_a_folder_is_found_by_any_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    doomed, elsewhere = tmp_path / "doomed", tmp_path / "elsewhere"
+    (doomed / "base").mkdir(parents=True)
+    (elsewhere / "base").mkdir(parents=True)
+    (tmp_path / "in").symlink_to(doomed / "base")
+    (doomed / "out").symlink_to(elsewhere)
+    inside = [
+        "doomed",
+        "doomed/base",
+        "./doomed/base/",
+        "elsewhere/../doomed/base",
+        "in",
+        "doomed/out",
+        "doomed/out/base",
+        "doomed/none",
+    ]
+    outside = ["elsewhere", "elsewhere/base", "doomed_base", "."]
+    for name in (*inside, *outside):
+        assert lies_in(tmp_path / name, doomed) == lies_in(Path(name), doomed) == (name in inside), name
+
+
+def test_of_a_folder_that_is_a_link_only_the_link_is_deleted(tmp_path):
+    (tmp_path / "moved" / "base").mkdir(parents=True)
+    (tmp_path / "doomed").symlink_to(tmp_path / "moved")
+    assert lies_in(tmp_path / "doomed" / "base", tmp_path / "doomed")
+    assert not lies_in(tmp_path / "moved" / "base", tmp_path / "doomed")

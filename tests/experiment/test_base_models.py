@@ -166,6 +166,19 @@ def test_a_list_that_stands_there_twice_is_a_mistake(flags):
     assert parse_arguments(shlex.split("--lora_merge_options a=1 --lora_merge_options b=2"))[1] == []
 
 
+def test_a_list_that_stands_in_one_file_twice_is_a_mistake(tmp_path):
+    inner, outer = tmp_path / "inner.txt", tmp_path / "outer.txt"
+    inner.write_text("--merge_datasets a\n--for_each_component\n--merge_datasets=b\n")
+    outer.write_text(f"--seed 1 @{inner}")
+    fault = f"@{inner}: --merge_datasets stands there twice: name all its values after one"
+    for words in ([f"@{inner}"], [f"@{outer}", "--seed", "2"], [f"@{inner}", f"@{outer}"]):
+        assert parse_arguments(words)[1] == [fault]
+    inner.write_text("--merge_datasets a\n--lora_merge_options a=1\n--lora_merge_options b=2\n")
+    outer.write_text(f"@{inner} --merge_datasets b")
+    arguments, mistakes = parse_arguments([f"@{inner}", f"@{outer}"])
+    assert (arguments.merge_datasets, mistakes) == (["b"], [])
+
+
 def test_a_list_may_replace_that_of_a_file_of_flags(tmp_path):
     (tmp_path / "flags.txt").write_text("--lora_target_modules q_proj v_proj\n")
     arguments, mistakes = parse_arguments([f"@{tmp_path}/flags.txt", "--lora_target_modules", "k_proj"])

@@ -15,6 +15,7 @@ from compositional.experiment.arguments import parse_arguments
 from compositional.experiment.plan import make_plan
 from helpers import PROJECT
 from helpers.planning import COMPOSED, LEARNED, MERGED, ONE, PATH, heavy_imports_of, mistakes_in, plan_of, store
+from helpers.tiny_runs import ZERO_SHOT
 
 
 def run_command(*words: str) -> subprocess.CompletedProcess:
@@ -140,6 +141,23 @@ def test_a_path_is_no_name(flag, name, adapters):
     with pytest.raises(UserError) as caught:
         make_plan(*parse_arguments([*flags, "--workspace", str(adapters.root)]))
     assert f"--{flag} {name}: a name is needed, not a path" in caught.value.mistakes
+
+
+@pytest.mark.parametrize("flag", ["experiment_name", "stored_model_name", "lora_merge_modules", "stored_calibration"])
+@pytest.mark.parametrize("name", [" ", " a", "a ", "a b "])
+def test_a_name_does_not_begin_or_end_with_a_blank(flag, name, adapters):
+    flags = ["--experiment_name", "e", "--dataset", "pocket_dialogs", "--do_predict", f"--{flag}", name]
+    with pytest.raises(UserError) as caught:
+        make_plan(*parse_arguments([*flags, "--workspace", str(adapters.root)]))
+    expected = f"--{flag} {name}: a name does not begin or end with a blank, this one is {name!r}"
+    assert expected in caught.value.mistakes
+
+
+def test_a_name_with_a_blank_in_it_is_a_name(run, judge, workspace, tiny_models):
+    run(f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict --experiment_name 'my first run'")
+    assert workspace.results("my first run").is_file()
+    verdicts = judge("--experiment_name 'my first run' --judge_model_name_or_path pocket")
+    assert verdicts["my first run"]["stages"]["test"]["counts"]["judged"] == 6
 
 
 def test_training_needs_a_name_to_store_the_adapter_by(workspace):

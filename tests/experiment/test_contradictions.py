@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.planning import COMPOSED, LEARNED, MERGED, ONE, mistakes_in, store
+from helpers.planning import COMPOSED, LEARNED, MERGED, ONE, mistakes_in, plan_of, store
 
 MULTI = "--multi_step_prompts --stored_model_name sums --secondary_stored_model_name trans --prompt_style empty "
 TWO_MERGES = "--lora_merge_modules sums trans sums other "
@@ -232,3 +232,16 @@ def test_flags_that_contradict_or_need_each_other_are_a_mistake(flags, expected,
 
 
 # ---- numbers and the Trainer's settings
+
+
+def test_a_link_is_not_another_adapter(adapters):
+    """A merge of an adapter with itself would have the weight of two."""
+    folder = adapters.stored_model("sums")
+    adapters.stored_model("also").symlink_to(folder)
+    expected = (
+        f"--lora_merge_modules: sums and also are one adapter ({folder.resolve()}): name it once, and use --lora_merge_weights "
+        "to give it more weight"
+    )
+    assert mistakes_in(f"{COMPOSED}--lora_merge_strategy linear --lora_merge_modules sums also", adapters) == [expected]
+    plan = plan_of(f"{COMPOSED}--lora_merge_strategy linear --lora_merge_modules also trans", adapters)
+    assert [one.name for one in plan.read_adapters(0)] == ["also", "trans"]

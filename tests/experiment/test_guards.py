@@ -13,6 +13,7 @@ from compositional.adapters.peft_folder import WEIGHTS_FILE
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, write_json
 from compositional.core.recorded import read_recorded
+from helpers.preparing import prepare
 from helpers.tiny_runs import COMPOSED, LEARNED, TINY_RUN, ZERO_SHOT
 
 
@@ -86,6 +87,53 @@ def test_overwrite_takes_the_place_of_a_link_and_leaves_what_it_leads_to(name, r
     assert not folder.is_symlink()
     assert read_recorded(workspace.results("z"))["arguments"]["max_new_tokens"] == 5
     assert {path.name: path.read_bytes() for path in moved.iterdir()} == before
+
+
+@pytest.mark.parametrize("place", ["output/z", "predictions/z/bases", "logs/z"])
+def test_overwrite_never_deletes_the_base_model(place, run, workspace, tiny_models, tmp_path):
+    folder = workspace.root / place / "base"
+    shutil.copytree(tiny_models["llama"], folder)
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for name in (folder, link):
+        command = f"{ZERO_SHOT}--model_name_or_path {name} --do_predict "
+        with pytest.raises(UserError) as caught:
+            run(f"{command}--overwrite")
+        assert list(caught.value.mistakes) == [
+            f"--model_name_or_path {folder} lies in {workspace.root / '/'.join(place.split('/')[:2])}, which --overwrite would "
+            "delete: move it, or choose another --experiment_name"
+        ]
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    run(command)
+    assert workspace.results("z").is_file()
+
+
+@pytest.mark.parametrize("kind", ["strategy", "adapter", "data"])
+def test_overwrite_deletes_nothing_that_the_command_reads(kind, run, adapters):
+    """The adapters, the data set and the strategy's file may lie there, too, or be led to by a link."""
+    output = adapters.output("e")
+    output.mkdir(parents=True)
+    strategy, target = "linear", output / kind
+    if kind == "strategy":
+        strategy = target = output / "own.py"
+        strategy.write_text("def merge(adapters, weights):\n    return adapters[0]\n")
+        what = f"--lora_merge_strategy {strategy}"
+    elif kind == "adapter":
+        shutil.move(adapters.stored_model("sums"), target)
+        adapters.stored_model("sums").symlink_to(target)
+        what = "adapter sums"
+    else:
+        prepare(adapters, "--only", "pocket_dialogs_es")
+        shutil.move(adapters.prepared_data("pocket_dialogs_es"), target)
+        adapters.prepared_data("pocket_dialogs_es").symlink_to(target)
+        what = "data set pocket_dialogs_es"
+    merge = f"--lora_merge_strategy {strategy} --lora_merge_modules sums trans"
+    with pytest.raises(UserError) as caught:
+        run(f"{COMPOSED}--experiment_name e {merge} --overwrite --do_predict")
+    expected = f"{what} lies in {output}, which --overwrite would delete: move it, or choose another --experiment_name"
+    assert expected in caught.value.mistakes
+    assert target.exists()
 
 
 @pytest.mark.slow

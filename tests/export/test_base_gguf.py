@@ -87,6 +87,9 @@ def test_the_users_tensors_are_kept_byte_for_byte_beside_biases(tiny_models, tra
     assert {one.name: bytes(one.data) for one in before.tensors} == {one.name: bytes(one.data) for one in after.tensors}
     added = {"split.no", "split.count", "split.tensors.count"}
     assert after.fields.keys() == before.fields.keys() | added
+    inside = shutil.copy(own, folder / "own.gguf")
+    expected = f"--base_gguf {inside} lies in {folder}, which --overwrite would replace: move it first"
+    assert mistake_in(workspace, f"--experiment_name lc --base_gguf {inside} --overwrite") == expected
     settings = [name for name in before.fields if not name.startswith("GGUF.")]
     assert all(after.fields[name].contents() == before.fields[name].contents() for name in settings)
 

@@ -1,11 +1,14 @@
-"""Models that think before they answer: an empty thought of the template is neither learned nor generated, and none is scored."""
+"""Models that think before they answer: an empty thought of the template is neither learned nor generated, and none is scored.
+
+A thought that the template opens is closed, and then it is such an empty one.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 from compositional.data import Example
-from compositional.models.chat import IGNORED, ChatEncoder
+from compositional.models.chat import IGNORED, ChatEncoder, demonstration
 from compositional.models.model import Model
 from compositional.prediction import AnswerReader
 from helpers.chat_models import build_scripted_model
@@ -25,16 +28,35 @@ ASKED = QWEN_TEMPLATE.replace(
 # Another way: a block before every answer, and no switch.
 ALWAYS = ASKED.replace("{%- if enable_thinking is defined and enable_thinking is false %}{{- '" + EMPTY + "' }}{%- endif %}", "")
 BLOCK = EMPTY.replace("\\n", "\n")
+# DeepSeek-R1's way, here in ChatML: the generation prompt opens a thought, and answers are rendered without one.
+OPENED = QWEN_TEMPLATE.replace("+ message.content", "+ message.content.split('</think>')[-1]").replace(
+    "{{- '<|im_start|>assistant\\n' }}{%- endif %}", "{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"
+)
+# Without a line break, and with the opening in each answer.
+OPENED_ALWAYS = OPENED.replace("<think>\\n' }}", "<think>' }}").replace(
+    "message.role + '\\n' +", "message.role + '\\n' + ('<think>' if message.role == 'assistant' else '') +"
+)
+# Qwen3-Thinking's: the last answer has an empty thought, behind the opening.
+OPENED_AND_CLOSED = ALWAYS.replace("{{- '<|im_start|>assistant\\n' }}", "{{- '<|im_start|>assistant\\n<think>\\n' }}")
+TEMPLATES = {
+    "a switch": ASKED,
+    "no switch": ALWAYS,
+    "opened by the prompt": OPENED,
+    "opened by prompt and answer": OPENED_ALWAYS,
+    "opened by the prompt, closed by the answer": OPENED_AND_CLOSED,
+}
 
 
-@pytest.fixture(params=[ASKED, ALWAYS], ids=["a switch", "no switch"])
+@pytest.fixture(params=TEMPLATES.values(), ids=TEMPLATES)
 def tokenizer(request, tiny_tokenizer):
     return with_template(tiny_tokenizer, request.param, "<|im_start|>", "<|im_end|>", eos="<|im_end|>")
 
 
 def test_the_templates_differ_from_one_that_does_not_think(tokenizer):
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "No."}]
-    assert BLOCK + "No." in tokenizer.apply_chat_template(turns, tokenize=False)
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False)
+    prompt = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+    assert BLOCK + "No." in rendered or prompt.rstrip().endswith("<think>")
 
 
 def test_a_prompt_ends_with_the_empty_thought_and_a_target_begins_after_it(tokenizer):
@@ -47,6 +69,28 @@ def test_a_prompt_ends_with_the_empty_thought_and_a_target_begins_after_it(token
     learned = [token for token, label in zip(sequence.ids, sequence.labels, strict=True) if label != IGNORED]
     assert tokenizer.decode(learned) == "A summary.<|im_end|>"
     assert tokenizer.decode(sequence.ids[: -len(learned)]) == prompt
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<｜end▁of▁sentence｜>"])
+def test_deepseek_r1s_template_learns_and_predicts_an_answer_after_an_empty_thought(end, tiny_tokenizer):
+    """Its token at the end of a turn need not be the tokenizer's own at the end of a text."""
+    template = (
+        "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}"
+        "{%- for message in messages %}{%- if message['role'] == 'user' %}{{'<｜User｜>' + message['content']}}{%- endif %}"
+        "{%- if message['role'] == 'assistant' and message['content'] is not none %}{% set content = message['content'] %}"
+        "{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}"
+        "{{'<｜Assistant｜>' + content + '" + end + "'}}{%- endif %}{%- endfor -%}"
+        "{% if add_generation_prompt %}{{'<｜Assistant｜><think>\\n'}}{% endif %}"
+    )
+    eos = end if end != "<|im_end|>" else None
+    tokenizer = with_template(tiny_tokenizer, template, "<｜User｜>", "<｜Assistant｜>", end, eos=eos)
+    encoder = ChatEncoder(tokenizer, demonstration("Do", "A", "B"))
+    asked = tokenizer.decode(encoder.prompt("Do", "C", 500).ids)
+    assert asked == f"<｜User｜>Do:\n\nA<｜Assistant｜>B{end}<｜User｜>Do:\n\nC<｜Assistant｜>{BLOCK}"
+    sequence = ChatEncoder(tokenizer).training_sequence("Do", Example("a", "C", "D"), 500, False)
+    assert tokenizer.decode(sequence.ids) == f"<｜User｜>Do:\n\nC<｜Assistant｜>{BLOCK}D{end}"
+    learned = [token for token, label in zip(sequence.ids, sequence.labels, strict=True) if label != IGNORED]
+    assert tokenizer.decode(learned) == f"D{end}"
 
 
 def test_a_template_without_thoughts_is_left_as_it_is(tiny_tokenizer):

@@ -92,3 +92,13 @@ def test_a_length_model_that_the_user_names_must_be_there(workspace):
 @pytest.mark.parametrize("flags", ["--only pocket_dialogss", "--drop nothing", "--batch_size 0", "--dry_rum", "--batch_size many"])
 def test_after_a_mistake_what_is_made_is_as_it_was(flags, copied):
     assert len(mistakes_of(copied, *FEW, *flags.split())) == 1
+
+
+@pytest.mark.parametrize("name", ["pocket_dialogs", "pocket_dialogs/raw", "link"])
+def test_a_folder_that_is_read_is_never_replaced(name, copied, tmp_path):
+    folder = copied.prepared_data("pocket_dialogs")
+    (folder / "raw").mkdir()
+    (copied.prepared_data("link")).symlink_to(folder)
+    read = copied.prepared_data(name)
+    expected = f"--raw_data_dir {read} lies in {folder}, which this command replaces: move it"
+    assert mistakes_of(copied, *FEW, "--overwrite", "--raw_data_dir", str(read)) == [expected]

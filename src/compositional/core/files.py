@@ -86,6 +86,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether `remove(folder)` would delete a path, or a link that it leads through."""
+    doomed = folder.parent.resolve() / folder.name
+    places = [path.resolve(), *(place.parent.resolve() / place.name for place in (path, *path.parents))]
+    return any(place == doomed or doomed in place.parents for place in places)
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and objects of a JSON-lines file; raises UserError with file and line for an invalid line."""
     with open(path, "rb") as file:

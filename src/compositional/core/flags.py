@@ -123,6 +123,8 @@ def fault_of_name(name: str) -> str | None:
     """Why a text can't name something in the workspace, as the end of a message; None if it can."""
     if is_path(name):
         return "a name is needed, not a path"
+    if name != name.strip():
+        return f"a name does not begin or end with a blank, this one is {name!r}"
     if not name.isprintable():
         return f"a name has no characters that can't be printed, this one is {name!r}"
     size = len(name.encode())
@@ -134,15 +136,18 @@ def is_path(name: str) -> bool:
     return name.startswith(".") or "/" in name or "\\" in name
 
 
-def expanded(words: list[str]) -> list[str]:
+def expanded(words: list[str], check: Callable[[str, list[str]], object] = lambda file, words: None) -> list[str]:
     """The words of a command line, with those of the file for each @FILE, which is also looked up in the package.
 
     A line of a file may end in a comment, or in a backslash as in a shell. Raises UserError for a file that can't be read.
+
+    Args:
+        check: is called with each @FILE and the words that stand in the file itself, not in a file that it names.
     """
-    return [each for word in words for each in (_words_of_file(word, ()) if word.startswith("@") else [word])]
+    return [each for word in words for each in (_words_of_file(word, (), check) if word.startswith("@") else [word])]
 
 
-def _words_of_file(word: str, including: tuple[Path, ...]) -> list[str]:
+def _words_of_file(word: str, including: tuple[Path, ...], check: Callable[[str, list[str]], object]) -> list[str]:
     """The words in the file of an @FILE. `including` has the files that the word stands in, the outermost first."""
     try:
         path = Path(word[1:]) if Path(word[1:]).exists() else _PACKAGE / word[1:]
@@ -155,16 +160,16 @@ def _words_of_file(word: str, including: tuple[Path, ...]) -> list[str]:
         raise UserError(f"{word}: not a text file in UTF-8")
     if path.resolve() in including:
         raise UserError(f"{word}: the file names itself, in {including[-1]}")
-    words = []
+    own = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
-            found = shlex.split(re.sub(r"(^|\s)\\\s*$", "", line), comments=True)
+            own += shlex.split(re.sub(r"(^|\s)\\\s*$", "", line), comments=True)
         except ValueError as error:
             remedy = "put text with an apostrophe or a backslash in quotation marks"
             raise UserError(f"{word}, line {number}: {error}: {remedy}") from error
-        for one in found:
-            words += _words_of_file(one, (*including, path.resolve())) if one.startswith("@") else [one]
-    return words
+    check(word, own)
+    nested = (*including, path.resolve())
+    return [each for one in own for each in (_words_of_file(one, nested, check) if one.startswith("@") else [one])]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -205,7 +210,8 @@ def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tu
     Raises UserError when the value of a known flag has the wrong type, or is not UTF-8, since nothing more can then be checked.
     """
     mistakes = _repeated(kind, argv)
-    words = expanded(argv)
+    words = expanded(argv, lambda file, own: mistakes.extend(f"{file}: {mistake}" for mistake in _repeated(kind, own)))
+    mistakes = list(dict.fromkeys(mistakes))
     if undecodable := [word for word in words if not word.isascii() and _is_undecodable(word)]:
         raise UserError(*(f"{os.fsencode(word)!r} is not UTF-8: records could not name it" for word in undecodable))
     namespace, unknown = parser.parse_known_args(words)
@@ -217,12 +223,12 @@ def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tu
     return kind(**vars(namespace)), mistakes
 
 
-def _repeated(kind: type, argv: list[str]) -> list[str]:
-    """A message for each list that stands on the command line twice: the later one would replace the earlier one.
+def _repeated(kind: type, words: list[str]) -> list[str]:
+    """A message for each list that stands twice on the command line, or in one file: the later would replace the earlier one.
 
-    A list may replace that of a file of flags.
+    A list on the command line may replace that of a file of flags, and so may a list in a file that names another.
     """
-    given = Counter(word.partition("=")[0] for word in argv)
+    given = Counter(word.partition("=")[0] for word in words)
     lists = [
         field for field in dataclasses.fields(kind) if isinstance(default_of(field), list) and not field.metadata["repeatable"]
     ]

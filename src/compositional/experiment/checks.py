@@ -308,6 +308,18 @@ def check_shapes_agree(adapters: dict[str, StoredAdapter]) -> None:
                 )
 
 
+def check_named_once(adapters: dict[str, StoredAdapter]) -> None:
+    """Raise UserError when two names stand for one adapter, by a link: a merge would count it twice."""
+    names: dict[Path, str] = {}
+    for name, adapter in adapters.items():
+        folder = adapter.folder.resolve()
+        if (first := names.setdefault(folder, name)) != name:
+            raise UserError(
+                f"--lora_merge_modules: {first} and {name} are one adapter ({folder}): name it once, and use --lora_merge_weights "
+                "to give it more weight"
+            )
+
+
 def _same_model(one: str, other: str) -> bool:
     return one == other or (Path(one).is_dir() and Path(other).is_dir() and Path(one).resolve() == Path(other).resolve())
 

@@ -27,7 +27,15 @@ from compositional.experiment.arguments import (
     ZERO_SHOT,
     Arguments,
 )
-from compositional.experiment.checks import base_model, check_shapes_agree, contradictions, data_sets, merge_sets, stored_adapters
+from compositional.experiment.checks import (
+    base_model,
+    check_named_once,
+    check_shapes_agree,
+    contradictions,
+    data_sets,
+    merge_sets,
+    stored_adapters,
+)
 from compositional.experiment.trainer_options import check_trainer_options, wrong_trackers
 from compositional.merging import Strategy, find_strategy
 from compositional.models.chat import instruction
@@ -249,6 +257,8 @@ def make_plan(arguments: Arguments, parsing_mistakes: Sequence[str] = ()) -> Pla
     base = base_model(arguments, workspace, adapters, main_set, mistakes)
     if len(adapters) > 1:
         mistakes.attempt(check_shapes_agree, adapters)
+    if arguments.lora_merge_strategy:
+        mistakes.attempt(check_named_once, adapters)
     source = arguments.stored_calibration
     calibration_source = StoredAdapter(workspace.stored_model(source)) if source else None
     calibrate = mistakes.attempt(method_of_stored, calibration_source.folder) if source else arguments.calibrate

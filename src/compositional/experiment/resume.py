@@ -13,7 +13,7 @@ from typing import Any
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration import METHODS as CALIBRATION_METHODS
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_json, read_json, remove
+from compositional.core.files import hash_of_json, lies_in, read_json, remove
 from compositional.core.recorded import (
     ARITHMETIC,
     changes,
@@ -78,9 +78,12 @@ def settings_of_predictions(plan: Plan, data: ExperimentData) -> dict[str, Any]:
 
 
 def check_resumable(plan: Plan, data: ExperimentData) -> None:
-    """Raise UserError when an artefact to resume from was made with other settings, or by another experiment."""
+    """Raise UserError when an artefact to resume from was made with other settings, or by another experiment.
+
+    So it does when the command would delete what it reads.
+    """
     name, workspace = plan.arguments.experiment_name, plan.workspace
-    mistakes: list[str] = []
+    mistakes = _inputs_among_the_deleted(plan)
     if plan.written_adapter:
         folder = workspace.stored_model(plan.written_adapter)
         mistakes += _whose_adapter(folder, name)
@@ -163,12 +166,39 @@ def _has_todays_intervals(results: dict[str, Any], data: ExperimentData) -> bool
 
 def throw_away(plan: Plan) -> None:
     """Delete everything that earlier runs of the experiment made."""
+    for folder in _deleted_folders(plan):
+        remove(folder)
+
+
+def _deleted_folders(plan: Plan) -> list[Path]:
+    """The folders that `throw_away` deletes."""
     name, workspace = plan.arguments.experiment_name, plan.workspace
     folders = [workspace.output(name), workspace.predictions_folder(name), workspace.logs(name)]
     if plan.written_adapter:
         folders += [workspace.stored_model(plan.written_adapter), workspace.training(plan.written_adapter)]
-    for folder in folders:
-        remove(folder)
+    return folders
+
+
+def _inputs_among_the_deleted(plan: Plan) -> list[str]:
+    """A message for each thing that the command reads and --overwrite would delete."""
+    if not plan.arguments.overwrite:
+        return []
+    arguments, base = plan.arguments, plan.base
+    inputs = {f"adapter {name}": adapter.folder for name, adapter in plan.adapters.items()}
+    inputs |= {f"{base.flag} {base.name}": Path(base.location)} if base.is_local else {}
+    inputs |= {f"--raw_data_dir {arguments.raw_data_dir}": Path(arguments.raw_data_dir)} if arguments.raw_data_dir else {}
+    if plan.strategy and plan.strategy.hash_of_file:
+        inputs[f"--lora_merge_strategy {arguments.lora_merge_strategy}"] = Path(arguments.lora_merge_strategy)
+    if plan.calibration_source:
+        inputs[f"--stored_calibration {arguments.stored_calibration}"] = plan.calibration_source.folder
+    for dataset in (plan.main_set, plan.task_set, *plan.merge_sets):
+        inputs |= {f"data set {dataset.name}": dataset.folder} if dataset.is_read_from_folder else {}
+    return [
+        f"{what} lies in {folder}, which --overwrite would delete: move it, or choose another --experiment_name"
+        for what, path in inputs.items()
+        for folder in _deleted_folders(plan)
+        if lies_in(path, folder)
+    ]
 
 
 def _spelled_out(recorded: dict[str, Any]) -> dict[str, Any]:

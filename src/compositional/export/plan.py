@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import Mistakes, UserError
+from compositional.core.files import lies_in
 from compositional.core.flags import COUNT, build_parser, flag, parse, wrong_values
 from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
@@ -190,6 +191,11 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
     if not mistakes and arguments.to != PEFT and not arguments.base_gguf:
         bytes_of_number = {"float32": 4, "bfloat16": 2, "float16": 2}.get(arguments.dtype, 1)
         mistakes.attempt(plan.experiment.workspace.check_space, plan.experiment.base.parameter_count * bytes_of_number)
+    base = plan.experiment.base
+    inputs = {"--base_gguf": arguments.base_gguf, "its base model": base.location if base.is_local else None}
+    for what, path in inputs.items():
+        inside = bool(path and arguments.overwrite and lies_in(Path(path), plan.folder))
+        mistakes.when(inside, f"{what} {path} lies in {plan.folder}, which --overwrite would replace: move it first")
     if plan.folder.exists() and not arguments.overwrite and not mistakes:
         mistakes.when(not plan.is_done, f"{plan.folder} is there already, with other content: --overwrite replaces it")
     if mistakes:

@@ -43,6 +43,8 @@ def user_turn(instruction: str, text: str) -> str:
 
 
 IGNORED = -100
+# Models that think aloud before they answer write this around it.
+THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class ChatEncoder:
         self._opening = ""
         self._opening = self._opening_of_answers()
         self._prefix = self._start(self._question)
+        start = self._prefix.removesuffix(self._opening)
+        # A template whose generation prompt opens a thought may render an answer with that opening, or without it.
+        opened = [start, start.rstrip().removesuffix(THOUGHT)] if _opens_thought(start) else []
+        self._before_answers = [self._prefix, *opened]
 
     def prompt(self, instruction: str, text: str, max_length: int) -> Prompt:
         """A chat prompt of at most `max_length` tokens. A longer prompt loses the end of its text, but no instruction or template.
@@ -148,8 +154,11 @@ class ChatEncoder:
     def _answer(self, text: str) -> str:
         """An answer as the template renders it, up to the end of the conversation."""
         rendered = self._render([*self._question, {"role": "assistant", "content": text}], add_generation_prompt=False)
+        for before in self._before_answers:
+            if rendered.startswith(before):
+                return rendered[len(before) :]
         # Some templates rewrite the last turn (strip it, add a thought). Then use the plain text and the end-of-text token.
-        return rendered[len(self._prefix) :] if rendered.startswith(self._prefix) else text + self.tokenizer.eos_token
+        return text + self.tokenizer.eos_token
 
     def _up_to_end(self, ids: list[int]) -> list[int]:
         """An answer's tokens up to and including the last one that ends a turn. Without such a token, end-of-text is added."""
@@ -166,12 +175,17 @@ class ChatEncoder:
     def _opening_of_answers(self) -> str:
         """What some templates put before each answer, such as an empty thought; "" for other templates.
 
-        It belongs to the prompt: it is neither learned nor generated.
+        It belongs to the prompt: it is neither learned nor generated. A thought that the generation prompt opens, as DeepSeek-R1's,
+        is closed here, since the answer begins after it.
         """
         start, answer = self._start(self._question), "An answer."
         rendered = self._render([*self._question, {"role": "assistant", "content": answer}], add_generation_prompt=False)
         before, found, _ = rendered.removeprefix(start).partition(answer)
-        return before if found and rendered.startswith(start) and before.strip() else ""
+        if found and rendered.startswith(start) and before.strip():
+            return before
+        if _opens_thought(start):
+            return ("" if start.endswith("\n") else "\n") + f"\n{END_OF_THOUGHT}\n\n"
+        return ""
 
     def _ids(self, text: str | list[str]) -> list:
         """Token ids of a text, or of each of several."""
@@ -194,6 +208,10 @@ class ChatEncoder:
         except Exception as error:
             template = f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'}"
             raise UserError(f"{template} can't be used: {first_line(error)} ({type(error).__name__})") from error
+
+
+def _opens_thought(prompt: str) -> bool:
+    return prompt.rstrip().endswith(THOUGHT)
 
 
 def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compositional.models.chat import ChatEncoder
+from compositional.models.chat import END_OF_THOUGHT, THOUGHT, ChatEncoder
 from compositional.models.model import Model
 
 if TYPE_CHECKING:
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from compositional.adapters.peft_folder import StoredAdapter
     from compositional.prediction.predict import Generator
     from compositional.prediction.vllm_backend import Engines
-
-
-# Models that think aloud before they answer write this around it.
-THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
 
 
 @dataclass(frozen=True)

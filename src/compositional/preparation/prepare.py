@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_json, read_json, remove, write_json, write_text
+from compositional.core.files import hash_of_json, lies_in, read_json, remove, write_json, write_text
 from compositional.core.machine import environment
 from compositional.core.recorded import changes
 from compositional.data import PREPARATION_RECORD, SPLITS
@@ -69,7 +69,7 @@ def sets_to_make(plan: PreparationPlan) -> list[SetToMake]:
 def prepare(plan: PreparationPlan) -> None:
     """Make what is missing or stale of the plan's sets, and describe them; raises UserError for what can't be made."""
     sets = sets_to_make(plan)
-    _check_folders(sets, plan.arguments.overwrite)
+    _check_folders(sets, plan)
     encoders = _encoders(sets, plan.arguments.length_models)
     stale = [one.name for one in sets if plan.arguments.overwrite or one.state() != UP_TO_DATE]
     _check_text_models(one for one in sets if one.name in stale and _has_to_rewrite(plan, one))
@@ -137,11 +137,21 @@ def _made_from(plan: SetPlan, source: SourceExamples, drop: list[str]) -> dict[s
     }
 
 
-def _check_folders(sets: list[SetToMake], overwrite: bool) -> None:
-    """Raise UserError for folders that somebody else made, which only --overwrite replaces, and for what is no folder."""
-    mistakes = []
+def _check_folders(sets: list[SetToMake], plan: PreparationPlan) -> None:
+    """Raise UserError for folders that somebody else made, which only --overwrite replaces, and for what is no folder.
+
+    So it does for a folder in which something lies that is read.
+    """
+    mistakes, overwrite = [], plan.arguments.overwrite
+    flags = ("raw_data_dir", "translator_model", "translator_adapter", "tone_rewriter_model", "tone_rewriter_adapter")
+    inputs = {f"--{flag} {value}": Path(value) for flag in flags if (value := getattr(plan.arguments, flag))}
     for one in sets:
         folder = one.folder
+        mistakes += [
+            f"{what} lies in {folder}, which this command replaces: move it"
+            for what, path in inputs.items()
+            if path.exists() and lies_in(path, folder)
+        ]
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             mistakes.append(f"{folder} is not a folder: move it")
         elif folder.exists() and not (folder / PREPARATION_RECORD).is_file() and not overwrite:
