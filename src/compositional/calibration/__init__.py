@@ -91,7 +91,7 @@ def spec_of_stored(folder: Path) -> CalibrationSpec:
         return CalibrationSpec(
             stored["method"], stored["for_each_component"], ranks.pop() if ranks else 0, stored.get("layer_groups", 1), modules
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: its header does not say which calibration it is") from error
 
 

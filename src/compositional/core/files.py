@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import json
@@ -10,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file; raises UserError for invalid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a JSON file ({error})") from error
 
 
@@ -90,11 +92,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and objects of a JSON-lines file; raises UserError with file and line for an invalid line."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
+            if not line.removeprefix(codecs.BOM_UTF8).strip():
                 continue
             try:
                 value = json.loads(line.decode("utf-8-sig"))  # files that are joined have their marks within
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not a JSON object ({error}); mend or remove the line") from error
             if not isinstance(value, dict):
                 raise UserError(f"{path}, line {number}: expected a JSON object, found {type(value).__name__}")
@@ -104,7 +106,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_delimited(path: Path, delimiter: str = ",", quoted: bool = True) -> Iterator[tuple[int, dict[str, str]]]:
     """Line numbers and rows of a table with a header; a quoted field may hold line breaks.
 
-    Raises UserError with file and line for an invalid row, or one that has more or fewer fields than the header.
+    Raises UserError with file and line for an invalid row, one that has more or fewer fields than the header, and a header that
+    has a name twice.
     """
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     with open(path, "rb") as file:
@@ -124,12 +127,14 @@ def read_delimited(path: Path, delimiter: str = ",", quoted: bool = True) -> Ite
                 raise UserError(f"{path}, line {start}: expected {len(header)} fields, found {len(fields)}; mend or remove the row")
             if header and fields:
                 yield start, dict(zip(header, fields, strict=True))
+            if not header and (twice := [name for name in fields if name and fields.count(name) > 1]):
+                raise UserError(f"{path}, line {start}: the header has the column {twice[0]!r} twice; rename or remove one")
             header = header or fields
 
 
 def hash_of_json(value: Any) -> str:
     """SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()
 
 
 def hash_of_files(paths: list[Path]) -> str:
@@ -164,7 +169,9 @@ def _read_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
             metadata = header.pop("__metadata__", {})
             end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
             shapes = {name: entry["shape"] for name, entry in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if not all(isinstance(size, int) for size in (end, *chain.from_iterable(shapes.values()))):
+                raise TypeError("a shape or an offset is no number")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise UserError(f"{path} is damaged: its header can't be read ({error})") from error
     if header_size + 8 + end != size:
         raise UserError(f"{path} is damaged: {header_size + 8 + end} bytes are expected, it has {size}")
