@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from helpers import SHARED_DATA
 
@@ -23,6 +26,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin would slow the runs of other processes
 
 pytest_plugins = ["helpers.slow"]
+
+# Property tests draw the same few cases in every run. HYPOTHESIS_PROFILE=long draws many more, other ones each time.
+_OF_ALL_PROFILES = {
+    "deadline": None,
+    "database": None,
+    # Fixtures of a function are shared by all of its cases: a test that writes gives each case a folder of its own.
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+settings.register_profile("short", derandomize=True, max_examples=60, **_OF_ALL_PROFILES)
+settings.register_profile("long", derandomize=False, max_examples=1000, print_blob=True, **_OF_ALL_PROFILES)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # it keeps tables of Unicode there
 
 TINY = {
     "hidden_size": 64,

@@ -105,6 +105,13 @@ def test_a_flag_is_never_abbreviated(adapters):
     assert line.startswith("unknown flag --overw: ")
 
 
+def test_two_dashes_are_no_value(adapters):
+    """argparse would make an empty list of them, which counts as a flag that is left out."""
+    assert mistakes_in(f"{ONE}--stored_model_name sums --do_predict --raw_data_dir=--", adapters) == [
+        "--raw_data_dir=--: -- is no value"
+    ]
+
+
 def test_words_that_belong_to_no_flag_are_a_mistake(adapters):
     assert mistakes_in(f"{ONE}--stored_model_name sums --do_predict true", adapters) == [
         "unexpected words, which belong to no flag: true"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import json
@@ -97,11 +98,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and objects of a JSON-lines file; raises UserError with file and line for an invalid line."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
+            if not line.removeprefix(codecs.BOM_UTF8).strip():
                 continue
             try:
                 value = json.loads(line.decode("utf-8-sig"))  # files that are joined have their marks within
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not a JSON object ({error}); mend or remove the line") from error
             if not isinstance(value, dict):
                 raise UserError(f"{path}, line {number}: expected a JSON object, found {type(value).__name__}")
@@ -111,7 +112,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_delimited(path: Path, delimiter: str = ",", quoted: bool = True) -> Iterator[tuple[int, dict[str, str]]]:
     """Line numbers and rows of a table with a header; a quoted field may hold line breaks.
 
-    Raises UserError with file and line for an invalid row, or one that has more or fewer fields than the header.
+    Raises UserError with file and line for an invalid row, one that has more or fewer fields than the header, and a header that
+    has a name twice.
     """
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     with open(path, "rb") as file:
@@ -131,12 +133,14 @@ def read_delimited(path: Path, delimiter: str = ",", quoted: bool = True) -> Ite
                 raise UserError(f"{path}, line {start}: expected {len(header)} fields, found {len(fields)}; mend or remove the row")
             if header and fields:
                 yield start, dict(zip(header, fields, strict=True))
+            if not header and (twice := [name for name in fields if name and fields.count(name) > 1]):
+                raise UserError(f"{path}, line {start}: the header has the column {twice[0]!r} twice; rename or remove one")
             header = header or fields
 
 
 def hash_of_json(value: Any) -> str:
     """SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")).hexdigest()
 
 
 def hash_of_files(paths: list[Path]) -> str:

@@ -214,6 +214,8 @@ def parse(parser: argparse.ArgumentParser, kind: type[T], argv: list[str]) -> tu
     mistakes = list(dict.fromkeys(mistakes))
     if undecodable := [word for word in words if not word.isascii() and _is_undecodable(word)]:
         raise UserError(*(f"{os.fsencode(word)!r} is not UTF-8: records could not name it" for word in undecodable))
+    if without_value := [word for word in words if word.startswith("--") and word.endswith("=--")]:
+        raise UserError(*(f"{word}: -- is no value" for word in without_value))  # argparse would make an empty list of it
     namespace, unknown = parser.parse_known_args(words)
     known = [f"--{field.name}" for field in dataclasses.fields(kind)]
     flags = [word.split("=", 1)[0] for word in unknown if word.startswith("-")]

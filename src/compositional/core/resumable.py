@@ -104,6 +104,6 @@ def _rows_of_whole_lines(path: Path) -> dict[str, dict[str, Any]]:
             if checksum not in (None, zlib.crc32(line_of(row).encode())):
                 raise ValueError("another checksum")
             rows[row["id"]] = row
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not a row of this file; remove the line, and it is made again") from error
     return rows

@@ -62,7 +62,7 @@ def _read_file(locations: Locations, split: str) -> list[Example]:
         place = f"{path}, line {number}"
         dialogue = text_field(row, "dialogue", place)
         columns = [column for column in ("summary1", "summary2", "summary3") if column in row] or ["summary"]
-        name = str(row.get("fname", f"{split}_{number}"))
+        name = text_field({"fname": str(row.get("fname", f"{split}_{number}"))}, "fname", place, may_be_blank=True)
         for column in columns:
             suffix = column.removeprefix("summary")
             examples.append(Example(f"{name}_{suffix}" if suffix else name, dialogue, text_field(row, column, place)))

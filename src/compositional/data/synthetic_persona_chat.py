@@ -104,7 +104,8 @@ def split_conversations(path: Path, folder: Path, test: int = 12, validation: in
     rows = [row for _, row in read_delimited(path)]
     for split, chosen in split_off(rows, f"{NAME}/conversations", path, test, validation).items():
         text = StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        # Python 3.11 would write a carriage return without the quotes that it needs.
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writeheader()
         writer.writerows(chosen)
         write_text(folder / SOURCE.files[split], text.getvalue())

@@ -56,7 +56,7 @@ def read_source(task: Task, locations: Locations, split: str) -> Reading:
     """Translated sentences of a split, and the number without translation; raises UserError for missing or invalid data."""
     examples, left_out = [], 0
     for number, pair in enumerate(_pairs(locations, split, task.variant)):
-        english, translation = (html.unescape(text).strip() for text in pair)
+        english, translation = (_unescaped(text).strip() for text in pair)
         if english in _MISSING or translation in _MISSING:
             left_out += 1
         else:
@@ -64,15 +64,25 @@ def read_source(task: Task, locations: Locations, split: str) -> Reading:
     return Reading(examples, {f"rows without English or {task.variant}": left_out} if left_out else {})
 
 
+def _unescaped(text: str) -> str:
+    """The text without Moses's escapes; as it is where a number in it is too long to be that of a character."""
+    try:
+        return html.unescape(text)
+    except ValueError:
+        return text
+
+
 def _pairs(locations: Locations, split: str, language: str) -> Iterator[tuple[str, str]]:
     """The English and the translated text of each row; "" for a missing text."""
     if not locations.raw:
-        yield from map(partial(_of_variable_languages, language, SOURCE.hub_id), load_hub_split(SOURCE, split))
+        for number, row in enumerate(load_hub_split(SOURCE, split)):
+            yield _of_variable_languages(language, f"{SOURCE.hub_id}, {split}, row {number}", row)
         return
     parquet = sorted((locations.raw / "plain_text" / split).glob("*.parquet"))
     if parquet:
         for path in parquet:
-            yield from map(partial(_of_variable_languages, language, str(path)), _parquet_rows(path))
+            for number, row in enumerate(_parquet_rows(path)):
+                yield _of_variable_languages(language, f"{path}, row {number}", row)
         return
     path = source_file(SOURCE, locations, split)
     for line, row in read_delimited(path, delimiter="\t", quoted=False):
@@ -83,9 +93,10 @@ def _of_variable_languages(language: str, place: str, row: dict) -> tuple[str, s
     translations = row.get("translations")
     try:
         texts = dict(zip(translations["language"], translations["translation"], strict=True))
+        # str.strip refuses what is no text, such as a number or bytes.
+        return tuple(str.strip(texts.get(name) or "") for name in ("en", language))
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{place}: expected translations with a language for each text, found {translations!r}"[:300]) from error
-    return (texts.get("en") or "").strip(), (texts.get(language) or "").strip()
 
 
 def _parquet_rows(path: Path) -> Iterator[dict]:

@@ -6,6 +6,7 @@ system prompt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -45,6 +46,8 @@ def user_turn(instruction: str, text: str) -> str:
 IGNORED = -100
 # Models that think aloud before they answer write this around it.
 THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
+# Parts the marks of special tokens in a text, see `ChatEncoder._as_text`. Unicode keeps these characters free for such use.
+_PARTING = "\ufdd0\ufdd1"
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,16 @@ class TrainingSequence:
 
 
 class ChatEncoder:
-    """Encodes prompts and targets by a tokenizer's chat template. `demonstrations` are chat turns before each question."""
+    """Encodes prompts and targets by a tokenizer's chat template. `demonstrations` are chat turns before each question.
+
+    Special tokens come from the template alone. A text that has the mark of one, such as <|im_end|>, has it as plain characters.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, demonstrations: Sequence[dict[str, str]] = ()) -> None:
         self.tokenizer = tokenizer
         self._demonstrations = list(demonstrations)
         self.end_tokens = _end_tokens(tokenizer)
+        self._marks = _marks_of_special_tokens(tokenizer)
         self._question = [{"role": "user", "content": "?"}]
         self._opening = ""
         self._opening = self._opening_of_answers()
@@ -98,7 +105,8 @@ class ChatEncoder:
         if len(ids) <= max_length:
             return Prompt(ids, truncated=False)
         overhead = self.check_room(instruction, max_length)
-        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        options = {"add_special_tokens": False, "split_special_tokens": True}
+        offsets = self.tokenizer(text, return_offsets_mapping=True, **options)["offset_mapping"]
         kept = min(len(offsets), max_length - overhead)
         while len(ids) > max_length:
             ids = self._chat_ids(instruction, text[: offsets[kept - 1][1]] if kept > 0 else "")
@@ -153,6 +161,7 @@ class ChatEncoder:
 
     def _answer(self, text: str) -> str:
         """An answer as the template renders it, up to the end of the conversation."""
+        text = self._as_text(text)
         rendered = self._render([*self._question, {"role": "assistant", "content": text}], add_generation_prompt=False)
         for before in self._before_answers:
             if rendered.startswith(before):
@@ -166,7 +175,8 @@ class ChatEncoder:
         return ids[: ends[-1] + 1] if ends else [*ids, self.tokenizer.eos_token_id]
 
     def _question_text(self, content: str) -> str:
-        return self._start([*self._demonstrations, {"role": "user", "content": content}])
+        turns = [*self._demonstrations, {"role": "user", "content": content}]
+        return self._start([turn | {"content": self._as_text(turn["content"])} for turn in turns])
 
     def _start(self, messages: list[dict[str, str]]) -> str:
         """A conversation up to where the assistant's answer begins."""
@@ -188,8 +198,19 @@ class ChatEncoder:
         return ""
 
     def _ids(self, text: str | list[str]) -> list:
-        """Token ids of a text, or of each of several."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """Token ids of a rendered conversation, or of each of several."""
+        if isinstance(text, list):
+            parts = [one.split(_PARTING) for one in text]
+            ids = iter(self.tokenizer([part for some in parts for part in some], add_special_tokens=False)["input_ids"])
+            return [[token for _ in some for token in next(ids)] for some in parts]
+        return self._ids([text])[0]
+
+    def _as_text(self, text: str) -> str:
+        """A text whose marks of special tokens are parted, so that `_ids` takes them for plain characters."""
+        text = text.replace(_PARTING, _PARTING[0] + _PARTING + _PARTING[1])
+        while self._marks.search(text):
+            text = self._marks.sub(lambda mark: f"{mark[0][0]}{_PARTING}{mark[0][1:]}", text)
+        return text
 
     def _chat_ids(self, instruction: str, text: str) -> list[int]:
         return self.question(user_turn(instruction, text))
@@ -222,6 +243,12 @@ def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     vocabulary = tokenizer.get_vocab()
     marks = {vocabulary[mark] for mark in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>") if mark in vocabulary}
     return frozenset({tokenizer.eos_token_id} | marks)
+
+
+def _marks_of_special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """What the tokenizer takes for a special token wherever it stands in a text."""
+    marks = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and len(token.content) > 1]
+    return re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)) or r"(?!)")
 
 
 _PROBE = "Hello"
