@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from compositional.adapters.lora import LoraAdapter, LoraFactors
-from compositional.adapters.low_rank import truncated
+from compositional.adapters.low_rank import compacted, truncated
 from compositional.core.errors import UserError
 from compositional.merging import find_strategy, merge, strategies
 from helpers import ARCHITECTURES
+from helpers.composing import SPANISH, mistake_in, store, two_of
 from helpers.formulas import Deltas, slerp_by_hand, sum_by_hand, svc_by_hand
 from helpers.merging import peft_model_with_adapters, random_adapter, saved_adapters
 
@@ -208,6 +209,33 @@ def test_a_module_of_one_adapter_alone_and_zero_updates_do_no_harm(strategy):
     for adapters in ([both, one], [both, silent], [silent, silent]):
         for factors in merge(strategy, adapters, []).factors.values():
             assert torch.isfinite(factors.delta()).all()
+
+
+@pytest.mark.parametrize("strategy", ["dare", "peft_svd", "svc", "ties"])
+def test_a_decomposition_that_fails_is_one_line_with_its_module(strategy):
+    adapters = [random_adapter("one", 2, 1.0, 0), random_adapter("two", 2, 1.0, 1)]
+    with pytest.raises(UserError) as caught:
+        merge(strategy, adapters, [1e39, 1.0])
+    (line,) = caught.value.mistakes
+    assert line.startswith(
+        f"the merge {strategy} fails at model.layers.0.mlp.up_proj: linalg.svd: The algorithm failed to converge"
+    )
+    assert line.endswith(": lower --lora_merge_weights, or check the adapters' values")
+
+
+def test_a_decomposition_that_fails_ends_a_command_before_anything_is_written(run, workspace, tiny_models):
+    store(workspace, two_of(tiny_models["llama"]))
+    flags = "--experiment_name e --lora_merge_strategy ties --lora_merge_modules one two --lora_merge_weights 1e39 1"
+    assert mistake_in(f"{SPANISH}{flags}", run, workspace).startswith("the merge ties fails at model.layers.0.mlp.down_proj: ")
+
+
+def test_a_rank_can_not_be_cut_where_the_decomposition_fails(monkeypatch):
+    def failing(*arguments: object, **named: object) -> None:
+        raise torch.linalg.LinAlgError("linalg.svd: The algorithm failed to converge.")
+
+    monkeypatch.setattr(torch.linalg, "svd", failing)
+    with pytest.raises(UserError, match=r"^the merge one fails at model.layers.0.mlp.up_proj: linalg.svd"):
+        compacted(random_adapter("one", 2, 1.0, 0), 1)
 
 
 @pytest.mark.parametrize("strategy", list(strategies()))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from compositional.core.errors import UserError
+from compositional.core.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -90,14 +90,24 @@ def merged_by_module(
 ) -> LoraAdapter:
     """Merge module by module. `merge_module` gets the (weight, factors) of the adapters that update a module, and its path.
 
-    With `in_threads`, several modules are merged side by side. That pays where full matrices are computed with.
+    With `in_threads`, several modules are merged side by side. That pays where full matrices are computed with. Raises UserError
+    when a decomposition fails, as it does for values that are too large for its precision.
     """
+    import torch
+
+    def checked(parts: list[tuple[float, LoraFactors]], path: str) -> LoraFactors:
+        try:
+            return merge_module(parts, path)
+        except torch.linalg.LinAlgError as error:
+            fault = f"the merge {name} fails at {path}: {first_line(error).rstrip('.')}"
+            raise UserError(f"{fault}: lower --lora_merge_weights, or check the adapters' values") from error
+
     paths = list(dict.fromkeys(path for adapter in adapters for path in adapter.factors))
     parts = [
         [(w, adapter.factors[path]) for adapter, w in zip(adapters, weights, strict=True) if path in adapter.factors]
         for path in paths
     ]
-    merged = (_map_in_threads if in_threads else map)(merge_module, parts, paths)
+    merged = (_map_in_threads if in_threads else map)(checked, parts, paths)
     return LoraAdapter(name, adapters[0].base_model, dict(zip(paths, merged, strict=True)))
 
 
