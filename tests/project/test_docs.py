@@ -146,7 +146,7 @@ def test_the_figures_for_choosing_a_method_are_those_of_the_results():
     assert len(chosen) == 5
     for name, (_, passes, extra, of_pocket, of_smollm2) in chosen:
         quality, extra_of_smollm2 = rows_of(smollm2)[name]
-        assert of_pocket == ", ".join(means[name][::2])
+        assert of_pocket == ", ".join(means[name][::3])
         assert of_smollm2 == quality.rsplit(" (", 1)[0]
         assert extra.split("; ") == list(dict.fromkeys([parameters[name][-1], extra_of_smollm2]))
         assert passes == ("2×" if name.startswith("Multi-step") else "1×")
