@@ -105,9 +105,7 @@ def read_whole_record(path: Path, **parts: Any) -> dict[str, Any]:
     Raises UserError when one is missing or has another form, since the file was changed or cut off.
     """
     record = read_json(path)
-    if not isinstance(record, dict):
-        raise UserError(f"{path} is damaged: {', '.join(parts)} is expected in it; remove the file, and make it again")
-    return _sound(path, _unsealed(path, record), parts)
+    return _sound(path, _unsealed(path, record) if isinstance(record, dict) else {}, parts)
 
 
 def changes(
