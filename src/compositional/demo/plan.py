@@ -14,7 +14,6 @@ from compositional.core.recorded import read_whole_record
 from compositional.core.workspace import Workspace
 from compositional.experiment.finished import adapters_of_finished, finished_experiment, results_by_experiment
 from compositional.experiment.plan import Plan
-from compositional.experiment.results import Cost
 from compositional.formats.gguf import QUANTIZED
 from compositional.formats.gguf_forms import gguf_form, pre_tokenizer
 from compositional.prediction import LLAMA_CPP, TRANSFORMERS
@@ -137,6 +136,8 @@ def _shown(name: str, workspace: Workspace, bases: dict[str, Model], backend: st
         pre_tokenizer(base.tokenizer)
     elif dtype in QUANTIZED:
         raise UserError(f"--experiments {name} answers in {dtype}, which is llama.cpp's: add --prediction_backend {LLAMA_CPP}")
+    from compositional.experiment.results import Cost
+
     recorded = read_whole_record(workspace.results(name), method=str, cost={one.name: int for one in fields(Cost)})
     cost = recorded["cost"]
     return ShownExperiment(
