@@ -8,14 +8,25 @@ from pathlib import Path
 
 import pytest
 
+import llm_judge_eval
+import run_experiment
 from compositional.adapters.peft_folder import WEIGHTS_FILE
 from compositional.core.errors import UserError
 from compositional.core.files import write_json
-from compositional.core.recorded import ARITHMETIC, NO_FLAG, changes, read_recorded, refusal
+from compositional.core.recorded import (
+    ARITHMETIC,
+    NO_FLAG,
+    changes,
+    read_recorded,
+    read_whole_record,
+    refusal,
+    wrong_parts,
+)
+from compositional.experiment.finished import finished_experiment
 from compositional.experiment.resume import ADAPTER_RECORD
 from compositional.judge.plan import judge_flag_if_left_out
 from helpers.judging import right, store_predictions
-from helpers.tiny_runs import COMPOSED, TINY_RUN
+from helpers.tiny_runs import COMPOSED, TINY_RUN, ZERO_SHOT
 
 
 def test_only_what_has_changed_is_listed_and_nothing_without_a_record():
@@ -58,6 +69,96 @@ def without(path: Path, *keys: str) -> None:
         for key in keys:
             part.pop(key, None)
     write_json(path, record)
+
+
+FORM = {"a": int, "b?": {"*": {"mean": float}}, "c?": [str]}
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ({"a": 1}, []),
+        ({"a": 1, "b": {"x": {"mean": 0}, "y": {"mean": 0.5}}, "c": ["d"], "e": None}, []),
+        ({}, ["a"]),
+        ({"a": True}, ["a"]),
+        ({"a": 1.5}, ["a"]),
+        ({"a": 1, "b": None}, ["b"]),
+        ({"a": 1, "b": {"x": 5, "y": {}}}, ["b.x", "b.y.mean"]),
+        ({"a": 1, "c": ["d", 5]}, ["c"]),
+    ],
+)
+def test_the_wrong_parts_of_a_record_are_named(value, wrong, tmp_path):
+    assert wrong_parts(value, FORM) == wrong
+    write_json(tmp_path / "record.json", value)
+    if not wrong:
+        assert read_whole_record(tmp_path / "record.json", **FORM) == value
+        return
+    with pytest.raises(UserError) as caught:
+        read_whole_record(tmp_path / "record.json", **FORM)
+    expected = f"{tmp_path / 'record.json'} is damaged: {', '.join(wrong)} is expected in it; remove the file, and make it again"
+    assert list(caught.value.mistakes) == [expected]
+
+
+@pytest.fixture(scope="module")
+def zero_shot_run(tiny_models, tmp_path_factory) -> tuple[Path, str]:
+    """The workspace of a finished experiment z with verdicts, and its command. Records have no hash of their own, as older ones."""
+    folder = tmp_path_factory.mktemp("records")
+    command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict "
+    run_experiment.run([*command.split(), "--workspace", str(folder)])
+    words = f"--experiment_name z --judge_model_name_or_path pocket --workspace {folder}"
+    llm_judge_eval.run(words.split())
+    for path in folder.rglob("*.json"):
+        write_json(path, read_recorded(path))
+    return folder, command
+
+
+DAMAGES = {
+    "results.json": [
+        *(("stages.test", None), ("stages.test.headline_metric", 5), ("stages.test.metrics", []), ("stages.test.counts", {})),
+        *(("stages.test.metrics.chrf", 5), ("settings", []), ("arguments", None), ("arithmetic", 2), ("arithmetic", ["x"])),
+    ],
+    "settings.json": [("hashes_of_files", 5), ("hashes_of_files", {"test.jsonl": 5}), ("made_by", []), ("made_by", {"test": 5})],
+    "judge_pocket.json": [("stages", 5), ("stages.test", 5), ("stages.test.counts", {}), ("stages.test.hash_of_verdicts", 5)],
+}
+
+
+@pytest.mark.parametrize(("file", "part", "value"), [(file, *one) for file, several in DAMAGES.items() for one in several], ids=str)
+def test_a_damaged_record_is_one_line_in_every_command_that_reads_it(file, part, value, zero_shot_run, workspace, run, judge):
+    folder, command = zero_shot_run
+    shutil.copytree(folder, workspace.root)
+    (path,) = workspace.root.rglob(f"*/z/{file}")
+    record = read_recorded(path)
+    *above, last = part.split(".")
+    place = record
+    for name in above:
+        place = place[name]
+    place[last] = value
+    write_json(path, record)
+    if file == "settings.json":
+        workspace.results("z").unlink()  # the experiment is not done, and reads its predictions again
+    judges = "--experiment_name z --judge_model_name_or_path pocket"
+    for act in [lambda: run(command)] if file != "judge_pocket.json" else [lambda: judge(judges)]:
+        with pytest.raises(UserError) as caught:
+            act()
+        (line,) = caught.value.mistakes
+        assert line.startswith(f"{path} is damaged: {part}")
+    if file == "results.json":
+        with pytest.raises(UserError, match="is damaged"):
+            finished_experiment("z", workspace)
+
+
+def test_arguments_of_another_type_in_results_are_one_line(zero_shot_run, workspace):
+    shutil.copytree(zero_shot_run[0], workspace.root)
+    record = read_recorded(workspace.results("z"))
+    record["arguments"] |= {"dataset": 5, "lora_merge_modules": "a", "learning_rate": None, "do_predict": 1, "an_older_flag": 5}
+    write_json(workspace.results("z"), record)
+    with pytest.raises(UserError) as caught:
+        finished_experiment("z", workspace)
+    (line,) = caught.value.mistakes
+    assert line.startswith(f"{workspace.results('z')} is damaged: of its arguments, ")
+    for fault in ("dataset is 5", "lora_merge_modules is 'a'", "learning_rate is None", "do_predict is 1"):
+        assert fault in line
+    assert "an_older_flag" not in line
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import torch
 import demo
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, write_json
+from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
 from compositional.demo.plan import make_demo_plan, parse_demo_arguments
 from compositional.demo.server import MOST_CHARACTERS
@@ -264,7 +265,7 @@ def test_what_has_changed_since_it_answered_is_a_line(experiments, tmp_path):
     copy = Workspace(shutil.copytree(experiments.root, tmp_path / "copy"))
     config = copy.stored_model("lc") / "adapter_config.json"
     config.write_text(config.read_text() + "\n")
-    results = read_json(copy.results("zero_shot"))
+    results = read_recorded(copy.results("zero_shot"))
     results["settings"]["hash_of_base_model"] = "other"
     write_json(copy.results("zero_shot"), results)
     shutil.rmtree(copy.stored_model("lc_pp"))

@@ -261,6 +261,16 @@ def _options(field: dataclasses.Field, declared: Any) -> dict[str, Any]:
     return options
 
 
+def is_of_type(value: Any, declared: Any) -> bool:
+    """Whether a value, such as one from a record, is of a flag's declared type."""
+    if value is None:
+        return type(None) in typing.get_args(declared)
+    kind = _without_none(declared)
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(is_of_type(one, typing.get_args(kind)[0]) for one in value)
+    return isinstance(value, int | float if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+
+
 def _without_none(kind: Any) -> Any:
     members = [member for member in typing.get_args(kind) if member is not type(None)]
     return kind if typing.get_origin(kind) is list or not members else members[0]

@@ -26,6 +26,8 @@ ValueIfLeftOut = Callable[[str], Any]
 
 
 _OWN_HASH = "sha256_of_this_record"
+# The form of a mean with its interval.
+INTERVAL = {"mean": float, "low": float, "high": float}
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -34,14 +36,18 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     write_json(path, content | {_OWN_HASH: hash_of_json(content)})
 
 
-def read_recorded(path: Path) -> dict[str, Any]:
-    """The settings in a record; empty if there is no record. Raises UserError when it is no JSON object, or has changed."""
+def read_recorded(path: Path, **parts: Any) -> dict[str, Any]:
+    """The settings in a record; empty if there is no record.
+
+    Raises UserError when it is no JSON object, has changed, or has one of the `parts` in another form than the given one (see
+    `wrong_parts`).
+    """
     if not path.is_file():
         return {}
     recorded = read_json(path)
     if not isinstance(recorded, dict):
         raise UserError(f"{path}: expected a JSON object of settings; remove what it describes, and it is made again")
-    return _unsealed(path, recorded)
+    return _sound(path, _unsealed(path, recorded), {f"{name}?": form for name, form in parts.items()})
 
 
 def _unsealed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +55,38 @@ def _unsealed(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     if own_hash is not None and own_hash != hash_of_json(record):
         raise UserError(has_changed(path))
     return record
+
+
+def _sound(path: Path, record: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    if wrong := wrong_parts(record, {"arithmetic?": [int]} | parts):
+        raise UserError(f"{path} is damaged: {', '.join(wrong)} is expected in it; remove the file, and make it again")
+    return record
+
+
+def wrong_parts(value: Any, form: Any, name: str = "") -> list[str]:
+    """The parts of a value from a JSON file that are missing or have another form than the given one, by their names.
+
+    A form is a type, a list of one form for all elements, or a dict of forms by key. The key "*" stands for all keys, and one that
+    ends in "?" may be missing.
+    """
+    if isinstance(form, list):
+        right = isinstance(value, list) and not any(wrong_parts(one, form[0]) for one in value)
+        return [] if right else [name]
+    if not isinstance(form, dict):
+        is_truth_value = form in (int, float) and isinstance(value, bool)
+        right = isinstance(value, int | float if form is float else form) and not is_truth_value
+        return [] if right else [name]
+    if not isinstance(value, dict):
+        return [name]
+    wrong, start = [], f"{name}." if name else ""
+    for key, part in form.items():
+        keys = list(value) if key == "*" else [key.removesuffix("?")]
+        for one in keys:
+            if one in value:
+                wrong += wrong_parts(value[one], part, f"{start}{one}")
+            elif not key.endswith("?"):
+                wrong.append(f"{start}{one}")
+    return wrong
 
 
 def is_unchanged(path: Path, recorded_hash: str | None) -> bool:
@@ -61,14 +99,13 @@ def has_changed(path: Path) -> str:
     return f"{path} has changed since it was written (another SHA-256): bring it back, or remove it and make it again"
 
 
-def read_whole_record(path: Path, **parts: type) -> dict[str, Any]:
-    """A record with parts of the given types; raises UserError when one is missing, since the file was changed or cut off."""
+def read_whole_record(path: Path, **parts: Any) -> dict[str, Any]:
+    """A record with parts of the given forms (see `wrong_parts`).
+
+    Raises UserError when one is missing or has another form, since the file was changed or cut off.
+    """
     record = read_json(path)
-    lacking = [name for name, kind in parts.items() if not isinstance(record, dict) or not isinstance(record.get(name), kind)]
-    if lacking or not isinstance(record, dict):
-        expected = ", ".join(lacking) or "a JSON object"
-        raise UserError(f"{path} is damaged: {expected} is expected in it; remove the file, and make it again")
-    return _unsealed(path, record)
+    return _sound(path, _unsealed(path, record) if isinstance(record, dict) else {}, parts)
 
 
 def changes(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compositional.calibration import biased_modules
 from compositional.core.errors import Mistakes, UserError
 from compositional.core.flags import Range, build_parser, flag, parse, wrong_values
-from compositional.core.recorded import read_recorded
+from compositional.core.recorded import read_whole_record
 from compositional.core.workspace import Workspace
 from compositional.experiment.finished import adapters_of_finished, finished_experiment, results_by_experiment
 from compositional.experiment.plan import Plan
@@ -136,7 +136,9 @@ def _shown(name: str, workspace: Workspace, bases: dict[str, Model], backend: st
         pre_tokenizer(base.tokenizer)
     elif dtype in QUANTIZED:
         raise UserError(f"--experiments {name} answers in {dtype}, which is llama.cpp's: add --prediction_backend {LLAMA_CPP}")
-    recorded = read_recorded(workspace.results(name))
+    from compositional.experiment.results import Cost
+
+    recorded = read_whole_record(workspace.results(name), method=str, cost={one.name: int for one in fields(Cost)})
     cost = recorded["cost"]
     return ShownExperiment(
         plan,

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import Mistakes, UserError, nearest
-from compositional.core.recorded import read_recorded
+from compositional.core.flags import is_of_type
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import Arguments
 from compositional.experiment.plan import Plan, make_plan
+from compositional.experiment.resume import read_results
 
 
 def results_by_experiment(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """The results of all finished experiments, by name."""
-    return {path.parent.name: read_recorded(path) for path in sorted(workspace.root.glob("output/*/results.json"))}
+    return {path.parent.name: read_results(path) for path in sorted(workspace.root.glob("output/*/results.json"))}
 
 
 def finished_experiment(name: str, workspace: Workspace, flag: str = "--experiment_name") -> Plan:
@@ -25,8 +25,10 @@ def finished_experiment(name: str, workspace: Workspace, flag: str = "--experime
         finished = [one.parent.name for one in workspace.root.glob("output/*/results.json")]
         hint = nearest(name, finished) if finished else "run_experiment.py makes it"
         raise UserError(f"{flag} {name}: there are no results of it in {path.parent.parent}: {hint}")
-    recorded = read_recorded(path).get("arguments", {})
-    known = {one.name for one in fields(Arguments)}
+    recorded = read_results(path)["arguments"]
+    known = get_type_hints(Arguments)
+    if wrong := [f"{key} is {value!r}" for key, value in recorded.items() if key in known and not is_of_type(value, known[key])]:
+        raise UserError(f"{path} is damaged: of its arguments, {', '.join(wrong)}; run the experiment again")
     if recorded.get("stored_calibration"):
         recorded = recorded | {"calibrate": None}  # it follows from the stored one
     found = {key: value for key, value in recorded.items() if key in known}
@@ -39,7 +41,7 @@ def adapters_of_finished(plan: Plan, flag: str = "--experiment_name") -> list[St
     Raises UserError when one is missing, or when it or the base model is not that which its predictions were made with.
     """
     name, mistakes = plan.arguments.experiment_name, Mistakes()
-    settings = read_recorded(plan.workspace.results(name)).get("settings", {})
+    settings = read_results(plan.workspace.results(name))["settings"]
     recorded_base = settings.get("hash_of_base_model")
     mistakes.when(
         bool(recorded_base) and recorded_base != plan.base.identity,

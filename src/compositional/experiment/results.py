@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compositional.core.errors import UserError
 from compositional.core.files import write_json
 from compositional.core.machine import environment
 from compositional.core.processes import is_main_process
-from compositional.core.recorded import read_recorded
+from compositional.core.recorded import read_recorded, wrong_parts
 from compositional.core.tables import percent
 from compositional.experiment.arguments import Arguments
 from compositional.experiment.plan import Plan
@@ -41,7 +42,10 @@ class Journal:
     @classmethod
     def open(cls, path: Path) -> Journal:
         """The journal at a path, with the entries of earlier runs."""
-        return cls(path, read_recorded(path))
+        seconds = read_recorded(path)
+        if wrong := wrong_parts(seconds, {"*": float}):
+            raise UserError(f"{path} is damaged: {', '.join(wrong)} is no number of seconds; remove the file")
+        return cls(path, seconds)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -102,9 +106,10 @@ def show_results(plan: Plan, note: str = "") -> None:
     path = plan.workspace.results(plan.arguments.experiment_name)
     results = read_results(path)
     for stage, scores in results["stages"].items():
-        metrics = ", ".join(f"{METRIC_LABELS.get(name, name)} {percent(scores['metrics'][name])}" for name in SHOWN)
+        metrics = scores["metrics"]
+        shown = ", ".join(f"{METRIC_LABELS.get(name, name)} {percent(metrics[name])}" for name in SHOWN if name in metrics)
         counts = scores["counts"]
-        logger.info("%s, %s examples: %s", stage, counts["examples"], metrics)
+        logger.info("%s, %s examples: %s", stage, counts["examples"], shown)
         if (default := default_rouge(scores)) is not None:
             label = METRIC_LABELS[scores["headline_metric"]]
             logger.info("%s, %s by rouge_score's default tokenizer, as likely the paper's: %.1f", stage, label, 100 * default)

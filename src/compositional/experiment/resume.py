@@ -13,9 +13,10 @@ from typing import Any
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration import METHODS as CALIBRATION_METHODS
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_json, lies_in, read_json, remove
+from compositional.core.files import hash_of_json, lies_in, remove
 from compositional.core.recorded import (
     ARITHMETIC,
+    INTERVAL,
     changes,
     has_changed,
     is_unchanged,
@@ -34,9 +35,24 @@ from compositional.scoring import INTERVALS
 ADAPTER_RECORD = "experiment.json"
 
 
+_SCORES = {
+    "headline_metric": str,
+    "rouge_tokenizer": str,
+    "metrics": {"*": INTERVAL},
+    "counts": {"*": int, "examples": int},
+    "hash_of_scores?": str,
+}
+
+
 def read_results(path: Path) -> dict[str, Any]:
-    """The content of results.json; raises UserError when parts of it are missing."""
-    return read_whole_record(path, stages=dict, settings=dict, arguments=dict)
+    """The content of results.json; raises UserError when parts of it are missing or have another form."""
+    parts = {"stages": {"*": _SCORES}, "settings": dict, "arguments": dict, "cost?": {"*": int}, "data?": dict}
+    return read_whole_record(path, **parts)
+
+
+def read_settings_of_predictions(folder: Path) -> dict[str, Any]:
+    """The record beside predictions; empty if there is none. Raises UserError when it is damaged."""
+    return read_recorded(folder / SETTINGS_FILE, **{HASHES: {"*": str}, "made_by": {"*": {"arithmetic?": [int]}}})
 
 
 def read_adapter_record(folder: Path) -> dict[str, Any]:
@@ -109,7 +125,7 @@ def check_resumable(plan: Plan, data: ExperimentData) -> None:
 def settings_of_earlier_predictions(folder: Path) -> dict[str, Any]:
     """The settings of the predictions in a folder; empty when there are no predictions yet."""
     rows = [path for path in folder.glob("*.jsonl*") if path.stat().st_size > 0]
-    return read_recorded(folder / SETTINGS_FILE) if rows else {}
+    return read_settings_of_predictions(folder) if rows else {}
 
 
 def differences(plan: Plan, what: str, recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -122,7 +138,7 @@ def versions_behind_adapters(plan: Plan, others: Sequence[StoredAdapter]) -> lis
     """This version of the arithmetic, and those behind the adapters that the plan reads and `others`, in ascending order."""
     sources = [plan.calibration_source] if plan.calibration_source else []
     records = [adapter.folder / ADAPTER_RECORD for adapter in (*plan.adapters.values(), *sources, *others)]
-    return sorted({ARITHMETIC}.union(*(versions_behind(read_json(path)) for path in records if path.is_file())))
+    return sorted({ARITHMETIC}.union(*(versions_behind(read_adapter_record(path.parent)) for path in records if path.is_file())))
 
 
 def is_done(plan: Plan, data: ExperimentData) -> bool:
@@ -145,7 +161,7 @@ def _has_unchanged_files(plan: Plan, results: dict[str, Any], data: ExperimentDa
     workspace, name = plan.workspace, plan.arguments.experiment_name
     if plan.written_adapter:
         check_unchanged(StoredAdapter(workspace.stored_model(plan.written_adapter)))
-    hashes = read_recorded(workspace.predictions_folder(name) / SETTINGS_FILE).get(HASHES, {})
+    hashes = read_settings_of_predictions(workspace.predictions_folder(name)).get(HASHES, {})
     for stage in data.stages:
         path = workspace.predictions(name, stage)
         if not is_unchanged(path, hashes.get(path.name)):

@@ -17,7 +17,7 @@ from compositional.core.files import count_parameters, hash_of_files
 from compositional.core.logs import log_file, log_to_file, quieten_libraries
 from compositional.core.machine import device
 from compositional.core.processes import is_main_process, wait_for_all_processes
-from compositional.core.recorded import ARITHMETIC, read_recorded, versions_behind, write_record
+from compositional.core.recorded import ARITHMETIC, versions_behind, write_record
 from compositional.experiment.adapter import AdapterMaker
 from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
 from compositional.experiment.examples import Examples, ExperimentData, demonstrations
@@ -32,6 +32,7 @@ from compositional.experiment.resume import (
     differences,
     read_adapter_record,
     read_results,
+    read_settings_of_predictions,
     settings_of_adapter,
     settings_of_earlier_predictions,
     settings_of_predictions,
@@ -136,10 +137,10 @@ class Experiment:
             settings=earlier["settings"] | settings_of_adapter(self.plan, self.data) | self._settings_of_predictions(),
             available={stage: examples.available for stage, examples in self.data.stages.items()},
         )
-        settings_path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
+        settings_folder = self.plan.workspace.predictions_folder(self.name)
         used = [*self.data.stages.values(), *self.data.training, *([self.data.solved] if self.data.solved else [])]
         results["data"] = earlier.get("data", {}) | {one.dataset.name: one.provenance for one in used}
-        results["predictions_made_by"] = read_recorded(settings_path).get("made_by", {})
+        results["predictions_made_by"] = read_settings_of_predictions(settings_folder).get("made_by", {})
         for stage, found in results["stages"].items():
             found["hash_of_scores"] = hash_of_files([self.plan.workspace.scores(self.name, stage)])
         results["stages"] = earlier["stages"] | results["stages"]
@@ -163,7 +164,7 @@ class Experiment:
         if not self.plan.calibration_source:
             return self.plan.calibrates and len(self.plan.merge_sets) > 1
         record = self.plan.calibration_source.folder / ADAPTER_RECORD
-        return record.is_file() and len(read_adapter_record(record.parent)["settings"]["merge_datasets"]) > 1
+        return record.is_file() and len(read_adapter_record(record.parent)["settings"].get("merge_datasets") or []) > 1
 
     def _settings_of_predictions(self) -> dict[str, Any]:
         """The settings of the predictions, with the hash of the adapter, which may have been made by this experiment."""
@@ -217,7 +218,7 @@ class Experiment:
     def _note_generator(self, part: str, settings: PredictionSettings, generator: Generator) -> None:
         """Record beside the predictions the backend, precision and device of this run. Another machine may continue them."""
         path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
-        earlier = read_recorded(path)
+        earlier = read_settings_of_predictions(path.parent)
         made_by = earlier.get("made_by", {}) | {
             part: {"backend": settings.backend, "dtype": settings.dtype, "device": device(), "arithmetic": [ARITHMETIC]}
             | generator.made_with
@@ -227,7 +228,7 @@ class Experiment:
     def _note_files(self, stage: str) -> None:
         """Record the hashes of a stage's finished files of predictions, by which a change is noticed."""
         folder = self.plan.workspace.predictions_folder(self.name)
-        settings = read_recorded(folder / SETTINGS_FILE)
+        settings = read_settings_of_predictions(folder)
         files = [folder / f"{stage}.jsonl", *sorted(folder.glob(f"{stage}.step*.jsonl"))]
         hashes = {path.name: hash_of_files([path]) for path in files} | settings.get(HASHES, {})
         if hashes != settings.get(HASHES):

@@ -49,7 +49,8 @@ def check_judgeable(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge)
     fault = f"{experiment.name} was judged by {plan.judge_name} under other settings"
     if mistakes := refusal(fault, changed, "--overwrite judges it anew"):
         raise UserError(*mistakes)
-    record = read_recorded(plan.workspace.judgement(experiment.name, plan.judge_name))
+    path_of_record = plan.workspace.judgement(experiment.name, plan.judge_name)
+    record = read_judgement(path_of_record) if path_of_record.is_file() else {}
     if path.is_file() and not is_unchanged(path, record.get("stages", {}).get(plan.arguments.stage, {}).get("hash_of_verdicts")):
         raise UserError(f"{has_changed(path)} (--overwrite)")
 
@@ -84,13 +85,18 @@ def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge
     return _record(plan, experiment, settings, [Verdict(**row) for row in rows], inputs)
 
 
+def read_judgement(path: Path) -> dict[str, Any]:
+    """A judge's record of an experiment; raises UserError when parts of it are missing or have another form."""
+    return read_whole_record(path, stages={"*": {"hash_of_verdicts?": str, "counts": {"examples": int, "judged": int}}})
+
+
 def _throw_away(plan: JudgePlan, name: str, verdicts: Path) -> None:
     """Remove the verdicts of an earlier run, and what the record says of them."""
     for old in (verdicts, partial_of(verdicts)):
         old.unlink(missing_ok=True)
     record_path = plan.workspace.judgement(name, plan.judge_name)
     if record_path.is_file():
-        record = read_whole_record(record_path, stages=dict)
+        record = read_judgement(record_path)
         record["stages"].pop(plan.arguments.stage, None)
         write_record(record_path, record)
 
@@ -144,11 +150,7 @@ def _record(
         "arguments": asdict(arguments),
         "environment": environment(),
     }
-    record = (
-        read_whole_record(path, stages=dict)
-        if path.is_file()
-        else {"experiment": experiment.name, "judge": plan.judge_name, "stages": {}}
-    )
+    record = read_judgement(path) if path.is_file() else {"experiment": experiment.name, "judge": plan.judge_name, "stages": {}}
     record["stages"][arguments.stage] = found
     write_record(path, record)
     return record

@@ -95,7 +95,7 @@ def join_steps(path: Path, examples: list[Example], steps: list[list[Prediction]
 
 def read_predictions(path: Path) -> list[Prediction]:
     """The predictions in a file; raises UserError with file and line for an invalid line, and for a file that has changed."""
-    recorded = read_recorded(path.with_name(SETTINGS_FILE)).get(HASHES, {})
+    recorded = read_recorded(path.with_name(SETTINGS_FILE), **{HASHES: {"*": str}}).get(HASHES, {})
     if not is_unchanged(path, recorded.get(path.name)):
         raise UserError(has_changed(path))
     predictions = []

@@ -69,7 +69,8 @@ def collect(cells: list[Cell], workspace: Workspace, stage: str, judge: str) -> 
 
 def _read_outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> Outcome | None:
     results_path = workspace.results(cell.experiment)
-    results = read_whole_record(results_path, stages=dict) if results_path.is_file() else {"stages": {}}
+    forms = {"stages": dict, "arguments?": dict}
+    results = read_whole_record(results_path, **forms) if results_path.is_file() else {"stages": {}}
     if stage not in results["stages"]:
         return None
     _check_complete(results, stage, results_path)
@@ -119,7 +120,7 @@ def _verdicts(
     path = workspace.verdicts(cell.experiment, stage, judge)
     if not path.is_file():
         return None, None
-    record = read_recorded(workspace.judgement(cell.experiment, judge))
+    record = read_recorded(workspace.judgement(cell.experiment, judge), stages={"*": {"hash_of_verdicts?": str}})
     if not is_unchanged(path, record.get("stages", {}).get(stage, {}).get("hash_of_verdicts")):
         raise UserError(f"{has_changed(path)} with llm_judge_eval.py --overwrite")
     rows = {row.get("id"): row for _, row in read_json_lines(path)}
