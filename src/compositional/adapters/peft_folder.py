@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from compositional.adapters.lora import LoraAdapter, LoraFactors, module_type
 from compositional.adapters.peft_config import AdapterConfig, plain_config
-from compositional.core.errors import UserError
+from compositional.core.errors import UserError, first_line
 from compositional.core.files import hash_of_files, read_tensor_shapes, write_json
 
 if TYPE_CHECKING:
@@ -145,13 +145,16 @@ def _shapes_of_factors(path: Path) -> dict[str, dict[str, list[int]]]:
 
 
 def check_finite(path: Path) -> None:
-    """Raise UserError, which names the tensor, when a safetensors file has values that are no numbers."""
-    from safetensors import safe_open
+    """Raise UserError when a safetensors file is damaged, or has values that are no numbers; it then names the tensor."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 (it is no mapping)
-            if not file.get_tensor(name).isfinite().all():
-                raise UserError(f"{path}: {name} has values that are no numbers: train it again")
+    try:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                if not file.get_tensor(name).isfinite().all():
+                    raise UserError(f"{path}: {name} has values that are no numbers: train it again")
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def read_adapter(folder: Path) -> LoraAdapter:

@@ -21,7 +21,7 @@ def to_markdown(table: Table) -> str:
     lines = [header]
     for label, entries in table.rows.items():
         cells = [_markdown_cell(entries[column]) for column in table.columns]
-        lines.append((label, *cells, _count(table.extra_parameters[label])))
+        lines.append((label.replace("\\", r"\\").replace("|", r"\|"), *cells, _count(table.extra_parameters[label])))
     if table.has_papers_figures:
         lines.append(("Spearman's ρ with the paper", *(_rho(table.correlations[column]) for column in table.columns), ""))
     return f"{aligned(lines)}\n{notes(table)}\n"
@@ -137,8 +137,13 @@ def _count(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}"
 
 
+_IN_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    one: rf"\{one}" for one in "&%_#${}"
+}
+
+
 def _escaped(text: str) -> str:
-    return text.replace("&", r"\&").replace("%", r"\%").replace("_", r"\_")
+    return text.translate(str.maketrans(_IN_LATEX))
 
 
 HEADER = ("inferences", "extra parameters", "extra bytes", "seconds")

@@ -9,6 +9,8 @@ from pathlib import Path
 from string import Formatter
 
 from compositional.calibration import DEFAULT_NUM_EXAMPLES
+from compositional.core.errors import UserError
+from compositional.core.flags import fault_of_name
 from compositional.sweep.benchmarks import SubTask, all_sub_tasks
 from compositional.sweep.steps import Kind
 
@@ -141,7 +143,8 @@ OWN_ROWS = (
 
 
 def strategy_row(strategy: str) -> TableRow:
-    """The row of a merge strategy of `merging/`, or of a file with one. Raises UserError when it is none.
+    """The row of a merge strategy of `merging/`, or of a file with one. Raises UserError when it is none, or its
+    name can't be that of an experiment.
 
     It has the budget of what learns from composed examples if it doesn't say how many it wants.
     """
@@ -149,6 +152,8 @@ def strategy_row(strategy: str) -> TableRow:
 
     found = find_strategy(strategy)
     stem = Path(strategy).stem
+    if fault := fault_of_name(f"merge_by_{stem}"):
+        raise UserError(f"--methods {strategy}: experiments are named after it: {fault}")
     asked = str(Path(strategy).resolve()) if strategy.endswith(".py") else strategy
     learned = _LEARNED_FROM_SINGLE_TASKS if found.learns_single_tasks else _LEARNED
     flags = f"--lora_merge_strategy {shlex.quote(asked)} {learned if found.learns else _MERGED}"
