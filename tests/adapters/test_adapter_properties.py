@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -127,6 +127,11 @@ def ours(base: PreTrainedModel, folder: Path) -> torch.Tensor:
     return logits_of(model)
 
 
+@example(chosen={"r": 3, "target_modules": ["q_proj", "v_proj"], "alpha_pattern": {".*": 9, "q_proj": 2}, "use_rslora": True})
+@example(
+    chosen={"r": 3, "target_modules": "all-linear", "rank_pattern": {"[qk]_proj": 5}, "alpha_pattern": {"0.self_attn.q_proj": 2}}
+)
+@example(chosen={"r": 3, "target_modules": ["q_proj"], "init_lora_weights": "olora"})
 @given(chosen=options())
 @settings(max_examples=settings.default.max_examples // 4, suppress_health_check=list(HealthCheck))
 def test_an_adapter_that_peft_saves_gives_pefts_logits_or_is_refused(chosen, base, tmp_path):
