@@ -95,14 +95,17 @@ def test_an_adapter_of_another_experiment_is_not_overwritten(run, tiny_models):
 def test_an_adapter_that_does_not_fit_the_base_model_is_refused(run, workspace, tiny_models, tmp_path):
     import shutil
 
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     changed = tmp_path / "changing"
     shutil.copytree(tiny_models["llama"], changed)
     base = f"{TINY_RUN}--model_name_or_path {changed} --dataset pocket_dialogs "
     run(f"{base}--experiment_name one --do_train --stored_model_name sums")
     shutil.rmtree(changed)
     shutil.copytree(tiny_models["qwen2"], changed)
-    config = read_json(changed / "config.json") | {"intermediate_size": 64}
-    (changed / "config.json").write_text(json.dumps(config))
+    config = AutoConfig.from_pretrained(changed)
+    config.intermediate_size = 64
+    AutoModelForCausalLM.from_config(config).save_pretrained(changed)
     with pytest.raises(UserError, match="does not fit"):
         run(f"{base}--experiment_name two --do_predict --stored_model_name sums")
     assert not workspace.output("two").exists()
