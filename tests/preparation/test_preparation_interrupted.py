@@ -120,9 +120,10 @@ def rows_file(workspace: Path, name: str) -> Path:
 
 
 def partial_rows(workspace: Path, name: str) -> list[bytes]:
-    """The whole lines of an unfinished file of rewritten texts."""
+    """The whole lines of an unfinished file of rewritten texts, without their checksums."""
     partial = partial_of(rows_file(workspace, name))
-    return partial.read_bytes().split(b"\n")[:-1] if partial.is_file() else []
+    lines = partial.read_bytes().split(b"\n")[:-1] if partial.is_file() else []
+    return [re.sub(rb', "crc32": \d+}$', b"}", line) for line in lines]
 
 
 def progress(log: Path, name: str) -> list[int]:
