@@ -8,11 +8,12 @@ import pytest
 
 from compositional.calibration import LC_PLUS_PLUS, CalibrationSpec
 from compositional.calibration.parameters import Calibration
+from compositional.core.errors import UserError
 from compositional.data import Locations, find_dataset
 from compositional.experiment.arguments import AUXILIARY_LORA, CALIBRATION, JOINT_EXPERT, LORA, MERGE, MULTI_STEP, ZERO_SHOT
 from compositional.paper import COMPOSITIONS, MAIN_BLOCK, PaperScores, paper_scores
 from compositional.sweep.benchmarks import SubTask, all_sub_tasks
-from compositional.sweep.rows import OWN_ROWS, PAPER_ROWS, SHARED, Naming, row_flags, shared_flags
+from compositional.sweep.rows import OWN_ROWS, PAPER_ROWS, SHARED, Naming, row_flags, shared_flags, strategy_row
 from compositional.sweep.steps import Kind
 from helpers import SHARED_DATA
 from helpers.planning import plan_of, store
@@ -102,3 +103,11 @@ def test_the_papers_numbers_are_those_of_its_main_table():
         for column, tasks in enumerate(COMPOSITIONS):
             assert paper_scores(label, *tasks) == PaperScores(*values[2 * column : 2 * column + 2])
     assert paper_scores("exact mean", *COMPOSITIONS[0]) is None
+
+
+def test_a_strategys_file_whose_name_can_be_no_experiments_is_refused(tmp_path):
+    path = tmp_path / "line\rbreak.py"
+    path.write_text("def merge(adapters, weights):\n    return adapters[0]\n")
+    with pytest.raises(UserError, match="experiments are named after it: a name has no characters that can't be printed"):
+        strategy_row(str(path))
+    assert strategy_row(str(path.rename(tmp_path / "mine.py"))).label == "mine"
