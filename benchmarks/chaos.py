@@ -28,6 +28,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -58,6 +59,7 @@ _CALIBRATE = (
     f"{_POCKET}--experiment_name pocket_sum_tr_es_lc {_MERGED}--lora_merge_strategy learnable_calibration_pp --for_each_component "
     "--merge_datasets pocket_dialogs_es --num_examples_merge 48 "
 ).replace("--max_train_examples 96 ", "")
+_EXPORT = "--experiment_name pocket_sum_tr_es_lc --workspace {workspace} "
 _SWEEP = (
     "--sub_tasks sum_tr_es --methods zero_shot linear_merge --workspace {workspace} --cpus_per_task 1 "
     "--experiment_flags=' --max_test_examples 12 --max_new_tokens 8' --single_task_flags=' --max_train_examples 48'"
@@ -74,6 +76,7 @@ class Command:
     is_forked: bool = True
 
 
+_OF_A_CALIBRATION = ("train", "train translation", "calibrate")
 COMMANDS = {
     "prepare": Command(
         "prepare", "--only llm_toys_casual --raw_data_dir {workspace}/raw --length_models pocket --workspace {workspace}"
@@ -89,23 +92,15 @@ COMMANDS = {
     "judge": Command(
         "llm_judge_eval",
         "--experiment_name pocket_sum_tr_es_lc --judge_model_name_or_path pocket --workspace {workspace}",
-        ("train", "train translation", "calibrate"),
+        _OF_A_CALIBRATION,
     ),
     "table": Command(
         "make_tables",
         "--sub_tasks sum_tr_es --methods ties_merge --workspace {workspace} --bootstrap_resamples 200",
         ("train", "train translation", "merge"),
     ),
-    "export": Command(
-        "export",
-        "--experiment_name pocket_sum_tr_es_lc --to merged --workspace {workspace}",
-        ("train", "train translation", "calibrate"),
-    ),
-    "export, gguf": Command(
-        "export",
-        "--experiment_name pocket_sum_tr_es_lc --to gguf --workspace {workspace}",
-        ("train", "train translation", "calibrate"),
-    ),
+    "export": Command("export", f"{_EXPORT}--to merged ", _OF_A_CALIBRATION),
+    "export, gguf": Command("export", f"{_EXPORT}--to gguf ", _OF_A_CALIBRATION),
     "sweep": Command("run_sweep", _SWEEP, is_forked=False),
 }
 _HELPING = ("train translation",)  # as "train"
@@ -139,19 +134,18 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos."))  # a TemporaryDirectory would be deleted by each fork that ends
     try:
         lab = Laboratory(folder)
-        for number in range(arguments.trials):
-            for name in arguments.commands:
-                if time.monotonic() > end:
-                    break
-                random = Random(f"{arguments.seed} {name} {number}")
-                kind = arguments.disturbances[number % len(arguments.disturbances)]
-                fault, said = lab.trial(name, DISTURBANCES[kind], random, arguments.keep)
-                counts[name]["trials"] += 1
-                counts[name]["right"] += not fault
-                counts[name]["said"] += said
-                if fault:
-                    faults[name].append(f"{name}, trial {number} ({kind}): {fault}")
-                    print(f"\n{faults[name][-1]}", file=sys.stderr)
+        for number, name in product(range(arguments.trials), arguments.commands):
+            if time.monotonic() > end:
+                break
+            random = Random(f"{arguments.seed} {name} {number}")
+            kind = arguments.disturbances[number % len(arguments.disturbances)]
+            fault, said = lab.trial(name, DISTURBANCES[kind], random, arguments.keep)
+            counts[name]["trials"] += 1
+            counts[name]["right"] += not fault
+            counts[name]["said"] += said
+            if fault:
+                faults[name].append(f"{name}, trial {number} ({kind}): {fault}")
+                print(f"\n{faults[name][-1]}", file=sys.stderr)
             print(f"\r{sum(count['trials'] for count in counts.values())} trials", end="", file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(folder)

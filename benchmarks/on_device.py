@@ -132,16 +132,24 @@ def _table(
     ]
     for name, requests in found.items():
         seconds = [one["seconds"] for one in requests]
-        ratios = [one["seconds"] / other["seconds"] for one, other in zip(requests, found[reference], strict=True)]
         kinds = ("prompt", "new")
         rates = [sum(one[f"{kind}_tokens"] for one in requests) / sum(one[f"{kind}_s"] for one in requests) for kind in kinds]
-        start = loaded[name]
+        start, ratio = loaded[name], ratio_to(found[reference], requests)
         lines.append(
             (name, f"{start['seconds']:.2f}", *(f"{rate:.0f}" for rate in rates))
-            + (f"{min(seconds):.2f}, {median(seconds):.2f}, {max(seconds):.2f}", f"{median(ratios):.2f}", f"{peaks[name]:.2f}")
+            + (
+                f"{min(seconds):.2f}, {median(seconds):.2f}, {max(seconds):.2f}",
+                f"{ratio:.2f}",
+                f"{peaks[name]:.2f}",
+            )
             + (f"{start['base_bytes']:,}", f"{start['extra_bytes']:,}")
         )
     return aligned(lines)
+
+
+def ratio_to(reference: list[dict[str, float]], requests: list[dict[str, float]]) -> float:
+    """The median over requests of the time's ratio to the reference's."""
+    return median(one["seconds"] / other["seconds"] for one, other in zip(requests, reference, strict=True))
 
 
 def _times(found: dict[str, list[dict[str, float]]], reference: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -150,9 +158,8 @@ def _times(found: dict[str, list[dict[str, float]]], reference: str, options: ar
     for name, requests in found.items():
         label = label_of(_plan_of(name, options.workspace)[0])
         if label and "@" not in name:
-            seconds = [one["seconds"] for one in requests]
-            ratios = [one["seconds"] / other["seconds"] for one, other in zip(requests, found[reference], strict=True)]
-            methods[label] = {"seconds": median(seconds), "ratio": median(ratios)}
+            seconds = median(one["seconds"] for one in requests)
+            methods[label] = {"seconds": seconds, "ratio": ratio_to(found[reference], requests)}
     base = Path(_plan_of(reference, options.workspace)[0].base.name).name
     measured = f"{base} in {options.dtype} by llama.cpp, {options.threads} thread, {heading()}"
     return {"measured": measured, "reference": reference, "methods": methods}

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import llm_judge_eval
 import run_experiment
+from benchmarks.chaos import LEFT_BEHIND
 from benchmarks.machine import heading
 from compositional.core.tables import aligned
 from compositional.prediction.vllm_backend import Engines
@@ -43,7 +44,6 @@ METHODS = {
     "--num_examples_merge 16 ",
 }
 _WARM, _GROWTH = 10, 1.10
-_UNFINISHED = (".unfinished", ".partial", ".replaced", ".training")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, default=200)
     count = parser.parse_args().experiments
+    if count < _WARM:
+        parser.error(f"--experiments {count}: memory is compared with that after {_WARM}")
     logging.disable(logging.WARNING)
     start, names = time.monotonic(), list(METHODS)
     with tempfile.TemporaryDirectory() as folder, Engines() as engines:
@@ -80,9 +82,7 @@ def main() -> int:
                 warm = held()
             print(f"\r{number} of {count}", end="", file=sys.stderr, flush=True)
         last = held()
-        unfinished = [
-            path for path in Path(folder).rglob("*") if path.name.endswith((".unfinished", ".partial", ".replaced", ".training"))
-        ]
+        unfinished = [path for path in Path(folder).rglob("*") if path.name.endswith(LEFT_BEHIND)]
     rows = [(f"after {_WARM}", *shown(warm)), (f"after {count}", *shown(last))]
     print(f"\n{heading()}, {time.monotonic() - start:.0f} s\n")
     print(aligned([("experiments", "memory, MB", "open files", "threads", "processes", "temporary files"), *rows]), end="")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from compositional.core.errors import UserError
 from compositional.core.files import lies_in, read_json, read_json_lines, read_metadata, read_tensor_shapes
@@ -65,36 +65,28 @@ def test_the_shapes_in_a_header_are_those_that_safetensors_reads(header, shapes,
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"),
+    "header",
     [
-        (b"", "Expecting value"),
-        (b'{"a": ', "Expecting value"),
-        (b"[" * 100_000, "maximum recursion depth exceeded"),
-        ([], "an object is expected"),
-        ({"a": 5}, "the type of a is unknown"),
-        ({"a": {}}, "the type of a is unknown"),
-        (tensor(dtype="F99"), "the type of a is unknown"),
-        (tensor(dtype=["F32"]), "the type of a is unknown"),
-        (tensor(shape="22"), "the shape or place of a is no list of whole numbers"),
-        (tensor(shape=[2.0, 2]), "the shape or place of a is no list of whole numbers"),
-        (tensor(shape=[-2, -2]), "the shape or place of a is no list of whole numbers"),
-        (tensor(data_offsets=[16]), "the shape or place of a is no list of whole numbers"),
-        (tensor(data_offsets=["0", "16"]), "the shape or place of a is no list of whole numbers"),
-        (tensor(data_offsets=None), "the shape or place of a is no list of whole numbers"),
-        (tensor(shape=[3, 2]), "a has the shape [3, 2] and 16 bytes"),
-        (HALVES | {"b": HALVES["a"]}, "its tensors overlap, or have gaps between them"),
-        (HALVES | {"c": tensor(data_offsets=[20, 36])["a"]}, "its tensors overlap, or have gaps between them"),
-        ({"__metadata__": []} | tensor(), "the metadata is no object of texts"),
-        ({"__metadata__": {"b": 1}} | tensor(), "the metadata is no object of texts"),
+        *(b"", b'{"a": ', b"[" * 100_000, [], {"a": 5}, {"a": {}}),
+        *(tensor(dtype="F99"), tensor(dtype=["F32"]), tensor(shape="22"), tensor(shape=[2.0, 2]), tensor(shape=[-2, -2])),
+        *(tensor(data_offsets=[16]), tensor(data_offsets=["0", "16"]), tensor(data_offsets=None), tensor(shape=[3, 2])),
+        *(HALVES | {"b": HALVES["a"]}, HALVES | {"c": tensor(data_offsets=[20, 36])["a"]}),
+        *({"__metadata__": []} | tensor(), {"__metadata__": {"b": 1}} | tensor()),
     ],
 )
-def test_a_damaged_header_is_one_line(header, expected, tmp_path):
+def test_a_damaged_header_is_one_line(header, tmp_path):
     path = written(tmp_path / "a.safetensors", header)
     for read in (read_tensor_shapes, read_metadata):
-        with pytest.raises(UserError, match=re.escape(f"{path} is damaged: its header can't be read ({expected}")):
+        with pytest.raises(UserError, match=re.escape(f"{path} is damaged: Error while deserializing header")):
             read(path)
-    with pytest.raises(SafetensorError):
-        safe_open(path, "pt").__enter__()
+
+
+@pytest.mark.parametrize("kept", [0, 4, 20, -1])
+def test_a_file_of_tensors_that_is_cut_off_is_one_line(kept, tmp_path):
+    path = written(tmp_path / "a.safetensors", tensor())
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=re.escape(f"{path} is damaged: Error while deserializing header")):
+        read_tensor_shapes(path)
 
 
 def test_what_lies_in_a_folder_is_found_by_any_name(tmp_path, monkeypatch):

@@ -58,8 +58,8 @@ def test_an_adapter_that_has_changed_is_refused_by_the_command_that_made_it_and_
     assert not workspace.output("other").exists()
     (folder / WEIGHTS_FILE).write_bytes(content)
     run(sums)
-    flip(folder / CONFIG_FILE, (folder / CONFIG_FILE).read_text().index('"r": ') + 5)
-    with pytest.raises(UserError, match="sums"):
+    replace_in(folder / CONFIG_FILE, '"lora_dropout": 0.0', '"lora_dropout": 0.5')
+    with pytest.raises(UserError, match=fault):
         run(sums)
 
 
@@ -73,6 +73,18 @@ def test_predictions_that_have_changed_are_refused_and_not_scored(sums, run, wor
             removed.unlink()
         with pytest.raises(UserError, match=r"test.jsonl has changed since it was written \(another SHA-256\)"):
             run(sums)
+
+
+@pytest.mark.slow(20)
+def test_predictions_that_were_removed_are_made_again_whatever_their_bytes_were(sums, run, workspace):
+    run(sums)
+    path = workspace.predictions("sums", "test")
+    settings = path.with_name("settings.json")
+    write_record(settings, read_recorded(settings) | {"hashes_of_files": {path.name: "another machine's"}})
+    path.unlink()
+    run(sums)
+    run(sums)
+    assert read_recorded(settings)["hashes_of_files"] == {path.name: hash_of_files([path])}
 
 
 @pytest.mark.slow(20)

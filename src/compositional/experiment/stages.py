@@ -177,7 +177,9 @@ class Experiment:
         earlier, now = settings_of_earlier_predictions(path.parent), self._settings_of_predictions()
         if mistakes := differences(self.plan, f"predictions of {self.name}", earlier, now):
             raise UserError(*mistakes)
-        write_record(path, earlier | now)
+        # Files that are no longer there are made again, perhaps by another machine with other texts.
+        hashes = {name: found for name, found in earlier.get(HASHES, {}).items() if (path.parent / name).is_file()}
+        write_record(path, earlier | now | {HASHES: hashes})
 
     def _predict_in_steps(self, stage: str, examples: Examples) -> list[Prediction]:
         """Predict with the main task's adapter, then pass its outputs as inputs to the first auxiliary task's, and so on."""

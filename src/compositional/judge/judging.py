@@ -24,6 +24,7 @@ from compositional.core.recorded import (
 )
 from compositional.core.resumable import chunks, complete_rows, has_rows, partial_of
 from compositional.core.tables import percent
+from compositional.core.workspace import Workspace
 from compositional.data import name_of_input
 from compositional.judge.plan import SPLITS, JudgeArguments, JudgedExperiment, JudgePlan, judge_flag_if_left_out
 from compositional.judge.question import Judge, Request, Verdict, prompt_hash, verdict_of
@@ -49,10 +50,15 @@ def check_judgeable(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge)
     fault = f"{experiment.name} was judged by {plan.judge_name} under other settings"
     if mistakes := refusal(fault, changed, "--overwrite judges it anew"):
         raise UserError(*mistakes)
-    path_of_record = plan.workspace.judgement(experiment.name, plan.judge_name)
-    record = read_judgement(path_of_record) if path_of_record.is_file() else {}
-    if path.is_file() and not is_unchanged(path, record.get("stages", {}).get(plan.arguments.stage, {}).get("hash_of_verdicts")):
-        raise UserError(f"{has_changed(path)} (--overwrite)")
+    check_verdicts_unchanged(plan.workspace, experiment.name, plan.arguments.stage, plan.judge_name)
+
+
+def check_verdicts_unchanged(workspace: Workspace, experiment: str, stage: str, judge: str) -> None:
+    """Raise UserError when a judge's verdicts on a stage are there, and not as its record says."""
+    path, record = workspace.verdicts(experiment, stage, judge), workspace.judgement(experiment, judge)
+    recorded = read_judgement(record)["stages"].get(stage, {}) if record.is_file() else {}
+    if path.is_file() and not is_unchanged(path, recorded.get("hash_of_verdicts")):
+        raise UserError(f"{has_changed(path)}, by llm_judge_eval.py --overwrite")
 
 
 def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import numpy as np
 
 from compositional.core.errors import UserError
 from compositional.core.files import read_json_lines
-from compositional.core.recorded import has_changed, is_unchanged, read_recorded, read_whole_record, versions_behind
+from compositional.core.recorded import is_unchanged, read_whole_record, versions_behind
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import budget_flags
 from compositional.experiment.results import Cost
+from compositional.judge.judging import check_verdicts_unchanged
 from compositional.report.plan import TablePlan
 from compositional.scoring.score import default_rouge
 from compositional.sweep.ablations import Ablation
@@ -120,9 +121,7 @@ def _verdicts(
     path = workspace.verdicts(cell.experiment, stage, judge)
     if not path.is_file():
         return None, None
-    record = read_recorded(workspace.judgement(cell.experiment, judge), stages={"*": {"hash_of_verdicts?": str}})
-    if not is_unchanged(path, record.get("stages", {}).get(stage, {}).get("hash_of_verdicts")):
-        raise UserError(f"{has_changed(path)} with llm_judge_eval.py --overwrite")
+    check_verdicts_unchanged(workspace, cell.experiment, stage, judge)
     rows = {row.get("id"): row for _, row in read_json_lines(path)}
     if set(rows) != set(ids):
         raise UserError(f"{path} judges other examples than were predicted: judge {cell.experiment} again")

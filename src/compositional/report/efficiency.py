@@ -121,7 +121,7 @@ class MeasuredTimes:
         """Raises UserError for another file."""
         if not path.is_file():
             raise UserError(f"--on_device {path}: there is no such file")
-        record = read_whole_record(path, measured=str, methods=dict)
+        record = read_whole_record(path, measured=str, methods={"*": {"seconds": float, "ratio": float}})
         return cls(record["measured"], record["methods"])
 
     def of(self, label: str) -> str:
@@ -187,6 +187,8 @@ def run(argv: list[str]) -> str:
     )
     arguments, mistakes = parse(parser, EfficiencyArguments, argv)
     mistakes += wrong_values(arguments)
+    if arguments.adapter and arguments.on_device:
+        mistakes.append("--on_device contradicts --adapter: times are of methods, not of files")
     if mistakes:
         raise UserError(*mistakes)
     if arguments.adapter:
