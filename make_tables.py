@@ -28,11 +28,12 @@ def run(argv: list[str]) -> str:
     from compositional.report.formats import to_csv, to_latex, to_markdown
     from compositional.report.page import to_html
     from compositional.report.plots import all_plots
-    from compositional.report.table import make_table
+    from compositional.report.table import make_table, resamples_for
     from compositional.scoring.bootstrap import Resampler
 
     outcomes = collect_outcomes(plan)
-    resampler = Resampler(arguments.bootstrap_resamples, arguments.bootstrap_seed)
+    resamples = arguments.bootstrap_resamples or resamples_for(plan.cells, outcomes)
+    resampler = Resampler(resamples, arguments.bootstrap_seed)
     table = make_table(plan.title, describe(plan, outcomes), plan.cells, outcomes, plan.reference, resampler)
     plots = all_plots(table, outcomes, plan.choice.ablation, plan.choice.rows)
     page = to_html(table, plots, outcomes, plan.workspace, arguments.stage, arguments.examples)

@@ -9,8 +9,9 @@ a clock that jumps by a day. Then the cause is taken away and the command runs a
 code 0, or with exit code 2 and a line that begins with "error:", and if the files are at last those of an undisturbed run, with
 no process and no unfinished file left.
 
-Commands run in forks of this process, which has imported the libraries, so that a trial takes seconds. Sweeps start Ray, so they
-run in processes of their own. Prints a Markdown table and one line for each trial that was not right.
+Commands run in forks of this process, which has imported the libraries, so that a trial takes seconds. Sweeps and vLLM start
+processes that can't be forked, so they run anew, and their trials take a minute. Prints a Markdown table and one line for each
+trial that was not right.
 """
 
 from __future__ import annotations
@@ -88,6 +89,9 @@ COMMANDS = {
     "predict": Command("run_experiment", f"{_TRAIN_SUMS}--do_predict --do_valid --max_valid_examples 8 ", ("train",)),
     "predict, llama_cpp": Command(
         "run_experiment", f"{_TRAIN_SUMS}--do_predict --prediction_backend llama_cpp --prediction_dtype float32 ", ("train",)
+    ),
+    "predict, vllm": Command(
+        "run_experiment", f"{_TRAIN_SUMS}--do_predict --prediction_backend vllm ", ("train",), is_forked=False
     ),
     "judge": Command(
         "llm_judge_eval",

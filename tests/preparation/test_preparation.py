@@ -122,7 +122,7 @@ def test_a_card_has_counts_findings_lengths_histograms_and_ten_examples(copied, 
     assert ["train", "50", "7950"] in rows
     assert ["test", "250", "0"] in rows
     assert {row[0] for row in rows} >= set(FINDINGS)
-    measured = read_json(copied.prepared_data("pocket_dialogs_es") / "lengths.json")["pocket"]
+    measured = read_json(copied.prepared_data("pocket_dialogs_es") / "lengths.json")["lengths"]["pocket"]
     for split in SPLITS:
         for kind in ("prompt", "prompt_and_target"):
             figures = measured[split][kind]
@@ -158,7 +158,7 @@ def test_lengths_are_those_of_the_sequences_that_are_trained_on(made):
     encoder = ChatEncoder(Model("pocket").tokenizer)
     for name in SETS:
         tasks = find_dataset(name, Locations(Path("nowhere"), None)).tasks
-        measured = read_json(made.prepared_data(name) / "lengths.json")["pocket"]
+        measured = read_json(made.prepared_data(name) / "lengths.json")["lengths"]["pocket"]
         for split, examples in read_back(made.prepared_data(name)).items():
             asked = instruction(tasks)
             prompts = [len(encoder.prompt(asked, example.input, 10**6).ids) for example in examples]
@@ -201,7 +201,7 @@ def test_lengths_that_cannot_be_measured_are_said_once_and_measured_later(worksp
     assert len([line for line in lines if "nobody/nothing" in line]) == 1
 
     def lengths(name: str) -> dict:
-        return read_json(workspace.prepared_data(name) / "lengths.json")
+        return read_json(workspace.prepared_data(name) / "lengths.json")["lengths"]
 
     def card(name: str) -> str:
         return (workspace.prepared_data(name) / "card.md").read_text(encoding="utf-8")
@@ -233,7 +233,7 @@ def test_lengths_are_measured_under_the_papers_models_by_default(tmp_path, works
     assert [model for model in PAPERS_LENGTH_MODELS if any(f"under {model} won't" in line for line in lines)] == list(
         PAPERS_LENGTH_MODELS
     )
-    assert set(read_json(workspace.prepared_data("dialogsum") / "lengths.json")) == set(PAPERS_LENGTH_MODELS)
+    assert set(read_json(workspace.prepared_data("dialogsum") / "lengths.json")["lengths"]) == set(PAPERS_LENGTH_MODELS)
 
 
 def test_an_experiment_records_what_data_it_read(run, workspace):

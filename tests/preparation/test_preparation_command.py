@@ -127,13 +127,16 @@ def test_a_removed_folder_is_made_again_from_the_texts_that_were_rewritten(copie
     assert started == []
 
 
-@pytest.mark.parametrize("gone", ["card.md", "lengths.json"])
-def test_a_removed_card_is_written_again_without_making_the_set(gone, copied, caplog):
+@pytest.mark.parametrize("name", ["card.md", "lengths.json"])
+@pytest.mark.parametrize("disturb", [lambda whole: None, lambda whole: whole[:-9], lambda whole: b"#" + whole[1:]])
+def test_a_card_that_is_removed_or_damaged_is_written_again_without_making_the_set(disturb, name, copied, caplog):
     folder = copied.prepared_data("pocket_dialogs_es")
-    before, text = files_in(folder), (folder / gone).read_bytes()
-    (folder / gone).unlink()
+    before, whole = files_in(folder), (folder / name).read_bytes()
+    (folder / name).unlink()
+    if disturbed := disturb(whole):
+        (folder / name).write_bytes(disturbed)
     assert not any("of 1:" in line for line in said_by(copied, caplog, *FEW))
-    assert (folder / gone).read_bytes() == text
+    assert (folder / name).read_bytes() == whole
     described = {".", "card.md", "lengths.json"}
     assert {path: time for path, time in files_in(folder).items() if path not in described} == {
         path: time for path, time in before.items() if path not in described

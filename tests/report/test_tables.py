@@ -14,7 +14,7 @@ from compositional.paper import LABELS, MAIN_BLOCK, paper_scores
 from compositional.report.collect import Outcome
 from compositional.report.formats import MISSING, cell_text, to_csv, to_latex, to_markdown
 from compositional.report.plots import storage_plot
-from compositional.report.table import make_table
+from compositional.report.table import make_table, resamples_for
 from compositional.scoring.bootstrap import Resampler
 from compositional.sweep.rows import PAPER_ROWS
 from compositional.sweep.selection import Cell
@@ -205,6 +205,17 @@ def test_marks_are_corrected_for_the_number_of_comparisons_and_the_notes_say_so(
     assert "no p can be below" not in to_markdown(table)
     too_few = make_table("a table", "", chosen, found, "Zero-shot", Resampler(200, 0))
     assert "With so few resamples, no p can be below 0.05 after it." in to_markdown(too_few)
+
+
+def test_a_table_of_many_comparisons_takes_as_many_resamples_as_let_one_be_significant():
+    few = asked({"sub_tasks": ["sum_tr_es"], "models": ["pocket"], "methods": ["zero_shot", "main_lora"]})
+    many = asked({"models": ["pocket"], "methods": ["paper", "own"], "seeds": [0]})
+    equal = {one.label: 0.5 for one in many}
+    assert resamples_for(few, outcomes_at(few, equal)) == 10_000
+    resamples = resamples_for(many, outcomes_at(many, equal))
+    comparisons = (len({one.label for one in many}) - 1) * 8
+    assert resamples > 10_000
+    assert comparisons * Resampler(resamples, 0).least_p == pytest.approx(0.02, rel=1e-3)
 
 
 def test_a_share_of_0_and_of_100_percent_has_an_interval():

@@ -14,8 +14,6 @@ from compositional.prediction.vllm_engine import EngineSettings, VllmEngine
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from compositional.models.model import Model
-
 
 class Engines:
     """Starts an engine on demand and keeps it for later experiments with the same requirements. At most one engine runs.

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compositional.core.errors import UserError
-from compositional.core.files import hash_of_json, lies_in, read_json, remove, write_json, write_text
+from compositional.core.files import hash_of_files, hash_of_json, lies_in, remove, write_text
 from compositional.core.machine import environment
-from compositional.core.recorded import changes
+from compositional.core.recorded import changes, read_recorded, write_record
 from compositional.data import PREPARATION_RECORD, SPLITS
 from compositional.preparation import quality
 from compositional.preparation.card import card, encoder_of, lengths_under
@@ -119,8 +119,9 @@ def _describe(one: SetToMake, splits: dict[str, list[PreparedExample]] | None, e
             if model not in measured
         }
         lengths = measured | lengths
-        write_json(one.folder / LENGTHS_FILE, lengths)
         write_text(one.folder / CARD_FILE, card(one.plan.dataset, splits, record_of(one.folder), lengths))
+        hash_of_card = hash_of_files([one.folder / CARD_FILE])
+        write_record(one.folder / LENGTHS_FILE, {"lengths": lengths, "sha256_of_card": hash_of_card})
     logger.info("%s", _summary(one))
 
 
@@ -236,17 +237,24 @@ def _record(
 
 
 def _is_described(one: SetToMake, wanted: dict[str, Any]) -> bool:
-    """Whether the card is there, with the lengths of every wanted model that can be had."""
-    measured = _measured_lengths(one)
+    """Whether the card is there as it was written, with the lengths of every wanted model that can be had."""
+    measured, path = _measured_lengths(one), one.folder / CARD_FILE
     have_lengths = all(model in measured or isinstance(encoder, str) for model, encoder in wanted.items())
-    return have_lengths and (one.folder / CARD_FILE).is_file() and (one.folder / LENGTHS_FILE).is_file()
+    return have_lengths and path.is_file() and hash_of_files([path]) == _description(one).get("sha256_of_card")
 
 
 def _measured_lengths(one: SetToMake) -> dict[str, dict[str, Any]]:
     """The lengths that stand beside the set, by model."""
-    path = one.folder / LENGTHS_FILE
-    earlier = read_json(path) if path.is_file() else {}
-    return {model: lengths for model, lengths in dict(earlier).items() if isinstance(lengths, dict)}
+    lengths = _description(one).get("lengths", {})
+    return {model: measured for model, measured in lengths.items() if isinstance(measured, dict)}
+
+
+def _description(one: SetToMake) -> dict[str, Any]:
+    """The record of the set's lengths and card; empty if it is missing or damaged, since both are made again from the set."""
+    try:
+        return read_recorded(one.folder / LENGTHS_FILE, lengths=dict, sha256_of_card=str)
+    except UserError:
+        return {}
 
 
 def _summary(one: SetToMake) -> str:

@@ -24,7 +24,12 @@ class TableArguments(Selection):
         "table",
         "row that the others are compared with by the paired bootstrap; default: LC++, in an ablation with its usual setting",
     )
-    bootstrap_resamples: int = flag(10_000, "table", "bootstrap resamples behind intervals and comparisons", range=COUNT)
+    bootstrap_resamples: int | None = flag(
+        None,
+        "table",
+        "bootstrap resamples behind intervals and comparisons; default: 10000, or 100 for each comparison if these are more",
+        range=COUNT,
+    )
     bootstrap_seed: int = flag(0, "table", "seed of the resampling", range=NOT_NEGATIVE)
     examples: int = flag(50, "table", "examples of each sub-task on the HTML page", range=COUNT)
     folder: str | None = flag(None, "table", "where the table is written; default: output/tables in the workspace")

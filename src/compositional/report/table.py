@@ -16,6 +16,8 @@ from compositional.sweep.selection import Cell
 from compositional.tasks import find_task
 
 SIGNIFICANT = 0.05
+_USUAL_RESAMPLES = 10_000
+_RESAMPLES_PER_COMPARISON = 100
 _SHORT = {"summarization": "S", "reply": "R", "translation": "Tr", "tone_adjustment": "Tone"}
 
 
@@ -106,9 +108,7 @@ class Table:
 
 def make_table(title: str, setting: str, cells: list[Cell], outcomes: list[Outcome], reference: str, resampler: Resampler) -> Table:
     """Put the outcomes together; what is missing stays missing. A mean is given only where all its sub-tasks are there."""
-    asked = {(cell.sub_task.main.name, cell.sub_task.auxiliary.name) for cell in cells}
-    figures = [figure for figure in Figure if any(_values(outcome, figure) is not None for outcome in outcomes)]
-    columns = [Column(*pair, figure) for pair in COMPOSITIONS if pair in asked for figure in figures]
+    columns = _columns(cells, outcomes)
     labels = list(dict.fromkeys(cell.label for cell in cells))
     rows: dict[str, dict[Column, Entry]] = {label: {} for label in labels}
     p_values: dict[tuple[str, Column], float] = {}
@@ -144,6 +144,18 @@ def make_table(title: str, setting: str, cells: list[Cell], outcomes: list[Outco
         least_p=min(1.0, len(p_values) * resampler.least_p),
         one_seed=len({cell.seed for cell in cells if cell.rests_on_training}) == 1,
     )
+
+
+def resamples_for(cells: list[Cell], outcomes: list[Outcome]) -> int:
+    """Bootstrap resamples with which a comparison of the table can be significant: its least p after Holm's correction is 0.02."""
+    comparisons = (len({cell.label for cell in cells}) - 1) * len(_columns(cells, outcomes))
+    return max(_USUAL_RESAMPLES, _RESAMPLES_PER_COMPARISON * comparisons)
+
+
+def _columns(cells: list[Cell], outcomes: list[Outcome]) -> list[Column]:
+    asked = {(cell.sub_task.main.name, cell.sub_task.auxiliary.name) for cell in cells}
+    figures = [figure for figure in Figure if any(_values(outcome, figure) is not None for outcome in outcomes)]
+    return [Column(*pair, figure) for pair in COMPOSITIONS if pair in asked for figure in figures]
 
 
 def _mark(rows: dict[str, dict[Column, Entry]], p_values: dict[tuple[str, Column], float], reference: str) -> None:
