@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.finished import Finished
 from benchmarks.machine import heading
 from compositional.core.errors import UserError
 from compositional.core.files import write_json
 from compositional.core.processes import exit_code_of
 from compositional.core.tables import aligned
-from compositional.core.workspace import Workspace
-from compositional.experiment.finished import finished_experiment
 from compositional.report.efficiency import label_of
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def run(argv: list[str] | None) -> None:
         _answer(options)
         return
     for name in options.experiments:
-        _plan_of(name, options.workspace)
+        Finished.named(name, options.workspace)
     reference = options.reference or options.experiments[0]
     if reference not in options.experiments:
         raise UserError(f"--reference {reference}: it is none of --experiments")
@@ -99,15 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the times here, for compositional.report.efficiency")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
-
-
-def _plan_of(name: str, workspace: Path) -> tuple[Plan, int | None]:
-    """The plan of a finished experiment, and the rank that its merge is cut to."""
-    experiment, _, rank = name.partition("@")
-    if "@" in name and not (rank.isdigit() and int(rank)):
-        raise UserError(f"--experiments {name}: a rank of at least 1 is expected after @")
-    plan = finished_experiment(experiment, Workspace(workspace), "--experiments")
-    return plan, int(rank) if rank else None
 
 
 def _start(name: str, options: argparse.Namespace) -> subprocess.Popen[str]:
@@ -156,11 +146,12 @@ def _times(found: dict[str, list[dict[str, float]]], reference: str, options: ar
     """Median seconds of a request, and the median of its ratio to the reference's, by method of the paper's Table 2."""
     methods = {}
     for name, requests in found.items():
-        label = label_of(_plan_of(name, options.workspace)[0])
-        if label and "@" not in name:
+        experiment = Finished.named(name, options.workspace)
+        label = label_of(experiment.plan)
+        if label and not experiment.rank:
             seconds = median(one["seconds"] for one in requests)
             methods[label] = {"seconds": seconds, "ratio": ratio_to(found[reference], requests)}
-    base = Path(_plan_of(reference, options.workspace)[0].base.name).name
+    base = Path(Finished.named(reference, options.workspace).plan.base.name).name
     measured = f"{base} in {options.dtype} by llama.cpp, {options.threads} thread, {heading()}"
     return {"measured": measured, "reference": reference, "methods": methods}
 
@@ -171,12 +162,13 @@ def _answer(options: argparse.Namespace) -> None:
     from compositional.prediction import AnswerReader
 
     torch.set_num_threads(options.threads)
-    plan, rank = _plan_of(options.child, options.workspace)
+    experiment = Finished.named(options.child, options.workspace)
+    plan = experiment.plan
     examples = load_data(plan).stages["test"].chosen
     if len(examples) < options.requests:
         raise UserError(f"--requests {options.requests}: {options.child} predicted {len(examples)} examples")
     with tempfile.TemporaryDirectory() as temporary:
-        steps, base_bytes, extra_bytes = _write(plan, rank, options.dtype, Path(temporary))
+        steps, base_bytes, extra_bytes = _write(experiment, options.dtype, Path(temporary))
         before = time.monotonic()
         server = _serve(Path(temporary), options)
         reader = AnswerReader(plan.base, plan.base.tokenizer)
@@ -187,36 +179,36 @@ def _answer(options: argparse.Namespace) -> None:
     print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}), flush=True)
 
 
-def _write(plan: Plan, rank: int | None, dtype: str, folder: Path) -> tuple[list[Step], int, int]:
+def _write(experiment: Finished, dtype: str, folder: Path) -> tuple[list[Step], int, int]:
     """Write the files; returns the steps of a request, and the bytes of the base model and of what is beside it.
 
     Another process writes them, so that its memory does not count.
     """
     from multiprocessing import get_context
 
-    process = get_context("fork").Process(target=_write_files, args=(plan, rank, dtype, folder))
+    process = get_context("fork").Process(target=_write_files, args=(experiment, dtype, folder))
     process.start()
     process.join()
     if process.exitcode:
         raise SystemExit("error: the files could not be written")
+    plan = experiment.plan
     steps = [Step(number if plan.answering_adapters else None, request) for number, request in enumerate(plan.requests)]
     first = next(folder.glob("base*.gguf")) if len(list(folder.glob("base*"))) == 1 else folder / "base-00001-of-00002.gguf"
     total = sum(path.stat().st_size for path in folder.iterdir())
     return steps, first.stat().st_size, total - first.stat().st_size
 
 
-def _write_files(plan: Plan, rank: int | None, dtype: str, folder: Path) -> None:
-    from compositional.adapters.low_rank import compacted
-    from compositional.adapters.peft_folder import StoredAdapter
+def _write_files(experiment: Finished, dtype: str, folder: Path) -> None:
     from compositional.calibration.parameters import read_biases
     from compositional.formats.gguf import write_base, write_lora
     from compositional.formats.gguf_forms import gguf_form
 
-    stored = [StoredAdapter(plan.workspace.stored_model(name)) for name in plan.answering_adapters]
-    write_base(folder / "base.gguf", plan.base, dtype, read_biases(stored[0].folder, stored[0].shapes) if stored else {})
-    for number, one in enumerate(stored):
-        adapter = compacted(one.read(), rank) if rank else one.read()
-        write_lora(folder / f"adapter{number}.gguf", gguf_form(plan.base), adapter, dtype)
+    base = experiment.plan.base
+    with tempfile.TemporaryDirectory() as of_cut:
+        adapters, _ = experiment.adapters(Path(of_cut))
+        write_base(folder / "base.gguf", base, dtype, read_biases(adapters[0].folder, adapters[0].shapes) if adapters else {})
+        for number, one in enumerate(adapters):
+            write_lora(folder / f"adapter{number}.gguf", gguf_form(base), one.read(), dtype)
 
 
 def _serve(folder: Path, options: argparse.Namespace) -> Any:

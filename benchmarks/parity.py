@@ -1,11 +1,12 @@
 """Whether engines and precisions give the same texts, and what a precision costs in quality: method × engine × precision.
 
-    python -m benchmarks.parity --workspace FOLDER --experiments ZERO_SHOT MULTI_STEP LC LC_PLUS_PLUS
+    python -m benchmarks.parity --workspace FOLDER --experiments ZERO_SHOT MULTI_STEP LC LC_PLUS_PLUS LC_PLUS_PLUS@16
 
-Finished experiments answer the first inputs of their test split by each of `--ways`, an engine and a precision. Prints two Markdown
-tables: how many texts equal those of the first way, and the mean of the headline metric. The second shows what a quantized base
-costs; an experiment whose calibration was learned with `--train_dtype q4_1` stands beside the one learned in full precision. Below
-them stand the bytes of llama.cpp's file of the base model.
+Finished experiments answer the first inputs of their test split by each of `--ways`, an engine and a precision. `NAME@R` cuts an
+experiment's merge to rank R. Prints two Markdown tables: how many texts equal those of the first way, and the mean of the headline
+metric with its 95 % interval over inputs. The second shows what a quantized base costs, and what a rank does; an experiment whose
+calibration was learned with `--train_dtype q4_1` stands beside the one learned in full precision. Below them stand the relative
+errors of merges that are cut, and the bytes of llama.cpp's file of the base model.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from typing import TYPE_CHECKING
 
+from benchmarks.finished import Finished
 from benchmarks.machine import heading
 from compositional.core.errors import Mistakes, UserError
 from compositional.core.processes import exit_code_of
 from compositional.core.tables import aligned
-from compositional.core.workspace import Workspace
 from compositional.data import Example
 from compositional.experiment.examples import demonstrations, load_data
-from compositional.experiment.finished import adapters_of_finished, finished_experiment
-from compositional.experiment.plan import Plan
 from compositional.formats.gguf import QUANTIZED, write_base
 from compositional.models.chat import ChatEncoder
 from compositional.prediction import LLAMA_CPP, PROMPTS_AT_A_TIME, TRANSFORMERS, VLLM, make_generator
 from compositional.prediction.vllm_backend import Engines
+
+if TYPE_CHECKING:
+    from compositional.adapters.peft_folder import StoredAdapter
+    from compositional.experiment.plan import Plan
 
 logger = logging.getLogger(__name__)
 DTYPES = ("float32", "bfloat16", "float16")
@@ -49,15 +52,14 @@ class Way:
 
 @dataclass(frozen=True)
 class Job:
-    """A finished experiment, and the examples that it answers again."""
+    """A finished experiment, the adapters that it answers with, one per step, and the examples that it answers again."""
 
+    name: str
     plan: Plan
+    adapters: list[StoredAdapter]
+    error_of_cut: float | None
     encoder: ChatEncoder
     examples: list[Example]
-
-    @property
-    def name(self) -> str:
-        return self.plan.arguments.experiment_name
 
 
 WAYS = {f"{backend}:{dtype}": Way(backend, dtype) for backend in (TRANSFORMERS, LLAMA_CPP, VLLM) for dtype in DTYPES}
@@ -78,28 +80,32 @@ def run(argv: list[str] | None) -> None:
     options = parser.parse_args(argv)
     mistakes = Mistakes()
     mistakes.when(options.texts < 1, f"--texts {options.texts}: must be at least 1")
-    jobs = [mistakes.attempt(_job, name, options.workspace, options.texts) for name in dict.fromkeys(options.experiments)]
-    if mistakes:
-        raise UserError(*mistakes)
-    ways = [WAYS[name] for name in dict.fromkeys(options.ways)]
-    rank = max((one.rank for job in jobs for one in adapters_of_finished(job.plan)), default=0)
-    with tempfile.TemporaryDirectory() as temporary, Engines(rank) as engines:
-        texts = {way: {job.name: _answers(job, way, engines, Path(temporary)) for job in jobs} for way in ways}
-        sizes = _bytes_of_bases(jobs[0].plan, ways, Path(temporary))
+    names, ways = list(dict.fromkeys(options.experiments)), [WAYS[name] for name in dict.fromkeys(options.ways)]
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder)
+        jobs = [mistakes.attempt(_job, name, options.workspace, options.texts, temporary) for name in names]
+        if mistakes:
+            raise UserError(*mistakes)
+        with Engines(max((one.rank for job in jobs for one in job.adapters), default=0)) as engines:
+            texts = {way: {job.name: _answers(job, way, engines, temporary) for job in jobs} for way in ways}
+        sizes = _bytes_of_bases(jobs[0].plan, ways, temporary)
     print(f"\n{heading()}: up to {options.texts} texts of each experiment\n")
     print(f"Texts that equal those of {ways[0]}:\n\n{_table(jobs, ways, lambda job, way: _equal(job, texts[way], texts[ways[0]]))}")
     print(f"Headline metric, %:\n\n{_table(jobs, ways, lambda job, way: _headline(job, texts[way][job.name]))}")
+    if cut := {job.name: job.error_of_cut for job in jobs if job.error_of_cut is not None}:
+        print("Relative error of the cut: " + ", ".join(f"{name} {error:.3f}" for name, error in cut.items()))
     if sizes:
         print("Bytes of the base model: " + ", ".join(f"{dtype} {size:,}" for dtype, size in sizes.items()))
 
 
-def _job(name: str, workspace: Path, texts: int) -> Job:
-    plan = finished_experiment(name, Workspace(workspace), "--experiments")
-    adapters_of_finished(plan, "--experiments")
+def _job(name: str, workspace: Path, texts: int, folder: Path) -> Job:
+    experiment = Finished.named(name, workspace)
+    plan, (adapters, error) = experiment.plan, experiment.adapters(folder)
     data = load_data(plan)
     if "test" not in data.stages:
         raise UserError(f"--experiments {name}: it has not predicted the test split")
-    return Job(plan, ChatEncoder(plan.base.tokenizer, demonstrations(plan, data)), data.stages["test"].chosen[:texts])
+    encoder = ChatEncoder(plan.base.tokenizer, demonstrations(plan, data))
+    return Job(name, plan, adapters, error, encoder, data.stages["test"].chosen[:texts])
 
 
 def _answers(job: Job, way: Way, engines: Engines, folder: Path) -> list[str]:
@@ -110,7 +116,7 @@ def _answers(job: Job, way: Way, engines: Engines, folder: Path) -> list[str]:
         settings, backend=way.backend, dtype=way.dtype, batch_size=PROMPTS_AT_A_TIME[way.backend], llama_cpp_url=None
     )
     texts = [one.input for one in job.examples]
-    for request, adapter in zip(job.plan.requests, adapters_of_finished(job.plan) or [None], strict=True):
+    for request, adapter in zip(job.plan.requests, job.adapters or [None], strict=True):
         generator = make_generator(job.plan.base, adapter, settings, engines, folder / "run.log")
         prompts = {text: job.encoder.prompt(request, text, settings.max_prompt_length).ids for text in texts}
         longest_first = sorted(prompts, key=lambda text: -len(prompts[text]))
@@ -129,11 +135,14 @@ def _equal(job: Job, texts: dict[str, list[str]], expected: dict[str, list[str]]
 
 
 def _headline(job: Job, texts: list[str]) -> str:
+    from compositional.scoring.bootstrap import bootstrap_interval
     from compositional.scoring.score import choose_tokenizer, scores_per_example
 
     tokenizer = choose_tokenizer(job.plan.arguments.rouge_tokenizer, job.plan.task_set.language)
     found = scores_per_example(texts, [one.reference for one in job.examples])
-    return f"{100 * fmean(found[f'{job.plan.task_set.main_task.headline_metric}_{tokenizer}']):.1f}"
+    values = found[f"{job.plan.task_set.main_task.headline_metric}_{tokenizer}"]
+    interval = bootstrap_interval(values, [one.input for one in job.examples], 1000, seed=0)
+    return f"{100 * interval.mean:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def _table(jobs: list[Job], ways: list[Way], cell) -> str:

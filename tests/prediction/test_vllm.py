@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from compositional.calibration.parameters import Calibration
 from compositional.models.model import Model
 from compositional.prediction import PredictionSettings
 from compositional.prediction.transformers_backend import TransformersGenerator
-from compositional.prediction.vllm_backend import VllmGenerator
+from compositional.prediction.vllm_backend import Engines, VllmGenerator
 from helpers import ARCHITECTURES
 from helpers.tiny_runs import METHODS, method_run
 
@@ -27,6 +28,8 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the engine on
 VLLM = PredictionSettings(backend="vllm", max_new_tokens=12, max_prompt_length=1000, batch_size=64, dtype="float32")
 # Longer than a block of the prefix cache, and alike but for their ends.
 PROMPTS = [[5 + index % 90 for index in range(300)] + [9 + number] for number in range(6)]
+
+COMPONENTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -52,6 +55,18 @@ def said_with(served, adapter: Path | None) -> list[str]:
 def said_with_transformers(served, adapter: Path | None) -> list[str]:
     stored = StoredAdapter(adapter) if adapter else None
     return [answer.text for answer in TransformersGenerator(Model(str(served[0])), stored, VLLM).answers(PROMPTS)]
+
+
+def calibrated_in(component: str, merged: Path, folder: Path) -> Path:
+    """A copy of a merge with LC's biases in the modules of one type, and zeros in all others."""
+    calibrated = folder / component
+    shutil.copytree(merged, calibrated)
+    calibration = Calibration(CalibrationSpec(LC, for_each_component=True), read_shapes(merged))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        calibration.p[component].normal_(std=4.0)
+    calibration.write(calibrated, "float32")
+    return calibrated
 
 
 def texts(served, name: str | None) -> list[str]:
@@ -89,18 +104,27 @@ def test_calibrations_leak_neither_into_each_other_nor_into_the_base(served):
 @pytest.mark.slow(4)
 def test_a_calibration_adds_its_very_biases_in_every_module(served, tmp_path):
     """A module whose bias went astray would not show in every answer: one calibration per module type, all others zero."""
-    merged = served[2] / "stored_models" / "linear"
-    shapes = read_shapes(merged)
     uncalibrated = texts(served, "linear")
-    for component in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
-        folder = tmp_path / component
-        shutil.copytree(merged, folder)
-        calibration = Calibration(CalibrationSpec(LC, for_each_component=True), shapes)
-        torch.manual_seed(3)
-        with torch.no_grad():
-            calibration.p[component].normal_(std=4.0)
-        calibration.write(folder, "float32")
+    for component in COMPONENTS:
+        folder = calibrated_in(component, served[2] / "stored_models" / "linear", tmp_path)
         assert said_with(served, folder) == said_with_transformers(served, folder) != uncalibrated, component
+
+
+@pytest.mark.slow(30)
+def test_in_bfloat16_too_a_calibration_adds_its_biases_in_every_module(tiny_models, finished, tmp_path):
+    """On some processors vLLM packs weights of this precision, and with them the biases that they have by then."""
+    base, merged = Model(str(tiny_models["llama"])), finished("llama") / "stored_models" / "linear"
+    settings = replace(VLLM, dtype="bfloat16")
+    with Engines(StoredAdapter(merged).rank) as started:
+
+        def said(folder: Path) -> list[str]:
+            made = VllmGenerator(base, StoredAdapter(folder), settings, started, tmp_path / "vllm.log")
+            return [answer.text for answer in made.answers(PROMPTS)]
+
+        uncalibrated = said(merged)
+        for component in COMPONENTS:
+            assert said(calibrated_in(component, merged, tmp_path)) != uncalibrated, component
+        assert said(merged) == uncalibrated
 
 
 @pytest.mark.slow

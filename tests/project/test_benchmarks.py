@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from benchmarks import chaos, on_device, parity, prediction
 from benchmarks.real_size import SIZES, random_model, training_lines
-from compositional.adapters.peft_folder import read_adapter
+from compositional.adapters.peft_folder import StoredAdapter, read_adapter
 from compositional.core.errors import UserError
 from compositional.data.synthetic_persona_chat import COLUMN, SOURCE
 from compositional.report import efficiency
@@ -69,15 +70,20 @@ def test_engines_and_precisions_are_compared_for_one_pass_and_for_two(tiny_model
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for method in ("multi_step", "lc"):
         run(f"{method_run(tiny_models['llama'], method)}--adapter_dtype float32 --prediction_backend transformers")
-    words = "--experiments multi_step lc --ways transformers:float32 llama_cpp:float32 llama_cpp:q4_1 --texts 5 --workspace"
+    rank = StoredAdapter(workspace.stored_model("lc")).rank
+    ways = "transformers:float32 llama_cpp:float32 llama_cpp:q4_1"
+    words = f"--experiments multi_step lc lc@{rank} lc@1 --ways {ways} --texts 5 --workspace"
     assert parity.main([*words.split(), str(workspace.root)]) == 0
     printed = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| ")]
-    equal, quality = lines[:3], lines[3:]
+    equal, quality = lines[:5], lines[5:]
     assert equal[0] == quality[0] == ["experiment", "transformers float32", "llama_cpp float32", "llama_cpp q4_1"]
-    assert [row[:3] for row in equal[1:]] == [[name, "5 of 5", "5 of 5"] for name in ("multi_step", "lc")]
+    assert [row[:3] for row in equal[1:]] == [[name, "5 of 5", "5 of 5"] for name in ("multi_step", "lc", f"lc@{rank}", "lc@1")]
     assert all(row[3] != "5 of 5" for row in equal[1:])
     assert all(row[1] == row[2] for row in quality[1:])
+    assert quality[2][1] == quality[3][1] != quality[4][1]
+    whole, cut = re.search(rf"Relative error of the cut: lc@{rank} (\S+), lc@1 (\S+)", printed).groups()
+    assert float(whole) < 1e-3 < float(cut) < 1
     assert "Bytes of the base model: float32 " in printed
 
 
