@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
 
 from compositional.adapters.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 from compositional.core.errors import UserError, fault_of_machine
@@ -185,7 +189,15 @@ def test_a_folder_that_was_moved_aside_by_a_process_that_was_killed_then_comes_b
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
-def test_an_array_that_could_be_written_in_part_only_is_an_error_of_the_machine():
-    assert fault_of_machine(OSError("393216 requested and 3666 written")) == (
-        "a file could be written in part only (3666 of 393216 values); the same command goes on once there is space"
-    )
+@pytest.mark.parametrize("limit", [100, 5_000, 40_500])
+@pytest.mark.parametrize("write", [lambda path: numpy.zeros(9_999).tofile(path), lambda path: torch.save(torch.zeros(9_999), path)])
+def test_an_array_that_could_be_written_in_part_only_is_an_error_of_the_machine(write, limit, tmp_path):
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises((OSError, RuntimeError)) as raised:
+            write(tmp_path / "array")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "the same command goes on" in fault_of_machine(raised.value)

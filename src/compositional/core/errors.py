@@ -54,8 +54,10 @@ _REMEDIES = {
 }
 
 
-# numpy's `tofile` says nothing else.
-_WRITTEN_IN_PART = re.compile(r"(\d+) requested and (\d+) written")
+# numpy's `tofile` and `torch.save` say nothing else of a disk that is full, or of a limit of file sizes.
+_WRITTEN_IN_PART = re.compile(
+    r"\d+ requested and \d+ written|inline_container.*unexpected pos \d+ vs \d+|PytorchStreamWriter failed"
+)
 
 
 def fault_of_machine(error: BaseException) -> str | None:
@@ -65,8 +67,8 @@ def fault_of_machine(error: BaseException) -> str | None:
     """
     if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
         return f"{error.strerror}; TMPDIR names one"
-    if isinstance(error, OSError) and (part := _WRITTEN_IN_PART.fullmatch(str(error))):
-        return f"a file could be written in part only ({part[2]} of {part[1]} values); the same command goes on once there is space"
+    if isinstance(error, OSError | RuntimeError) and _WRITTEN_IN_PART.search(str(error)):
+        return f"a file could be written in part only; {_REMEDIES[errno.ENOSPC]}, or a higher limit of file sizes"
     for depth, one in enumerate(_with_contexts(error)):
         number = _error_number(one)
         if number in _WHATEVER_FOLLOWED or (depth == 0 and number in _OF_THE_MACHINE):
