@@ -6,6 +6,9 @@ Takes the flags of `make_tables.py`, of a main table that has been run. For each
 (headline metric, LLM judge's share of yes), prints Spearman's rho over the 16 rows of the paper's main block: with the mean over
 all seeds, its least and largest value with one seed alone, and what it is when a row is left out, for the rows that move it most.
 The paper's share of yes is also compared with the mean of Pocket's grades.
+
+A second table says how far figures agree with each other in the same way: the metric with the judge, in the paper and here, and the
+paper's figure of one pair of tasks with those of the others.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ FIGURES: dict[str, tuple[Callable[[Outcome], np.ndarray | None], Callable[[Paper
 
 
 def run(argv: list[str]) -> None:
-    """Print the table; raises UserError for the user's mistakes."""
+    """Print the tables; raises UserError for the user's mistakes."""
     outcomes = collect_outcomes(make_table_plan(*parse_table_arguments(argv)))
     seeds = sorted({one.cell.seed for one in outcomes})
     rows = [("tasks", "figure", "ρ", f"ρ of one of {len(seeds)} seeds", "ρ without a row")]
@@ -51,7 +54,38 @@ def run(argv: list[str]) -> None:
             most = sorted(left_out, key=lambda label: -abs(left_out[label] - rho))[:MOST_MOVING]
             without = ", ".join(f"{label} {left_out[label]:.2f}" for label in most)
             rows.append((f"{main}, {auxiliary}", name, f"{rho:.2f}", f"{min(alone):.2f} to {max(alone):.2f}", without))
-    print(aligned(rows), end="")
+    print(f"{aligned(rows)}\n{aligned(_agreement_within(outcomes))}", end="")
+
+
+def _agreement_within(outcomes: list[Outcome]) -> list[tuple[str, ...]]:
+    """Rho of the metric with the judge, the paper's and ours, and of the paper's columns with each other, over the same rows."""
+    figures = ("quality", "judged_good")
+    papers = {
+        (pair, figure): {label: getattr(paper_scores(label, *pair), figure) for label in MAIN_BLOCK}
+        for pair in COMPOSITIONS
+        for figure in figures
+    }
+    rows = [("tasks", "metric and judge: paper", "here", "metric and other tasks': paper", "judge and other tasks': paper")]
+    for pair in COMPOSITIONS:
+        of_pair = [one for one in outcomes if task_names(one) == pair]
+        ours = [
+            {label: float(np.mean(list(one.values()))) for label, one in means(of_pair, FIGURES[name][0]).items()}
+            for name in ("metric", "yes")
+        ]
+        is_whole = all(one.keys() >= set(MAIN_BLOCK) for one in ours)
+        others = [
+            sorted(agreement(papers[other, figure], papers[pair, figure]) for other in COMPOSITIONS if other != pair)
+            for figure in figures
+        ]
+        rows.append(
+            (
+                ", ".join(pair),
+                f"{agreement(papers[pair, 'quality'], papers[pair, 'judged_good']):.2f}",
+                f"{agreement(ours[0], {label: ours[1][label] for label in MAIN_BLOCK}):.2f}" if is_whole else "—",
+                *(f"{found[0]:.2f} to {found[-1]:.2f}" for found in others),
+            )
+        )
+    return rows
 
 
 def task_names(outcome: Outcome) -> tuple[str, str]:
