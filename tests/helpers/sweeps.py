@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,39 @@ TINY_WITHOUT_JOINT_EXPERT = (
     "--single_task_flags=' --max_train_examples 8' --learned_flags=' --num_examples_merge 8' --cpus_per_task 1 "
     "--experiment_flags=' --max_test_examples 4 --bootstrap_resamples 20 --max_new_tokens 8' "
 )
+
+
+def workers_in(folder: Path) -> dict[int, str]:
+    """Command lines of the running processes that run a sweep's steps in a folder, by process id."""
+    running = {number: words for number, words in _running().items() if "compositional.sweep.worker" in words}
+    return {number: words for number, words in running.items() if str(folder) in words}
+
+
+def _running() -> dict[int, str]:
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found[int(path.parent.name)] = path.read_bytes().decode(errors="replace").replace("\0", " ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def parent_of(process: int) -> int:
+    """The parent of a running process; 0 when it has ended."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def started_with(text: str) -> list[int]:
+    """Processes that have a text in the environment that they were started with."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found

@@ -122,8 +122,10 @@ def run_steps(progress: Progress, resources: Resources, address: str | None, loo
     """
     import ray
 
-    with messages_in(progress.folder / "ray.log"), started_ray(address):
+    messages = progress.folder / "ray.log"
+    with messages_in(messages), started_ray(address):
         progress.folder.mkdir(parents=True, exist_ok=True)
+        messages.unlink(missing_ok=True)
         for group in progress.groups:
             progress.status_of(group).unlink(missing_ok=True)
             progress.log_of(group).unlink(missing_ok=True)
