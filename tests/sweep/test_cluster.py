@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,18 +26,11 @@ from compositional.sweep.execution import Progress, run_group
 from compositional.sweep.steps import Kind, Step
 from compositional.sweep.worker import DONE, FAILED, LOST, RUNNING, Event, Job, alone, read_events
 from helpers import PROJECT
-from helpers.sweeps import ONE_SUB_TASK, parent_of, run_in_this_process, started_with, workers_in
+from helpers.sweeps import SMALL_TABLE, assert_same_results, parent_of, run_in_this_process, started_with, wait_until, workers_in
 
 if TYPE_CHECKING:
     from ray._private.node import Node
     from ray.cluster_utils import Cluster
-
-TABLE = (
-    f"{ONE_SUB_TASK}--methods zero_shot main_lora linear_merge multi_step --cpus_per_task 1 "
-    "--experiment_flags=' --max_test_examples 12 --max_new_tokens 8 --bootstrap_resamples 20' "
-    "--single_task_flags=' --max_train_examples 48' --workspace "
-)
-ADAPTERS = ("pocket_dialogs_lora", "pocket_sentences_es_lora")
 
 
 # ---- on Ray's test cluster
@@ -58,7 +50,7 @@ def machines(monkeypatch) -> Iterator[Cluster]:
         made.add_node(num_cpus=1)
     yield made
     made.shutdown()
-    _wait_until(lambda: not started_with(f"RAY_TMPDIR={folder}"))
+    wait_until(lambda: not started_with(f"RAY_TMPDIR={folder}"))
     signal.signal(signal.SIGTERM, handler)
     shutil.rmtree(folder)
 
@@ -69,7 +61,7 @@ def whole(one_thread, tmp_path_factory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("whole"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execution, "run_steps", run_in_this_process)
-        assert run_sweep.run([*shlex.split(TABLE), str(workspace.root)])
+        assert run_sweep.run([*shlex.split(SMALL_TABLE), str(workspace.root)])
     return workspace
 
 
@@ -77,7 +69,7 @@ def whole(one_thread, tmp_path_factory) -> Workspace:
 def sweep_in(workspace: Workspace, folder: Path, *flags: str) -> Iterator[subprocess.Popen]:
     """The command, with a folder for temporary files of its own, in which it leaves nothing."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "run_sweep.py", *shlex.split(TABLE), str(workspace.root), *flags]
+    command = [sys.executable, "run_sweep.py", *shlex.split(SMALL_TABLE), str(workspace.root), *flags]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder))
         process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -86,15 +78,8 @@ def sweep_in(workspace: Workspace, folder: Path, *flags: str) -> Iterator[subpro
     finally:
         process.kill()
         process.communicate()
-    _wait_until(lambda: not workers_in(workspace.root))
+    wait_until(lambda: not workers_in(workspace.root))
     assert list(folder.iterdir()) == []
-
-
-def _wait_until(holds: Callable[[], object], seconds: float = 600) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def at_work(workspace: Workspace, nodes: set[Node]) -> Node | None:
@@ -108,24 +93,11 @@ def at_work(workspace: Workspace, nodes: set[Node]) -> Node | None:
     return None
 
 
-def assert_same_results(one: Workspace, other: Workspace) -> None:
-    table = Path("output") / "tables" / "main.csv"
-    assert (one.root / table).read_bytes() == (other.root / table).read_bytes()
-    for name in ADAPTERS:
-        first, second = (workspace.stored_model(name) / "adapter_model.safetensors" for workspace in (one, other))
-        assert first.read_bytes() == second.read_bytes()
-    predicted = sorted(path.relative_to(one.root) for path in one.root.glob("predictions/*/test.jsonl"))
-    assert len(predicted) == 4
-    for path in predicted:
-        assert (one.root / path).read_bytes() == (other.root / path).read_bytes()
-    assert [path for path in other.root.rglob("*") if path.name.endswith((".unfinished", ".partial", ".training"))] == []
-
-
 @pytest.mark.slow(60)
 def test_a_lost_machine_costs_its_steps_only_their_time(machines, whole, tmp_path):
     workspace = Workspace(tmp_path / "workspace")
     with sweep_in(workspace, tmp_path / "temporary", "--address", machines.address) as process:
-        _wait_until(lambda: at_work(workspace, machines.worker_nodes))
+        wait_until(lambda: at_work(workspace, machines.worker_nodes))
         machines.remove_node(at_work(workspace, machines.worker_nodes), allow_graceful=False)
         shown, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
@@ -139,7 +111,7 @@ def test_a_lost_machine_costs_its_steps_only_their_time(machines, whole, tmp_pat
 def test_a_cluster_that_loses_its_head_is_one_line_and_the_same_command_resumes(machines, whole, tmp_path):
     workspace = Workspace(tmp_path / "workspace")
     with sweep_in(workspace, tmp_path / "temporary", "--address", machines.address) as process:
-        _wait_until(lambda: at_work(workspace, machines.worker_nodes))
+        wait_until(lambda: at_work(workspace, machines.worker_nodes))
         address = machines.address
         machines.remove_node(machines.head_node, allow_graceful=False)
         _, errors = process.communicate()
@@ -178,7 +150,7 @@ def test_the_processes_of_one_group_wait_for_each_other(tmp_path):
     with alone(status.with_suffix(".lock")):
         second = threading.Thread(target=run_group, args=([job], str(log), str(status), str(tmp_path), 1))
         second.start()
-        _wait_until(lambda: log.is_file() and "waiting for an earlier process of these steps to end" in log.read_text())
+        wait_until(lambda: log.is_file() and "waiting for an earlier process of these steps to end" in log.read_text())
         assert not (tmp_path / "ran").exists()
         assert read_events(status) == []
     second.join()
@@ -207,5 +179,5 @@ def test_when_no_machine_is_left_that_a_task_fits_on_it_is_one_line(watch, monke
     monkeypatch.setattr(cluster, "check_answers", lambda address: None)
     monkeypatch.setattr(cluster, "_machines", lambda: [{"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}])
     watch.check([{"num_cpus": 4, "num_gpus": 0}, {"num_cpus": 1, "num_gpus": 1}])
-    with pytest.raises(UserError, match=r"no machine is left that has what a task needs \(4 CPU, 1 GPU\)"):
+    with pytest.raises(UserError, match=r"no machine is left that has what a task needs \(4 processor cores, 1 GPUs\); the same"):
         watch.check([{"num_cpus": 4, "num_gpus": 1}])

@@ -117,7 +117,7 @@ class Watch:
         machines = _machines()
         for taken in needed:
             if not any(_fits(taken, machine) for machine in machines):
-                wanted = ", ".join(f"{count} {kind.removeprefix('num_').upper()}" for kind, count in taken.items() if count)
+                wanted = f"{taken['num_cpus']} processor cores, {taken['num_gpus']} GPUs"
                 raise UserError(f"{self._name}: no machine is left that has what a task needs ({wanted}); {_RESUMES}")
         self._checked = self._answered = time.monotonic()
 
