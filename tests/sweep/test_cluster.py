@@ -181,3 +181,10 @@ def test_when_no_machine_is_left_that_a_task_fits_on_it_is_one_line(watch, monke
     watch.check([{"num_cpus": 4, "num_gpus": 0}, {"num_cpus": 1, "num_gpus": 1}])
     with pytest.raises(UserError, match=r"no machine is left that has what a task needs \(4 processor cores, 1 GPUs\); the same"):
         watch.check([{"num_cpus": 4, "num_gpus": 1}])
+
+
+@pytest.mark.slow
+def test_a_client_whose_server_is_gone_is_one_line_and_a_closed_pipe_stays_one():
+    for raised, expected in ((ConnectionError("Client is shutting down."), UserError), (BrokenPipeError(), BrokenPipeError)):
+        with pytest.raises(expected), cluster.started_ray(None):
+            raise raised

@@ -112,7 +112,7 @@ class Watch:
         except UserError as error:
             self._checked = time.monotonic()
             if self._checked - self._answered > _SECONDS_WITHOUT_ANSWER:
-                raise UserError(f"{self._name}: the cluster's head no longer answers; {_RESUMES}") from error
+                raise _gone(self._name) from error
             return
         machines = _machines()
         for taken in needed:
@@ -124,6 +124,10 @@ class Watch:
     def lost(self) -> UserError:
         """What to raise when Ray's process on this machine has ended."""
         return UserError(f"{self._name}: Ray no longer runs on this machine; {_RESUMES}")
+
+
+def _gone(name: str) -> UserError:
+    return UserError(f"{name}: the cluster's head no longer answers; {_RESUMES}")
 
 
 def _fits(taken: Taken, machine: dict[str, float]) -> bool:
@@ -167,7 +171,12 @@ def started_ray(address: str | None) -> Iterator[None]:
         ray.init(address=address or "local", runtime_env=environment, **quiet, **place)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{started_by}: {first_line(error)}") from error
+    logging.getLogger("ray.util.client.logsclient").setLevel(logging.CRITICAL)  # tells of each attempt to reconnect
     try:
         yield
+    except BrokenPipeError:  # of our own output
+        raise
+    except ConnectionError as error:  # of Ray's client (ray://), whose server is gone
+        raise _gone(started_by) from error
     finally:
         ray.shutdown()
