@@ -150,7 +150,8 @@ def test_the_processes_of_one_group_wait_for_each_other(tmp_path):
     with alone(status.with_suffix(".lock")):
         second = threading.Thread(target=run_group, args=([job], str(log), str(status), str(tmp_path), 1))
         second.start()
-        wait_until(lambda: log.is_file() and "waiting for an earlier process of these steps to end" in log.read_text())
+        waits = "waiting for an earlier process of these steps to end"
+        wait_until(lambda: not second.is_alive() or (log.is_file() and waits in log.read_text()))
         assert not (tmp_path / "ran").exists()
         assert read_events(status) == []
     second.join()
