@@ -27,7 +27,7 @@ NETWORK = {"socket", "urllib.request", "http.client", "ftplib", "smtplib", "requ
 ASKED_FOR = {
     "core/hub.py": "a model or data set by its hub id",
     "judge/url_judge.py": "--judge_url",
-    "sweep/execution.py": "--address",
+    "sweep/cluster.py": "--address",
     "core/servers.py": "--llama_cpp_url, or the server of llama.cpp on this machine",
     "demo/server.py": "it is the server of the demo's page",
 }

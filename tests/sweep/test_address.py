@@ -13,7 +13,7 @@ import pytest
 import run_sweep
 from compositional.core.errors import UserError
 from compositional.core.machine import socket_folder
-from compositional.sweep import execution
+from compositional.sweep import cluster
 
 STRANGERS = {
     "silent": b"",
@@ -47,11 +47,11 @@ def answering(answer: bytes | None) -> Iterator[str]:
 @pytest.mark.parametrize("stranger", STRANGERS)
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_whatever_answers_in_the_place_of_a_cluster_is_one_line_within_seconds(scheme, stranger, monkeypatch):
-    monkeypatch.setattr(execution, "_SECONDS_TO_ANSWER", 0.5)
+    monkeypatch.setattr(cluster, "_SECONDS_TO_ANSWER", 0.5)
     with answering(STRANGERS[stranger]) as place:
         address = f"{scheme}{place}"
         with pytest.raises(UserError) as caught:
-            execution._check_answers(address)
+            cluster.check_answers(address)
     (line,) = caught.value.mistakes
     assert line.startswith(f"--address {address}: ")
     assert "no Ray cluster" in line
@@ -70,12 +70,12 @@ def test_an_address_where_nobody_answers_is_one_line_and_nothing_is_run(address,
 @pytest.mark.parametrize("address", ["somewhere", "127.0.0.1", ":6379", "127.0.0.1:port"])
 def test_an_address_without_host_and_port_is_a_mistake(address):
     with pytest.raises(UserError, match="expected HOST:PORT"):
-        execution._check_answers(address)
+        cluster.check_answers(address)
 
 
 def test_a_cluster_that_auto_stands_for_must_answer_too(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    with pytest.raises(UserError, match="no Ray cluster answers there"), execution._started_ray("auto"):
+    with pytest.raises(UserError, match="no Ray cluster answers there"), cluster.started_ray("auto"):
         pass
 
 
@@ -93,6 +93,6 @@ def test_ray_starts_with_a_long_folder_for_temporary_files_and_its_address_answe
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     monkeypatch.setenv("TMPDIR", str(long))
-    with execution._started_ray(None):
-        execution._check_answers(ray.get_runtime_context().gcs_address)
+    with cluster.started_ray(None):
+        cluster.check_answers(ray.get_runtime_context().gcs_address)
         assert ray.get(ray.remote(lambda: 7).remote()) == 7

@@ -14,7 +14,7 @@ import pytest
 import quickstart
 import run_sweep
 from compositional.core.errors import UserError
-from compositional.sweep import project
+from compositional.sweep import project, scripts
 from compositional.sweep.arguments import parse_sweep_arguments
 from compositional.sweep.plan import make_sweep_plan
 from compositional.sweep.rows import OWN_ROWS, PAPER_ROWS
@@ -307,27 +307,81 @@ def test_a_script_that_is_printed_elsewhere_runs_in_the_projects_folder(tmp_path
         assert (f"--output={tmp_path}/logs/sweep/wave_1_" in printed) == (kind == "slurm")
 
 
+def submitted(script: str, folder: Path, gpus: str) -> list[str]:
+    """Run a script with stand-ins for Slurm's commands; the words of each submission. The jobs are in `job_<number>`."""
+    calls = folder / "calls"
+    commands = {
+        "sbatch": f'echo "$@" >> {calls}\ncat > {folder}/job_$(wc -l < {calls})\necho "$(wc -l < {calls});of_some_cluster"',
+        "sinfo": f"echo '{gpus}'",
+        "python": f'echo "$OMP_NUM_THREADS $@" >> {folder}/ran',
+    }
+    for name, text in commands.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=with_stand_ins(folder), check=True, capture_output=True, text=True
+    )
+    lines = calls.read_text().splitlines()
+    numbers = " ".join(str(number) for number in range(1, len(lines) + 1))
+    assert done.stdout == f"submitted {numbers}; to cancel all of it: scancel {numbers}\n"
+    return lines
+
+
+def with_stand_ins(folder: Path) -> dict[str, str]:
+    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
 @pytest.mark.slow
 def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
-    calls = tmp_path / "calls"
-    fake = tmp_path / "sbatch"
-    fake.write_text(f'#!/usr/bin/env bash\necho "$@" >> {calls}\ncat > {tmp_path}/job_$(wc -l < {calls})\nwc -l < {calls}\n')
-    fake.chmod(0o755)
-    script = slurm_script(steps_of(f"{ONE_SUB_TASK}--methods linear_merge main_lora"), TABLE, RESOURCES, tmp_path / "logs")
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True)
-    first, second, third, last = calls.read_text().splitlines()
+    script = slurm_script(steps_of(f"{ONE_SUB_TASK}--methods linear_merge main_lora"), TABLE, RESOURCES, tmp_path / "10%logs")
+    first, second, third, last = submitted(script, tmp_path, "gpu:h200:8(S:0-1)")
     assert "--array=0-1 " in first
+    assert f"--output={tmp_path}/10%%logs/wave_1_%a.log" in first
+    assert (tmp_path / "10%logs").is_dir()
     assert "--dependency" not in first
-    assert ["afterany:1" in second, "afterany:2" in third] == [True, True]
-    assert ["--gpus=2" in first, "--gpus=2" in second, "--gpus=4" in third, "--gpus=0" in last] == [True, True, True, True]
-    assert (str(TABLE) in (tmp_path / "job_4").read_text(), "afterany:3" in last) == (True, True)
+    assert ["afterany:1 " in second, "afterany:2 " in third, "afterany:3 " in last] == [True, True, True]
+    assert ["--gpus=2" in first, "--gpus=2" in second, "--gpus=4" in third, "--gpus" not in last] == [True, True, True, True]
+    assert str(TABLE) in (tmp_path / "job_4").read_text()
     judged = "--experiment_name pocket_sum_tr_es_main_lora pocket_sum_tr_es_linear_merge --judge_model_name_or_path pocket"
     assert judged in (tmp_path / "job_3").read_text()
-    (tmp_path / "python").write_text(f'#!/usr/bin/env bash\necho "$@" >> {tmp_path}/ran\n')
-    (tmp_path / "python").chmod(0o755)
-    subprocess.run(["bash", str(tmp_path / "job_1")], env=environment | {"SLURM_ARRAY_TASK_ID": "1"}, check=True)
-    assert "--experiment_name pocket_sentences_es_lora" in (tmp_path / "ran").read_text()
+
+
+@pytest.mark.slow
+def test_a_job_of_an_array_runs_its_own_step_with_a_thread_for_each_core_and_ends_with_its_exit_code(tmp_path):
+    submitted(slurm_script(steps_of(f"{ONE_SUB_TASK}--methods main_lora"), TABLE, RESOURCES, tmp_path), tmp_path, "(null)")
+    for cores, threads in (({"SLURM_CPUS_PER_TASK": "3", "SLURM_CPUS_ON_NODE": "4"}, 3), ({"SLURM_CPUS_ON_NODE": "4"}, 4)):
+        task = {"SLURM_ARRAY_TASK_ID": "1", "OMP_NUM_THREADS": "9"}
+        subprocess.run(["bash", str(tmp_path / "job_1")], env=with_stand_ins(tmp_path) | task | cores, check=True)
+        (ran,) = (tmp_path / "ran").read_text().splitlines()
+        assert ran.startswith(f"{threads} run_experiment.py ")
+        assert "--experiment_name pocket_sentences_es_lora" in ran
+        (tmp_path / "ran").unlink()
+    (tmp_path / "python").write_text("#!/usr/bin/env bash\nexit 2\n")
+    assert (
+        subprocess.run(["bash", str(tmp_path / "job_1")], env=with_stand_ins(tmp_path) | task | cores, check=False).returncode == 2
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpus", "expected"), [(3, "--cpus-per-task=3"), (None, "--exclusive")])
+def test_where_slurm_has_no_gpus_none_are_asked_for(cpus, expected, tmp_path):
+    resources = Resources(gpus=2, judge_gpus=4, cpus=cpus)
+    script = slurm_script(steps_of(f"{ONE_SUB_TASK}--methods main_lora"), TABLE, resources, tmp_path)
+    *others, table = submitted(script, tmp_path, "(null)")
+    assert [expected in line for line in others] == [True, True, True]
+    assert expected not in table
+    assert not any("--gpus" in line for line in (*others, table))
+
+
+@pytest.mark.slow
+def test_a_wave_too_large_for_an_array_is_several_arrays_and_the_next_wave_waits_for_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(scripts, "_LARGEST_ARRAY", 2)
+    steps = steps_of("--sub_tasks sum_tr_es sum_tr_fr --methods linear_merge --no_judge")
+    first, second, third, last = submitted(slurm_script(steps, TABLE, RESOURCES, tmp_path), tmp_path, "gpu:8")
+    assert ["--array=0-1 " in first, "--array=0-0 " in second] == [True, True]
+    assert [f"{tmp_path}/wave_1_%a.log" in first, f"{tmp_path}/wave_1_2+%a.log" in second] == [True, True]
+    assert [("--dependency" in line) for line in (first, second)] == [False, False]
+    assert ["afterany:1:2 " in third, "afterany:3 " in last] == [True, True]
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from compositional.sweep.steps import Artefact, Contents, Kind, Step
 from compositional.sweep.worker import DONE, FAILED, SKIPPED, Job, read_events
 from helpers import PROJECT
 from helpers.planning import with_ctrl_c
-from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, run_in_this_process
+from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, run_in_this_process, workers_in
 
 TINY = f"{TINY_WITHOUT_JOINT_EXPERT}--joint_expert_flags=' --max_train_examples 8' "
 
@@ -151,9 +151,9 @@ def test_it_goes_on_with_what_failed_however_often_it_is_killed_and_ends_in_the_
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         deadline = time.monotonic() + 30
-        while (left := _workers_in(workspace.root)) and time.monotonic() < deadline:
+        while (left := workers_in(workspace.root)) and time.monotonic() < deadline:
             time.sleep(0.2)
-        assert left == []
+        assert not left
     done = subprocess.run(command_in(workspace), cwd=PROJECT, capture_output=True, text=True, check=True)
     assert "10 done, 0 failed, 0 skipped" in done.stdout
     for name in ("main.csv", "main.md", "main_storage.svg", "main_training.svg"):
@@ -165,16 +165,3 @@ def test_it_goes_on_with_what_failed_however_often_it_is_killed_and_ends_in_the_
         for file in files:
             assert (whole.stored_model(experiment) / file).read_bytes() == (workspace.stored_model(experiment) / file).read_bytes()
         assert whole.predictions(experiment, "test").read_bytes() == workspace.predictions(experiment, "test").read_bytes()
-
-
-def _workers_in(folder: Path) -> list[str]:
-    """Command lines of running processes that work in a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().decode(errors="replace").replace("\0", " ")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if "compositional.sweep.worker" in words and str(folder) in words:
-            found.append(words)
-    return found

@@ -28,37 +28,65 @@ class Resources:
     cpus: int | None
 
 
+# Slurm's arrays have at most MaxArraySize - 1 tasks, which is 1000 unless a cluster says otherwise.
+_LARGEST_ARRAY = 1000
+
+# The functions of a script. GPUs are asked for where Slurm has any, as a cluster without refuses `--gpus`. A job's end, however it
+# comes, lets the next ones begin: they say themselves what they lack.
+_SUBMITTING = """\
+gpus=$(sinfo --noheader --format=%G ${{SBATCH_PARTITION:+--partition="$SBATCH_PARTITION"}})
+takes() {{ if [[ $gpus == *gpu* ]]; then echo "--nodes=1 --gpus=$1"; else echo "{cores}"; fi; }}
+jobs=() earlier= wave=
+submit() {{
+    local job
+    job=$(sbatch --parsable ${{earlier:+--dependency=afterany$earlier}} "$@")
+    jobs+=("${{job%%;*}}") wave+=":${{job%%;*}}"
+}}
+next_wave() {{ earlier=$wave wave=; }}
+"""
+
+# As many threads as cores, as Ray's tasks have; what it is worth follows from what Slurm has given.
+_THREADS = "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE} PYTHONUNBUFFERED=1"
+
+
 def slurm_script(steps: list[Step], table: Step, resources: Resources, logs: Path, folder: Path | None = None) -> str:
     """A script that submits an array job per wave from a folder: the steps of a wave need only those of earlier ones.
 
     The judge and the table come last. One job judges all experiments, with one engine; it refuses to begin while one of them has no
     predictions.
     """
+    cores = f"--cpus-per-task={resources.cpus}" if resources.cpus else "--exclusive"
     lines = [
         "#!/usr/bin/env bash",
         "# Options for every job, such as a partition: set SBATCH_PARTITION and the like.",
         "set -euo pipefail",
         *_go_to(folder),
         f"mkdir -p {shlex.quote(str(logs))}",
-        "previous=",
+        _SUBMITTING.format(cores=cores),
     ]
     judging = [step for step in steps if step.kind is Kind.JUDGE]
-    jobs = [
-        ([str(step) for step in wave], 0 if wave[0].kind is Kind.PREPARE else resources.gpus)
-        for wave in waves([step for step in steps if step.kind is not Kind.JUDGE])
-    ]
+    others = [step for step in steps if step.kind is not Kind.JUDGE]
+    jobs = [([str(step) for step in wave], resources.gpus) for wave in waves(others)]
     if judging:
         jobs.append(([judge_command(judging)], resources.judge_gpus))
     for number, (commands, gpus) in enumerate([*jobs, ([str(table)], 0)], start=1):
-        script = "\n".join(f"{index}) {command} ;;" for index, command in enumerate(commands))
-        lines += [
-            f"previous=$(sbatch --parsable --array=0-{len(commands) - 1} --gpus={gpus} --job-name=sweep_{number} "
-            f"--output={shlex.quote(str(logs))}/wave_{number}_%a.log ${{previous:+--dependency=afterany:$previous}} <<'WAVE'",
-            f'#!/usr/bin/env bash\ncase "$SLURM_ARRAY_TASK_ID" in\n{script}\nesac',
-            "WAVE",
-            ")",
-        ]
+        for start in range(0, len(commands), _LARGEST_ARRAY):
+            log = f"{logs}/wave_{number}_{f'{start}+' if start else ''}".replace("%", "%%")
+            lines += _array(commands[start : start + _LARGEST_ARRAY], gpus, f"sweep_{number}", log)
+        lines.append("next_wave\n")
+    lines.append('echo "submitted ${jobs[*]}; to cancel all of it: scancel ${jobs[*]}"')
     return "\n".join(lines) + "\n"
+
+
+def _array(commands: list[str], gpus: int, name: str, log: str) -> list[str]:
+    """The lines that submit commands as the tasks of one array."""
+    script = "\n".join(f"{index}) {command} ;;" for index, command in enumerate(commands))
+    takes = f" $(takes {gpus})" if gpus else ""
+    return [
+        f"submit --array=0-{len(commands) - 1}{takes} --job-name={name} --output={shlex.quote(log)}%a.log <<'WAVE'",
+        f'#!/usr/bin/env bash\n{_THREADS}\ncase "$SLURM_ARRAY_TASK_ID" in\n{script}\nesac',
+        "WAVE",
+    ]
 
 
 def waves(steps: list[Step]) -> list[list[Step]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from compositional.sweep.execution import Progress
 from compositional.sweep.steps import Kind, Step
-from compositional.sweep.worker import DONE, FAILED, RUNNING, SETTLED, SKIPPED, Event, last_line, last_lines
+from compositional.sweep.worker import DONE, FAILED, LOST, RUNNING, SETTLED, SKIPPED, Event, last_line, last_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,10 +69,11 @@ class View:
         for event in events:
             settled = sum(one.state in SETTLED for one in self._progress.states.values())
             took = f" ({event.seconds:.0f} s)" if event.seconds else ""
-            line = f"[{settled}/{len(self._progress.steps)}] {event.state} {event.name}{took}"
+            again = ", with its process or machine: it begins again" if event.state == LOST else ""
+            line = f"[{settled}/{len(self._progress.steps)}] {event.state} {event.name}{took}{again}"
             if not self._live:
                 print(line, flush=True)
-            elif event.state in (FAILED, SKIPPED):
+            elif event.state in (FAILED, SKIPPED, LOST):
                 self._live.console.print(line, markup=False, highlight=False)
 
     def _table(self) -> RenderableType:

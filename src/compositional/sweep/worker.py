@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +18,7 @@ from compositional.prediction.vllm_backend import Engines
 from compositional.sweep.steps import Kind
 
 WAITING, RUNNING, DONE, FAILED, SKIPPED = "waiting", "running", "done", "failed", "skipped"
+LOST = "lost"  # with its process or machine; it begins again
 SETTLED = (DONE, FAILED, SKIPPED)
 
 
@@ -71,10 +75,30 @@ def last_lines(log: Path, count: int, size: int = 16384) -> list[str]:
     return [line for line in lines if line][-count:]
 
 
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """The block begins once no other process is in it, on whichever machine: a lock of the kernel's, which ends with its process.
+
+    A process may live on for a while after Ray has lost it, and its steps have been given to another.
+    """
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for an earlier process of these steps to end", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def main(status_file: Path) -> None:
     """Run the steps that standard input lists. A step is skipped when one that it needs has failed."""
     end_with_parent()
     log_to_screen()
+    with alone(status_file.with_suffix(".lock")):
+        _run_all([Job(**data) for data in json.load(sys.stdin)], status_file)
+
+
+def _run_all(jobs: list[Job], status_file: Path) -> None:
     lost = {event.name for event in read_events(status_file) if event.state in (FAILED, SKIPPED)}
     with Engines() as engines, open(status_file, "a", encoding="utf-8") as status:
 
@@ -82,7 +106,7 @@ def main(status_file: Path) -> None:
             status.write(Event(name, state, round(seconds, 1)).line())
             status.flush()
 
-        for job in (Job(**data) for data in json.load(sys.stdin)):
+        for job in jobs:
             start = time.monotonic()
             if lost.intersection(job.needs):
                 lost.add(job.name)
