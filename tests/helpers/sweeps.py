@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -19,6 +20,7 @@ from compositional.sweep.plan import make_sweep_plan
 from compositional.sweep.steps import Kind, Step
 from compositional.sweep.worker import DONE, Event
 
+_Found = TypeVar("_Found")
 ONE_SUB_TASK = "--sub_tasks sum_tr_es "
 
 
@@ -69,12 +71,13 @@ def assert_same_results(one: Workspace, other: Workspace) -> None:
     assert [path for path in other.root.rglob("*") if path.name.endswith((".unfinished", ".partial", ".training"))] == []
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 600) -> None:
-    """Fail when something does not come about, however slow the machine is."""
+def wait_until(holds: Callable[[], _Found], seconds: float = 600) -> _Found:
+    """What comes about, such as a truth value; fail when it does not, however slow the machine is."""
     deadline = time.monotonic() + seconds
-    while not holds():
+    while not (found := holds()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    return found
 
 
 def workers_in(folder: Path) -> dict[int, str]:

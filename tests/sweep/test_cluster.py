@@ -97,8 +97,7 @@ def at_work(workspace: Workspace, nodes: set[Node]) -> Node | None:
 def test_a_lost_machine_costs_its_steps_only_their_time(machines, whole, tmp_path):
     workspace = Workspace(tmp_path / "workspace")
     with sweep_in(workspace, tmp_path / "temporary", "--address", machines.address) as process:
-        wait_until(lambda: at_work(workspace, machines.worker_nodes))
-        machines.remove_node(at_work(workspace, machines.worker_nodes), allow_graceful=False)
+        machines.remove_node(wait_until(lambda: at_work(workspace, machines.worker_nodes)), allow_graceful=False)
         shown, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
     assert " lost pocket_" in shown
