@@ -355,7 +355,7 @@ def _sizes(workspace: Path) -> list[int]:
 def _fault_of_ending(ending: Ending) -> str | None:
     """Why an ending isn't right: the run was not killed, and has neither succeeded nor said in lines what is wrong."""
     if ending.processes_left:
-        return f"{ending.processes_left} processes were left"
+        return f"processes were left: {', '.join(ending.processes_left)}"
     if "Traceback (most recent call last)" in ending.said:
         return f"a traceback: {_end(ending.said)}"
     if ending.code in (0, -signal.SIGKILL):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -20,11 +21,11 @@ _LONGEST_GOODBYE = 20.0  # seconds in which child processes end after their pare
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: its exit code (minus the signal that killed it), what it printed, and how many processes it left."""
+    """How a run ended: its exit code (minus the signal that killed it), what it printed, and the commands of processes it left."""
 
     code: int
     said: str
-    processes_left: int
+    processes_left: tuple[str, ...]
 
 
 class Running:
@@ -45,17 +46,27 @@ class Running:
             if time.monotonic() > end:
                 os.killpg(self.process, signal.SIGKILL)
                 os.waitpid(self.process, 0)
-                return Ending(124, self._said(), 0)
+                return Ending(124, self._said(), ())
             time.sleep(0.02)
         end = time.monotonic() + _LONGEST_GOODBYE
         while (left := _processes_of_session(self.process)) and time.monotonic() < end:
             time.sleep(0.1)
+        commands = tuple(_command_of(process) for process in left)
         for process in left:
-            os.kill(process, signal.SIGKILL)
-        return Ending(os.waitstatus_to_exitcode(found[1]), self._said(), len(left))
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(process, signal.SIGKILL)
+        return Ending(os.waitstatus_to_exitcode(found[1]), self._said(), commands)
 
     def _said(self) -> str:
         return self.output.read_text(errors="replace") if self.output.is_file() else ""
+
+
+def _command_of(process: int) -> str:
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:  # it has just ended
+        return "?"
+    return " ".join([Path(words[0]).name, *words[1:4]]).strip()[:120]
 
 
 def _processes_of_session(session: int) -> list[int]:
