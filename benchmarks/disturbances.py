@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
-_LONGEST_GOODBYE = 90.0  # seconds in which child processes end after their parent; Ray's agents look for it about twice a minute
+_LONGEST_GOODBYE = 90.0  # seconds in which child processes end after their parent; Ray's agents need up to a minute
 
 
 @dataclass(frozen=True)
