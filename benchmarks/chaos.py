@@ -6,8 +6,8 @@
 Each command runs at Pocket's size in a copy of a workspace, under one disturbance: killed at a random moment, on a full disk, with
 a limit of file sizes, with a file or folder that is read-only, with a file truncated or a bit of it flipped, started twice, or with
 a clock that jumps by a day. Then the cause is taken away and the command runs again. A trial is right if each run ended with exit
-code 0, or with exit code 2 and a line that begins with "error:", and if the files are at last those of an undisturbed run, with
-no process and no unfinished file left.
+code 0, or with exit code 2 (a sweep: 1 or 2) and a line that begins with "error:", and if the files are at last those of an
+undisturbed run, with no process and no unfinished file left.
 
 Commands run in forks of this process, which has imported the libraries, so that a trial takes seconds. Sweeps and vLLM start
 processes that can't be forked, so they run anew, and their trials take a minute. Prints a Markdown table and one line for each
@@ -69,12 +69,16 @@ _SWEEP = (
 
 @dataclass(frozen=True)
 class Command:
-    """A command under test: its script, its words, and the commands whose results it reads. {workspace} stands for the folder."""
+    """A command under test: its script, its words, and the commands whose results it reads. {workspace} stands for the folder.
+
+    `refusals` are the exit codes with which it may say what is wrong: a sweep whose steps have said it ends with 1.
+    """
 
     script: str
     words: str
     needs: tuple[str, ...] = ()
     is_forked: bool = True
+    refusals: tuple[int, ...] = (2,)
 
 
 _OF_A_CALIBRATION = ("train", "train translation", "calibrate")
@@ -105,7 +109,7 @@ COMMANDS = {
     ),
     "export": Command("export", f"{_EXPORT}--to merged ", _OF_A_CALIBRATION),
     "export, gguf": Command("export", f"{_EXPORT}--to gguf ", _OF_A_CALIBRATION),
-    "sweep": Command("run_sweep", _SWEEP, is_forked=False),
+    "sweep": Command("run_sweep", _SWEEP, is_forked=False, refusals=(1, 2)),
 }
 _HELPING = ("train translation",)  # as "train"
 DEFAULT = tuple(name for name in COMMANDS if name not in _HELPING)
@@ -199,13 +203,14 @@ class Laboratory:
             runner = self._runner(name, workspace)
             endings = disturbance(runner, random, start.usual)
             last = runner.start().wait(start.usual.patience)
-            fault = next(filter(None, map(_fault_of_ending, endings)), None)
+            refusals = COMMANDS[name].refusals
+            fault = next(filter(None, (_fault_of_ending(ending, refusals) for ending in endings)), None)
             if not fault and (last.code or last.processes_left):
-                fault = f"afterwards, {_fault_of_ending(last) or _end(last.said)}"
+                fault = f"afterwards, {_fault_of_ending(last, refusals) or _end(last.said)}"
             fault = fault or self._difference(start, workspace)
             if fault and keep:
                 shutil.copytree(workspace, keep / f"{name.replace(', ', '_')}_{next(self._numbers)}", symlinks=True)
-            return fault, any(ending.code == 2 for ending in endings)
+            return fault, any(ending.code in refusals for ending in endings)
 
     def start(self, name: str) -> Start:
         """The starting point of a command: the workspace after those that it needs."""
@@ -352,7 +357,7 @@ def _sizes(workspace: Path) -> list[int]:
     return [path.stat().st_size for path in workspace.rglob("*") if path.is_file()]
 
 
-def _fault_of_ending(ending: Ending) -> str | None:
+def _fault_of_ending(ending: Ending, refusals: tuple[int, ...]) -> str | None:
     """Why an ending isn't right: the run was not killed, and has neither succeeded nor said in lines what is wrong."""
     if ending.processes_left:
         return f"processes were left: {', '.join(ending.processes_left)}"
@@ -360,9 +365,9 @@ def _fault_of_ending(ending: Ending) -> str | None:
         return f"a traceback: {_end(ending.said)}"
     if ending.code in (0, -signal.SIGKILL):
         return None
-    if ending.code != 2:
+    if ending.code not in refusals:
         return f"exit code {ending.code}: {_end(ending.said)}"
-    return None if "error: " in ending.said else f"exit code 2 without an error: {_end(ending.said)}"
+    return None if "error: " in ending.said else f"exit code {ending.code} without an error: {_end(ending.said)}"
 
 
 def _end(said: str) -> str:

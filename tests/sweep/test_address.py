@@ -57,6 +57,24 @@ def test_whatever_answers_in_the_place_of_a_cluster_is_one_line_within_seconds(s
     assert "no Ray cluster" in line
 
 
+def test_what_ray_raises_when_its_processes_do_not_start_is_one_line_and_a_fault_of_ours_is_not(monkeypatch):
+    """It was seen with a limit of file sizes below that of Ray's object store."""
+
+    def init_raises(error: Exception) -> None:
+        def init(**options: object) -> None:
+            raise error
+
+        monkeypatch.setattr("ray.init", init)
+
+    init_raises(Exception("The current node timed out during startup.\nSee the logs."))
+    with pytest.raises(UserError) as caught, cluster.started_ray(None):
+        pass
+    assert caught.value.mistakes == ("Ray can't be started: The current node timed out during startup.",)
+    init_raises(KeyError("ours"))
+    with pytest.raises(KeyError), cluster.started_ray(None):
+        pass
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "[::1]:9", "no-such-host.invalid:6379"])
 def test_an_address_where_nobody_answers_is_one_line_and_nothing_is_run(address, workspace):
     flags = f"--sub_tasks sum_tr_es --methods zero_shot --workspace {workspace.root} --address {address}"

@@ -169,7 +169,10 @@ def started_ray(address: str | None) -> Iterator[None]:
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
         place = {} if address else {"_temp_dir": os.path.join(os.environ.get("RAY_TMPDIR") or socket_folder(), "ray")}
         ray.init(address=address or "local", runtime_env=environment, **quiet, **place)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        # Where its processes do not start, Ray raises an Exception of no other class.
+        if not isinstance(error, OSError | ValueError | RuntimeError) and type(error) is not Exception:
+            raise
         raise UserError(f"{started_by}: {first_line(error)}") from error
     logging.getLogger("ray.util.client.logsclient").setLevel(logging.CRITICAL)  # tells of each attempt to reconnect
     try:
