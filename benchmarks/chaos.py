@@ -127,7 +127,8 @@ class Start:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, required=True, help="how long trials are begun")
-    parser.add_argument("--trials", type=int, default=100, help="the most trials of a command (default: 100)")
+    parser.add_argument("--trials", type=int, default=100, help="trials of a command, at most (default: 100)")
+    parser.add_argument("--first_trial", type=int, default=0, help="the number of the first one, to go on with an earlier call's")
     parser.add_argument("--commands", nargs="+", choices=DEFAULT, default=DEFAULT)
     parser.add_argument("--disturbances", nargs="+", choices=possible_disturbances(), default=possible_disturbances())
     parser.add_argument("--seed", type=int, default=0)
@@ -142,7 +143,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos."))  # a TemporaryDirectory would be deleted by each fork that ends
     try:
         lab = Laboratory(folder)
-        for number, name in product(range(arguments.trials), arguments.commands):
+        for number, name in product(range(arguments.first_trial, arguments.trials), arguments.commands):
             if time.monotonic() > end:
                 break
             random = Random(f"{arguments.seed} {name} {number}")
