@@ -26,11 +26,14 @@ class Finished:
 
     @classmethod
     def named(cls, name: str, workspace: Path) -> Finished:
-        """The experiment of a workspace; raises UserError for one that is not there, and for what is no rank."""
+        """The experiment of a workspace; raises UserError for one that is not there, and for a rank that cuts nothing."""
         experiment, _, rank = name.partition("@")
         if "@" in name and not (rank.isdigit() and int(rank)):
             raise UserError(f"--experiments {name}: a rank of at least 1 is expected after @")
-        return cls(name, finished_experiment(experiment, Workspace(workspace), "--experiments"), int(rank) if rank else None)
+        plan = finished_experiment(experiment, Workspace(workspace), "--experiments")
+        if rank and not plan.answering_adapters:
+            raise UserError(f"--experiments {name}: it answers without an adapter, so that there is nothing to cut")
+        return cls(name, plan, int(rank) if rank else None)
 
     def adapters(self, folder: Path) -> tuple[list[StoredAdapter], float | None]:
         """The adapters that it answers with, one per step, and the relative error of what is cut.

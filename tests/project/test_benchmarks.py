@@ -95,6 +95,15 @@ def test_what_can_not_be_compared_is_said_in_a_line(workspace, capsys):
     assert "--experiments nothing: there are no results of it" in said
 
 
+@pytest.mark.slow(5)
+def test_a_rank_that_is_none_or_cuts_nothing_is_said_in_a_line(tiny_models, trained, workspace, run, capsys):
+    run(f"{method_run(tiny_models['llama'], 'zero_shot')}--prediction_backend transformers")
+    assert parity.main(["--experiments", "zero_shot@4", "zero_shot@0", "--workspace", str(workspace.root)]) == 2
+    said = capsys.readouterr().err
+    assert "--experiments zero_shot@4: it answers without an adapter" in said
+    assert "--experiments zero_shot@0: a rank of at least 1 is expected after @" in said
+
+
 def test_what_is_no_experiment_is_said_in_a_line(workspace, capsys):
     assert on_device.main(["--experiments", "nothing", "--workspace", str(workspace.root)]) == 2
     assert "--experiments nothing: there are no results of it" in capsys.readouterr().err
