@@ -12,8 +12,10 @@ import pytest
 
 import llm_judge_eval
 import run_experiment
+import run_sweep
 from compositional.core.errors import UserError
 from compositional.core.workspace import Workspace
+from compositional.sweep import execution
 from compositional.sweep.arguments import parse_sweep_arguments
 from compositional.sweep.execution import Progress
 from compositional.sweep.plan import make_sweep_plan
@@ -42,6 +44,14 @@ def run_in_this_process(progress: Progress, *ignored: object) -> None:
         run = llm_judge_eval.run if step.kind is Kind.JUDGE else run_experiment.run
         run(list(step.words))
         progress.states[step.name] = Event(step.name, DONE)
+
+
+def undisturbed(flags: str, folder: Path) -> Workspace:
+    """A workspace in which a sweep has run in this process. `flags` end with --workspace."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "run_steps", run_in_this_process)
+        assert run_sweep.run([*shlex.split(flags), str(folder)])
+    return Workspace(folder)
 
 
 TINY_WITHOUT_JOINT_EXPERT = (

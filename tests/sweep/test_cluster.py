@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import run_sweep
 from compositional.core.errors import UserError
 from compositional.core.machine import socket_folder
 from compositional.core.workspace import Workspace
-from compositional.sweep import cluster, execution
+from compositional.sweep import cluster
 from compositional.sweep.execution import Progress, run_group
 from compositional.sweep.steps import Kind, Step
 from compositional.sweep.worker import DONE, FAILED, LOST, RUNNING, Event, Job, alone, read_events
 from helpers import PROJECT
-from helpers.sweeps import SMALL_TABLE, assert_same_results, parent_of, run_in_this_process, started_with, wait_until, workers_in
+from helpers.sweeps import SMALL_TABLE, assert_same_results, parent_of, started_with, undisturbed, wait_until, workers_in
 
 if TYPE_CHECKING:
     from ray._private.node import Node
@@ -58,11 +57,7 @@ def machines(monkeypatch) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def whole(one_thread, tmp_path_factory) -> Workspace:
     """The sweep undisturbed, without Ray: its steps in this process, in another order."""
-    workspace = Workspace(tmp_path_factory.mktemp("whole"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution, "run_steps", run_in_this_process)
-        assert run_sweep.run([*shlex.split(SMALL_TABLE), str(workspace.root)])
-    return workspace
+    return undisturbed(SMALL_TABLE, tmp_path_factory.mktemp("whole"))
 
 
 @contextmanager

@@ -15,9 +15,8 @@ import pytest
 
 import run_sweep
 from compositional.core.workspace import Workspace
-from compositional.sweep import execution
 from helpers import PROJECT
-from helpers.sweeps import SMALL_TABLE, assert_same_results, run_in_this_process, wait_until
+from helpers.sweeps import SMALL_TABLE, assert_same_results, undisturbed, wait_until
 
 
 def ask(*words: str) -> str:
@@ -35,11 +34,7 @@ pytestmark = [pytest.mark.slow(120), pytest.mark.skipif(not is_the_one_node(), r
 @pytest.fixture(scope="module")
 def whole(one_thread, tmp_path_factory) -> Workspace:
     """The sweep undisturbed, without Slurm."""
-    workspace = Workspace(tmp_path_factory.mktemp("whole"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution, "run_steps", run_in_this_process)
-        assert run_sweep.run([*shlex.split(SMALL_TABLE), str(workspace.root)])
-    return workspace
+    return undisturbed(SMALL_TABLE, tmp_path_factory.mktemp("whole"))
 
 
 def submit(script: str) -> list[str]:

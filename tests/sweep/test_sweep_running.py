@@ -14,16 +14,14 @@ from random import uniform
 
 import pytest
 
-import run_sweep
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
-from compositional.sweep import execution
 from compositional.sweep.execution import Progress, run_group
 from compositional.sweep.steps import Artefact, Contents, Kind, Step
 from compositional.sweep.worker import DONE, FAILED, SKIPPED, Job, read_events
 from helpers import PROJECT
 from helpers.planning import with_ctrl_c
-from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, run_in_this_process, workers_in
+from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, undisturbed, workers_in
 
 TINY = f"{TINY_WITHOUT_JOINT_EXPERT}--joint_expert_flags=' --max_train_examples 8' "
 
@@ -116,11 +114,7 @@ def failed(tmp_path_factory) -> Failed:
 @pytest.fixture(scope="module")
 def whole(one_thread, tmp_path_factory) -> Workspace:
     """The same sweep without Ray, uninterrupted: its steps in this process, in another order."""
-    workspace = Workspace(tmp_path_factory.mktemp("whole"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution, "run_steps", run_in_this_process)
-        assert run_sweep.run([*shlex.split(TABLE), str(workspace.root)])
-    return workspace
+    return undisturbed(TABLE, tmp_path_factory.mktemp("whole"))
 
 
 def command_in(workspace: Workspace) -> list[str]:
