@@ -137,6 +137,53 @@ def test_a_random_conversation_has_a_target_and_a_typed_one_has_none(page):
     assert not target.is_visible()
 
 
+def test_an_answers_target_and_end_leave_with_the_next_question(page):
+    page.get_by_role("button", name="Answer").click()
+    finished(page)
+    held = []
+    page.route("**/answers", lambda route: held.append(route))
+    page.get_by_label("Conversation").fill(TEXT)
+    with page.expect_request("**/answers"):
+        page.get_by_role("button", name="Answer").click()
+    assert page.get_by_role("status").inner_text() == ""
+    assert page.get_by_text("Target of the data set").is_hidden()
+    held[0].continue_()
+    finished(page)
+    page.unroute("**/answers")
+
+
+def test_a_random_conversation_that_comes_late_leaves_what_was_typed(page):
+    conversation, held = page.get_by_label("Conversation"), []
+    page.route("**/example*", lambda route: held.append(route))
+    with page.expect_request("**/example*"):
+        page.get_by_role("button", name="Random conversation").click()
+    conversation.fill(TEXT)
+    with page.expect_response("**/example*"):
+        held[0].continue_()
+    page.unroute("**/example*")
+    answer(page, conversation.input_value())
+    assert conversation.input_value() == TEXT
+    assert page.get_by_text("Target of the data set").is_hidden()
+
+
+def test_the_last_random_conversation_stands_and_is_the_one_that_is_answered(page):
+    held = []
+    page.route("**/example*", lambda route: held.append(route))
+    for _ in range(2):
+        with page.expect_request("**/example*"):
+            page.get_by_role("button", name="Random conversation").click()
+    with page.expect_request("**/answers") as asked:
+        page.get_by_role("button", name="Answer").click()
+        for number in (1, 0):
+            with page.expect_response("**/example*"):
+                held[number].fulfill(json={"text": f"Tom: Number {number}.", "reference": "A target."})
+    finished(page)
+    assert asked.value.post_data_json["text"] == page.get_by_label("Conversation").input_value() == "Tom: Number 1."
+    page.get_by_text("Target of the data set").click()
+    assert page.locator("#target p").inner_text() == "A target."
+    page.unroute("**/example*")
+
+
 def test_language_and_methods_follow_the_main_task(page):
     main, variant, methods = page.get_by_label("Main task"), page.get_by_label("Language or tone"), page.get_by_role("checkbox")
     assert main.locator("option").all_inner_texts() == ["Summarize the following text", "Suggest a reply for the following text"]
@@ -147,8 +194,8 @@ def test_language_and_methods_follow_the_main_task(page):
     dialogue = page.get_by_label("Conversation").input_value()
     main.select_option(label="Suggest a reply for the following text")
     assert variant.locator("option").all_inner_texts() == ["Rewrite it in a witty tone"]
-    page.wait_for_load_state("networkidle")
-    assert page.get_by_label("Conversation").input_value() != dialogue, "a random conversation is one of the task's"
+    # A random conversation is one of the task's.
+    page.wait_for_function("before => document.getElementById('conversation').value !== before", arg=dialogue)
     answer(page)
     assert list(cards(page)) == ["Zero-shot"]
     assert page.locator(".answer").get_attribute("lang") == "en"
@@ -202,6 +249,12 @@ def test_a_server_that_has_ended_gets_a_message(page):
     page.get_by_role("button", name="Answer").click()
     page.get_by_role("alert").filter(has_text="The server does not answer").wait_for()
     page.unroute("**/answers")
+    page.route("**/example*", lambda route: route.abort())
+    answer(page)
+    assert page.get_by_role("alert").inner_text() == ""
+    page.get_by_role("button", name="Random conversation").click()
+    page.get_by_role("alert").filter(has_text="The server does not answer").wait_for()
+    page.unroute("**/example*")
 
 
 # ---- turns

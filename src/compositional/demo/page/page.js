@@ -7,7 +7,10 @@ const variant = byId("variant");
 
 let offered = [];
 let random = { text: "", reference: "" }; // the last random conversation
+let taking = null; // the promise of the random conversation that is on its way
 let running = null; // the AbortController of the answers that are being made
+
+const NO_SERVER = "The server does not answer: is demo.py still running?";
 
 const capitalized = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
@@ -57,10 +60,24 @@ function showMethods() {
   if (conversation.value === random.text) takeRandom();
 }
 
-async function takeRandom() {
+function takeRandom() {
+  const own = (taking = fillConversation(() => own === taking));
+}
+
+/** Shows a random conversation, unless another was asked for or the user has typed while it was on its way. */
+async function fillConversation(isStillWanted) {
   const [one] = chosenMethods();
-  const response = await fetch(`example?${new URLSearchParams({ experiment: one.experiment })}`);
-  random = await response.json();
+  const before = conversation.value;
+  let found;
+  try {
+    const response = await fetch(`example?${new URLSearchParams({ experiment: one.experiment })}`);
+    found = await response.json();
+  } catch {
+    say(NO_SERVER);
+    return;
+  }
+  if (!isStillWanted() || conversation.value !== before) return;
+  random = found;
   conversation.value = random.text;
   say("");
 }
@@ -128,13 +145,18 @@ async function ask() {
   const asked = chosenMethods().filter((one) => names.includes(one.experiment));
   byId("stop").disabled = false;
   byId("cards").replaceChildren();
+  byId("target").hidden = true;
+  tell("");
   say("");
+  await taking;
+  const text = conversation.value;
+  const { text: taken, reference } = random;
   let cards = new Map();
   try {
     const response = await fetch("answers", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ text: conversation.value, experiments: names }),
+      body: JSON.stringify({ text, experiments: names }),
       signal: own.signal,
     });
     if (!response.ok) {
@@ -143,8 +165,8 @@ async function ask() {
       tell("No answer.");
       return;
     }
-    byId("target").hidden = conversation.value !== random.text;
-    byId("target").querySelector("p").textContent = random.reference;
+    byId("target").hidden = text !== taken;
+    byId("target").querySelector("p").textContent = reference;
     byId("target").querySelector("p").lang = asked[0].languages.at(-1);
     tell("The methods answer.");
     cards = new Map(asked.map((one) => [one.experiment, addCard(one)]));
@@ -154,7 +176,7 @@ async function ask() {
     }
     tell("All methods have answered.");
   } catch (error) {
-    if (error.name !== "AbortError") say("The server does not answer: is demo.py still running?");
+    if (error.name !== "AbortError") say(NO_SERVER);
     if (own === running) tell(error.name === "AbortError" ? "Stopped." : "No answer.");
     for (const card of cards.values()) {
       if (card.dataset.state === "waiting") card.querySelector(".answer").textContent = "";
