@@ -103,6 +103,33 @@ def test_an_experiment_without_predictions_of_the_stage_is_told_the_flag(stage, 
     assert line == f"experiment e has no (whole) {stage} predictions: run it with {flag}"
 
 
+def test_experiments_without_predictions_are_left_out_if_asked_and_named_at_the_end(workspace, mistakes):
+    store_predictions(workspace, "e", SIX)
+    store_predictions(workspace, "validated", SIX, stage="valid")
+    lines = mistakes(f"{RULE}--experiment_name none e validated --skip_missing")
+    assert lines == [
+        f"experiment none has no predictions in {workspace.root / 'predictions'}: known: e, validated",
+        "experiment validated has no (whole) test predictions: run it with --do_predict",
+    ]
+    assert [row["verdict"] for row in verdicts(workspace, "e")] == SIX_VERDICTS
+
+
+@pytest.mark.parametrize(
+    ("flags", "lines"),
+    [
+        ("--experiment_name e f", ["experiment f has no predictions"]),
+        ("--experiment_name f --skip_missing", ["experiment f has no predictions"]),
+        ("--experiment_name e f a/b --skip_missing", ["--experiment_name a/b: ", "experiment f has no predictions"]),
+    ],
+)
+def test_nothing_is_judged_of_a_call_that_has_other_mistakes_or_nothing_to_judge(flags, lines, workspace, mistakes):
+    store_predictions(workspace, "e", SIX)
+    before = files_in(workspace)
+    found = mistakes(f"{RULE}{flags}")
+    assert [line.startswith(beginning) for line, beginning in zip(found, lines, strict=True)] == [True] * len(lines)
+    assert files_in(workspace) == before
+
+
 @pytest.mark.parametrize(
     ("flag", "nearest"),
     [("--experiment_names", "--experiment_name"), ("--judge_model", "--judge_model_name_or_path"), ("--overw", "--overwrite")],

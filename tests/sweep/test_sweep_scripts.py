@@ -82,7 +82,7 @@ def test_a_slurm_script_submits_each_wave_after_the_one_before(tmp_path):
     assert ["--gpus=2" in first, "--gpus=2" in second, "--gpus=4" in third, "--gpus" not in last] == [True, True, True, True]
     assert str(TABLE) in (tmp_path / "job_4").read_text()
     judged = "--experiment_name pocket_sum_tr_es_main_lora pocket_sum_tr_es_linear_merge --judge_model_name_or_path pocket"
-    assert judged in (tmp_path / "job_3").read_text()
+    assert f"{judged} --workspace . --skip_missing ;;" in (tmp_path / "job_3").read_text()
 
 
 @pytest.mark.slow

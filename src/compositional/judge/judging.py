@@ -174,7 +174,10 @@ LONGEST_QUESTION = 8192  # tokens, with the reply
 
 
 def judge_all(plan: JudgePlan, engines: Engines | None = None) -> dict[str, dict[str, Any]]:
-    """Judge all experiments of a call, with one judge; returns their records. Raises UserError for what can't be judged."""
+    """Judge all experiments of a call, with one judge; returns their records.
+
+    Raises UserError for what can't be judged, before the first request; and after the last one for what the call has left out.
+    """
     quieten_libraries()
     records = {}
     with ExitStack() as stack:
@@ -188,6 +191,8 @@ def judge_all(plan: JudgePlan, engines: Engines | None = None) -> dict[str, dict
                 logger.debug("judging with %s", judge.identity)
                 records[experiment.name] = judge_experiment(plan, experiment, judge)
             show_judgement(plan, experiment.name, records[experiment.name])
+    if plan.missing:
+        raise UserError(*plan.missing)
     return records
 
 

@@ -28,6 +28,9 @@ class JudgeArguments:
     experiment_name: list[str] = flag((), "what", "experiments whose stored predictions are judged (required)", repeatable=True)
     stage: str = flag("test", "what", "split that was predicted", choices=("valid", "test"))
     overwrite: bool = flag(False, "what", "delete the verdicts of an earlier run of this judge, and judge again")
+    skip_missing: bool = flag(
+        False, "what", "judge the experiments that have predictions; name the others at the end, with exit code 2, not before"
+    )
 
     judge_model_name_or_path: str = flag(
         "meta-llama/Llama-3.1-70B-Instruct", "judge", "judge model: hub id, folder, or 'pocket' for Pocket's grammar", "inferred"
@@ -102,11 +105,12 @@ class JudgedExperiment:
 
 @dataclass(frozen=True)
 class JudgePlan:
-    """A call that holds together."""
+    """A call that holds together. `missing`: for each experiment that is left out, a line that says what it lacks."""
 
     arguments: JudgeArguments
     workspace: Workspace
     experiments: list[JudgedExperiment]
+    missing: list[str]
 
     @cached_property
     def model(self) -> Model:
@@ -128,16 +132,21 @@ def make_judge_plan(arguments: JudgeArguments, parsing_mistakes: Sequence[str] =
     """Check a call; raises UserError with one line per mistake."""
     mistakes = [*parsing_mistakes, *_wrong_values(arguments)]
     workspace = Workspace(Path(arguments.workspace))
-    experiments = []
+    experiments: list[JudgedExperiment] = []
+    missing: list[str] = []
     for name in dict.fromkeys(arguments.experiment_name):
         try:
             experiments.append(_experiment(name, arguments, workspace))
             workspace.check_writable(workspace.predictions_folder(name), workspace.output(name), workspace.logs(name))
+        except _NoPredictions as error:
+            missing += error.mistakes
         except UserError as error:
             mistakes += error.mistakes
+    if mistakes or not (arguments.skip_missing and experiments):
+        mistakes += missing
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
-    return JudgePlan(arguments, workspace, experiments)
+    return JudgePlan(arguments, workspace, experiments, missing)
 
 
 def _wrong_values(arguments: JudgeArguments) -> list[str]:
@@ -172,6 +181,10 @@ def _given(arguments: JudgeArguments, names: tuple[str, ...]) -> list[str]:
     return [name for name in names if getattr(arguments, name) != getattr(JudgeArguments(), name)]
 
 
+class _NoPredictions(UserError):
+    """An experiment has nothing that could be judged."""
+
+
 def _experiment(name: str, arguments: JudgeArguments, workspace: Workspace) -> JudgedExperiment:
     if not name or (fault := fault_of_name(name)):
         raise UserError(f"--experiment_name {name}: {fault if name else 'a name is needed'}")
@@ -179,10 +192,10 @@ def _experiment(name: str, arguments: JudgeArguments, workspace: Workspace) -> J
     if not (folder / SETTINGS_FILE).is_file():
         stored = [path.parent.name for path in folder.parent.glob(f"*/{SETTINGS_FILE}")]
         hint = nearest(name, stored) if stored else "run_experiment.py makes them"
-        raise UserError(f"experiment {name} has no predictions in {folder.parent}: {hint}")
+        raise _NoPredictions(f"experiment {name} has no predictions in {folder.parent}: {hint}")
     if not workspace.predictions(name, arguments.stage).is_file():
         do = {"valid": "--do_valid", "test": "--do_predict"}[arguments.stage]
-        raise UserError(f"experiment {name} has no (whole) {arguments.stage} predictions: run it with {do}")
+        raise _NoPredictions(f"experiment {name} has no (whole) {arguments.stage} predictions: run it with {do}")
     settings = read_whole_record(folder / SETTINGS_FILE, dataset=str)
     dataset = find_dataset(
         settings.get("secondary_task_dataset") or settings["dataset"], Locations(workspace.root / "data", raw=None)

@@ -52,8 +52,7 @@ _THREADS = "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE} P
 def slurm_script(steps: list[Step], table: Step, resources: Resources, logs: Path, folder: Path | None = None) -> str:
     """A script that submits an array job per wave from a folder: the steps of a wave need only those of earlier ones.
 
-    The judge and the table come last. One job judges all experiments, with one engine; it refuses to begin while one of them has no
-    predictions.
+    The judge and the table come last. One job judges all experiments that have predictions, with one engine.
     """
     cores = f"--cpus-per-task={resources.cpus}" if resources.cpus else "--exclusive"
     lines = [

@@ -98,8 +98,8 @@ def _command(kind: Kind, words: Iterable[str], in_checkout: bool | None = None) 
 
 
 def judge_command(steps: Sequence[Step]) -> str:
-    """One command in place of several steps that judge with the same flags: one engine for all of them."""
-    return _command(Kind.JUDGE, ("--experiment_name", *(step.experiment for step in steps), *steps[0].flags))
+    """One command in place of several steps that judge with the same flags: one engine for all that have predictions."""
+    return _command(Kind.JUDGE, ("--experiment_name", *(step.experiment for step in steps), *steps[0].flags, "--skip_missing"))
 
 
 def required_steps(steps: Sequence[Step]) -> dict[str, tuple[str, ...]]:
