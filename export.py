@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
+from compositional.core.flags import files_of_flags
 from compositional.core.logs import log_to_screen
 from compositional.core.processes import exit_code_of
 from compositional.core.workspace import Workspace
@@ -21,15 +22,19 @@ logger = logging.getLogger(__name__)
 
 def run(argv: list[str]) -> Path:
     """Export, and return the folder; raises UserError for the user's mistakes, before anything is written."""
-    plan = make_export_plan(*parse_export_arguments(argv))
-    if plan.folder.exists() and not plan.arguments.overwrite:
+    arguments, mistakes = parse_export_arguments(argv)
+    plan = make_export_plan(arguments, mistakes, files_of_flags(argv))
+    if plan.is_there:
         logger.info("%s (done already; --overwrite writes it again)", plan.folder)
         return plan.folder
 
     from compositional.export.folders import write_export
 
-    with Workspace(Path(plan.arguments.workspace)).locked(export=plan.arguments.experiment_name):
-        return write_export(plan)
+    name, workspace = arguments.experiment_name, Workspace(Path(arguments.workspace))
+    with workspace.locked(export=name), workspace.locked(experiment=name, shared=True):
+        # Another call may have ended, or the experiment run again, since the plan was made.
+        plan = make_export_plan(arguments)
+        return plan.folder if plan.is_there else write_export(plan)
 
 
 def main() -> int:

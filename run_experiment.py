@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
+from compositional.core.flags import files_of_flags
 from compositional.core.hub import use_cache_without_network
 from compositional.core.logs import log_to_screen
 from compositional.core.processes import exit_code_of
@@ -28,7 +29,7 @@ def run(argv: list[str], engines: Engines | None = None) -> None:
     Runs that are given the same `engines` share vLLM's; a run that is given none ends its own.
     """
     arguments, mistakes = parse_arguments(argv)
-    plan = make_plan(arguments, mistakes)
+    plan = make_plan(arguments, mistakes, files_of_flags(argv))
     if plan.needs_hub:
         use_cache_without_network()
 

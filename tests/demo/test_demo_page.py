@@ -12,9 +12,10 @@ import httpx
 import pytest
 import torch
 
+from compositional.core.errors import UserError
 from conftest import command_in
 from helpers.browsers import chromium, violations
-from helpers.demos import OTHERS, SHOWN, load, make_workspace, served, slowed, wait_until_idle
+from helpers.demos import OTHERS, SHOWN, failing_at_first, load, make_workspace, served, slowed, wait_until_idle
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -255,6 +256,21 @@ def test_a_server_that_has_ended_gets_a_message(page):
     page.get_by_role("button", name="Random conversation").click()
     page.get_by_role("alert").filter(has_text="The server does not answer").wait_for()
     page.unroute("**/example*")
+
+
+def test_a_method_that_fails_says_why_on_its_card_and_the_others_answer(page):
+    with failing_at_first(UserError("its values are no numbers")):
+        page.get_by_role("button", name="Answer").click()
+        page.get_by_role("status").filter(has_text="1 of 4 methods failed.").wait_for()
+    assert "No answer: its values are no numbers" in page.get_by_role("article").first.inner_text()
+    assert page.locator('article[data-state="done"]').count() == len(SHOWN) - 1
+    assert violations(page) == []
+
+
+def test_answers_that_break_off_get_a_message(page):
+    with failing_at_first(RuntimeError("a fault of the engine")):
+        page.get_by_role("button", name="Answer").click()
+        page.get_by_role("alert").filter(has_text="The answers broke off").wait_for()
 
 
 # ---- turns

@@ -30,7 +30,7 @@ from compositional.demo.server import MOST_CHARACTERS
 from compositional.prediction.predict import read_predictions
 from conftest import command_in
 from helpers import PROJECT
-from helpers.demos import OTHERS, SHOWN, load, make_workspace, served, slowed, wait_until_idle
+from helpers.demos import OTHERS, SHOWN, failing_at_first, load, make_workspace, served, slowed, wait_until_idle
 from helpers.planning import heavy_imports_of, with_ctrl_c
 
 pytestmark = pytest.mark.slow(30)
@@ -150,7 +150,8 @@ def test_a_request_that_can_not_be_answered_gets_a_message(asked, status, messag
 
 def test_what_is_no_text_or_no_json_gets_a_message(url):
     headers = {"Content-Type": "application/json"}
-    for content in (b"{", b'{"text": "\\ud800", "experiments": ["lc"]}', b"[" * 100_000, b"\xff"):
+    surrogates = (b'{"text": "\\ud800", "experiments": ["lc"]}', b'{"text": "a", "experiments": ["\\ud800"]}')
+    for content in (b"{", *surrogates, b"[" * 100_000, b"\xff"):
         response = httpx.post(f"{url}answers", content=content, headers=headers, trust_env=False)
         assert (response.status_code, "Send JSON" in response.json()["message"]) == (400, True)
 
@@ -177,6 +178,13 @@ def test_the_page_loads_nothing_from_elsewhere(url):
     policy = httpx.get(url, trust_env=False).headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
+
+
+def test_a_method_that_fails_says_why_and_the_others_answer(url):
+    with failing_at_first(UserError("its values are no numbers")):
+        first, *others = answers(url, TEXT)
+    assert first == {"experiment": SHOWN[0], "failed": "its values are no numbers"}
+    assert list(final(others)) == list(SHOWN[1:])
 
 
 # ---- turns

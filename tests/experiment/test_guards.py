@@ -13,6 +13,7 @@ from compositional.adapters.peft_folder import WEIGHTS_FILE
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, write_json
 from compositional.core.recorded import read_recorded
+from compositional.experiment import stages
 from helpers.preparing import prepare
 from helpers.tiny_runs import COMPOSED, LEARNED, TINY_RUN, ZERO_SHOT
 
@@ -134,6 +135,47 @@ def test_overwrite_deletes_nothing_that_the_command_reads(kind, run, adapters):
     expected = f"{what} lies in {output}, which --overwrite would delete: move it, or choose another --experiment_name"
     assert expected in caught.value.mistakes
     assert target.exists()
+
+
+def test_overwrite_never_deletes_a_file_of_flags_or_of_the_trainer(run, workspace, tiny_models, tmp_path):
+    folder = workspace.logs("z")
+    folder.mkdir(parents=True)
+    inner, outer, settings = folder / "inner.txt", tmp_path / "outer.txt", folder / "accelerator.json"
+    inner.write_text(f"{ZERO_SHOT} --do_predict --overwrite")
+    outer.write_text(f"@{inner}")
+    settings.write_text("{}")
+    with pytest.raises(UserError) as caught:
+        run(f"--model_name_or_path {tiny_models['llama']} @{outer} --trainer accelerator_config={settings}")
+    remedy = f"lies in {folder}, which --overwrite would delete: move it, or choose another --experiment_name"
+    assert list(caught.value.mistakes) == [f"@{inner} {remedy}", f"--trainer accelerator_config={settings} {remedy}"]
+    assert sorted(folder.iterdir()) == [settings, inner]
+
+
+@pytest.mark.parametrize("name", ["tables", "sweep", "preparation"])
+def test_an_experiment_has_no_name_that_the_workspace_needs_itself(name, run, workspace, tiny_models):
+    command = ZERO_SHOT.replace("--experiment_name z", f"--experiment_name {name}")
+    with pytest.raises(UserError) as caught:
+        run(f"{command}--model_name_or_path {tiny_models['llama']} --do_predict --overwrite")
+    assert list(caught.value.mistakes) == [f"--experiment_name {name}: the workspace needs this name itself; choose another"]
+    assert not workspace.root.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overwrite", ["", " --overwrite"])
+def test_an_adapter_that_another_run_has_made_since_the_checks_is_no_ones_else(overwrite, run, workspace, tiny_models, monkeypatch):
+    command = f"{TINY_RUN}--model_name_or_path {tiny_models['llama']} --dataset pocket_dialogs --do_train --stored_model_name s "
+    check = stages.check_before_start
+
+    def check_while_another_run_ends(plan, data):
+        check(plan, data)
+        monkeypatch.setattr(stages, "check_before_start", check)
+        run(f"{command}--experiment_name one --learning_rate 1e-4")
+
+    monkeypatch.setattr(stages, "check_before_start", check_while_another_run_ends)
+    with pytest.raises(UserError, match="was made by experiment one"):
+        run(f"{command}--experiment_name two{overwrite}")
+    assert read_recorded(workspace.stored_model("s") / "experiment.json")["experiment"] == "one"
+    assert not workspace.output("two").exists()
 
 
 @pytest.mark.slow

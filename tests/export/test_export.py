@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import export
 from compositional.adapters.peft_folder import hash_of_adapter, read_adapter
@@ -24,7 +24,7 @@ from compositional.prediction.predict import read_predictions
 from helpers import ARCHITECTURES
 from helpers.composing import folded
 from helpers.preparing import files_in
-from helpers.tiny_runs import COMPOSED, LENGTHS, TINY_RUN, method_run
+from helpers.tiny_runs import COMPOSED, LENGTHS, TINY_RUN, ZERO_SHOT, method_run
 
 ATTENTION = "--calibration_modules q_proj k_proj v_proj "
 FULL = "--adapter_dtype float32 --prediction_backend transformers "
@@ -110,6 +110,44 @@ def test_the_record_names_what_was_exported_and_its_files(tiny_models, trained, 
     assert mistakes_in(workspace, "--experiment_name peft_linear --dtype bfloat16") == [fault]
     assert exported(workspace, "--experiment_name peft_linear --overwrite --dtype float16") == folder
     assert read_json(folder / RECORD)["dtype"] == "float16"
+
+
+def test_a_tokenizer_with_several_chat_templates_is_exported_with_all_of_them(tiny_models, workspace, run, tmp_path):
+    model = shutil.copytree(tiny_models["llama"], tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": tokenizer.chat_template}
+    tokenizer.save_pretrained(model)
+    run(f"{ZERO_SHOT}--model_name_or_path {model} --do_predict {FULL}")
+    folder = exported(workspace, "--experiment_name z")
+    assert "additional_chat_templates/tool_use.jinja" in read_json(folder / RECORD)["files"]
+    assert AutoTokenizer.from_pretrained(folder).chat_template == tokenizer.chat_template
+    assert exported(workspace, "--experiment_name z") == folder
+
+
+def test_an_experiment_that_is_running_is_not_exported_and_what_a_command_reads_is_kept(tiny_models, workspace, run):
+    run(f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict {FULL}")
+    with workspace.locked(experiment="z"), pytest.raises(UserError, match="experiment z is in use by another run"):
+        exported(workspace, "--experiment_name z")
+    flags = workspace.root / "exports" / "z" / "merged" / "flags.txt"
+    flags.parent.mkdir(parents=True)
+    flags.write_text("--overwrite")
+    expected = f"@{flags} lies in {flags.parent}, which --overwrite would replace: move it first"
+    assert mistakes_in(workspace, f"--experiment_name z @{flags}") == [expected]
+
+
+def test_an_export_that_another_call_has_written_meanwhile_is_not_replaced(tiny_models, workspace, run, monkeypatch):
+    run(f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict {FULL}")
+    locked = Workspace.locked
+
+    def locked_after_another_call(self, **held):
+        monkeypatch.setattr(Workspace, "locked", locked)
+        exported(workspace, "--experiment_name z --dtype bfloat16")
+        return locked(self, **held)
+
+    monkeypatch.setattr(Workspace, "locked", locked_after_another_call)
+    with pytest.raises(UserError, match="is there already, with other content"):
+        exported(workspace, "--experiment_name z --dtype float16")
+    assert read_json(workspace.root / "exports" / "z" / "merged" / RECORD)["dtype"] == "bfloat16"
 
 
 @pytest.mark.slow(10)

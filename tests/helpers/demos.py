@@ -82,6 +82,23 @@ def slowed(seconds: float) -> Iterator[list[float]]:
         TransformersGenerator.stream = original
 
 
+@contextmanager
+def failing_at_first(error: Exception) -> Iterator[None]:
+    """Make the first pass fail, whichever method's it is."""
+    original = TransformersGenerator.stream
+
+    def fail(self: TransformersGenerator, prompt: list[int]) -> Iterator[Answer]:
+        TransformersGenerator.stream = original
+        raise error
+        yield
+
+    TransformersGenerator.stream = fail
+    try:
+        yield
+    finally:
+        TransformersGenerator.stream = original
+
+
 def wait_until_idle(made: list[float], seconds: float = 0.5) -> int:
     """Wait until no token has been made for some time; returns how many were."""
     while made and time.monotonic() - made[-1] < seconds:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from compositional.core.errors import UserError
 from compositional.core.files import hash_of_files
 from compositional.core.recorded import read_recorded
 from compositional.core.tables import percent
@@ -277,6 +278,18 @@ def test_an_experiment_that_another_run_judges_is_refused(workspace, mistakes):
         (line,) = mistakes(f"{RULE}--experiment_name e")
     assert "in use by another run" in line
     assert not workspace.verdicts("e", "test", "pocket").exists()
+
+
+def test_an_experiment_that_is_running_is_not_judged_and_one_that_is_judged_does_not_run(workspace, mistakes, judge):
+    store_predictions(workspace, "e", SIX)
+    with workspace.locked(experiment="e"):
+        (line,) = mistakes(f"{RULE}--experiment_name e")
+    assert line == "experiment e is in use by another run; wait for it to end or choose another name"
+    with workspace.locked(experiment="e", shared=True):  # by another judge
+        with pytest.raises(UserError, match="in use by another run"), workspace.locked(experiment="e"):
+            pass
+        judge(f"{RULE}--experiment_name e")
+    assert workspace.verdicts("e", "test", "pocket").is_file()
 
 
 TABLE = """\

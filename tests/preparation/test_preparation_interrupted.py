@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 import helpers.text_models as tiny
+from compositional.core.errors import UserError
 from compositional.core.processes import exit_code_of
 from compositional.core.resumable import partial_of
 from compositional.pocket.examples import draw_examples
@@ -277,6 +279,17 @@ def test_a_small_trial_after_an_interrupted_run_costs_none_either(making, made, 
     run(making.words(made, only=(SPANISH,)))
     assert len(rewritten) == TEXTS - 8
     assert sorted(path.read_text(encoding="utf-8").splitlines(keepends=True)) == sorted(lines)
+
+
+def test_a_text_that_was_damaged_while_unfinished_is_refused_by_other_texts_too(making, made):
+    path = rows_file(made, SPANISH)
+    row = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+    checksum = zlib.crc32((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    damaged = json.dumps(row | {"target": row["target"] + "x", "crc32": checksum}, ensure_ascii=False)
+    partial_of(path).write_text(damaged + "\n", encoding="utf-8")
+    path.unlink()
+    with pytest.raises(UserError, match=r"\.partial, line 1: not a row of this file"):
+        run([*making.words(made, only=(SPANISH,)), "--max_train_examples", "3"])
 
 
 def test_another_revision_of_a_text_model_makes_its_sets_anew(making, made, rewritten, monkeypatch):

@@ -102,3 +102,12 @@ def test_a_folder_that_is_read_is_never_replaced(name, copied, tmp_path):
     read = copied.prepared_data(name)
     expected = f"--raw_data_dir {read} lies in {folder}, which this command replaces: move it"
     assert mistakes_of(copied, *FEW, "--overwrite", "--raw_data_dir", str(read)) == [expected]
+
+
+def test_a_file_of_flags_is_never_replaced(copied):
+    folder = copied.prepared_data("pocket_dialogs")
+    flags = folder / "flags.txt"
+    flags.write_text("--max_train_examples 7")
+    assert mistakes_of(copied, *WITTY, "--only", "pocket_dialogs", f"@{flags}") == [
+        f"@{flags} lies in {folder}, which this command replaces: move it"
+    ]

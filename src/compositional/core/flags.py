@@ -147,10 +147,22 @@ def expanded(words: list[str], check: Callable[[str, list[str]], object] = lambd
     return [each for word in words for each in (_words_of_file(word, (), check) if word.startswith("@") else [word])]
 
 
+def files_of_flags(words: list[str]) -> list[Path]:
+    """The files that the @FILEs of a command line stand for, with those that they name; raises UserError as `expanded` does."""
+    files: list[Path] = []
+    expanded(words, lambda file, own: files.append(_file_of(file)))
+    return files
+
+
+def _file_of(word: str) -> Path:
+    path = Path(word[1:])
+    return path if path.exists() else _PACKAGE / word[1:]
+
+
 def _words_of_file(word: str, including: tuple[Path, ...], check: Callable[[str, list[str]], object]) -> list[str]:
     """The words in the file of an @FILE. `including` has the files that the word stands in, the outermost first."""
     try:
-        path = Path(word[1:]) if Path(word[1:]).exists() else _PACKAGE / word[1:]
+        path = _file_of(word)
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{word}: {error.strerror}") from error

@@ -42,7 +42,7 @@ def complete_rows(
         return [row for _, row in read_json_lines(path)]
     partial = partial_of(path)
     requested = set(ids)
-    recorded = {id: row for id, row in _rows_of_whole_lines(partial).items() if id in requested}
+    recorded = {id: row for id, row in rows_of_whole_lines(partial).items() if id in requested}
     batches = batches_of(set(recorded))
     again = {id for batch in batches for id in batch}
     rows = {id: row for id, row in recorded.items() if id not in again}
@@ -92,8 +92,8 @@ def _checked_line_of(row: dict[str, Any]) -> str:
     return line_of(row | {_CHECKSUM: zlib.crc32(line_of(row).encode())})
 
 
-def _rows_of_whole_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows by id, without an incomplete last line."""
+def rows_of_whole_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows by id of an unfinished file, without an incomplete last line; raises UserError for a line that was changed."""
     if not path.is_file():
         return {}
     rows = {}

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from compositional.core.errors import UserError
 
+# Names of folders among those of the experiments: the tables (output), and the logs of sweeps and of the preparation.
+NO_EXPERIMENTS = ("tables", "sweep", "preparation")
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -66,10 +69,11 @@ class Workspace:
         return self.output(experiment) / f"judge_{judge}.json"
 
     @contextmanager
-    def locked(self, **held: str | None) -> Iterator[None]:
+    def locked(self, *, shared: bool = False, **held: str | None) -> Iterator[None]:
         """Lock things by kind and name during the block; raises UserError when another process holds one of the locks.
 
-        These are kernel locks: they are released when the process ends, in whatever way.
+        Several processes may hold a shared lock, such as those that read the same experiment, while none writes it. These are
+        kernel locks: they are released when the process ends, in whatever way.
         """
         names = {f"{kind.replace('_', ' ')} {name}": f"{kind}.{name}" for kind, name in held.items() if name}
         with ExitStack() as stack:
@@ -77,7 +81,7 @@ class Workspace:
                 try:
                     self._locks.mkdir(parents=True, exist_ok=True)
                     file = stack.enter_context(open(self._locks / _shortened(name), "w"))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise UserError(f"{what} is in use by another run; wait for it to end or choose another name") from None
                 except OSError as error:

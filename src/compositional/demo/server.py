@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -30,6 +31,8 @@ from starlette.staticfiles import StaticFiles
 from compositional.core.errors import UserError
 from compositional.demo.answering import Method, Progress
 from compositional.experiment.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 MOST_CHARACTERS = 20_000  # of a conversation
@@ -135,11 +138,15 @@ class _Turns:
 
 
 async def _lines(text: str, methods: list[Method], turns: _Turns) -> AsyncIterator[str]:
-    """The answers of the methods, one after the other: a line of JSON for each token."""
+    """The answers of the methods, one after the other: a line of JSON for each token, or one that says why a method failed."""
     for method in methods:
-        async with aclosing(turns.iterate(method.answer(text))) as answer:
-            async for progress in answer:
-                yield json.dumps(asdict(progress), ensure_ascii=False) + "\n"
+        try:
+            async with aclosing(turns.iterate(method.answer(text))) as answer:
+                async for progress in answer:
+                    yield json.dumps(asdict(progress), ensure_ascii=False) + "\n"
+        except UserError as error:
+            logger.warning("%s: %s", method.shown.name, error)
+            yield json.dumps({"experiment": method.shown.name, "failed": str(error)}, ensure_ascii=False) + "\n"
 
 
 async def _read(request: Request, known: dict[str, Method]) -> tuple[str, list[str]]:
@@ -155,7 +162,7 @@ async def _read(request: Request, known: dict[str, Method]) -> tuple[str, list[s
     try:
         asked = json.loads(body)
         text, names = asked["text"], list(dict.fromkeys(asked["experiments"]))
-        text.encode()
+        "".join([text, *names]).encode()
         unknown = [name for name in names if name not in known]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HTTPException(400, "Send JSON with a text and a list of experiments.") from error

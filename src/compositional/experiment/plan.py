@@ -15,7 +15,7 @@ from compositional.core.errors import Mistakes, UserError
 from compositional.core.flags import default_of, wrong_values
 from compositional.core.machine import resolve_dtype
 from compositional.core.recorded import NO_FLAG
-from compositional.core.workspace import Workspace
+from compositional.core.workspace import NO_EXPERIMENTS, Workspace
 from compositional.data import Dataset, Locations
 from compositional.experiment.arguments import (
     AUXILIARY_LORA,
@@ -52,7 +52,8 @@ class Plan:
     `task_set` is predicted, and a joint expert is trained on it. `merge_sets` are learned from: a compositional set for each merge
     that a calibration shares, or, if the strategy learns single tasks, a set for each adapter. `adapters` are the stored adapters
     that it reads, by name.
-    `strategy` merges them, if requested. `calibration_source` has the stored calibration to apply, if requested.
+    `strategy` merges them, if requested. `calibration_source` has the stored calibration to apply, if requested. `files_of_flags`
+    are those in which parts of the command line stood.
     """
 
     arguments: Arguments
@@ -67,6 +68,7 @@ class Plan:
     merge_options: dict[str, Any] = field(default_factory=dict)
     calibration_source: StoredAdapter | None = None
     trainer_options: dict[str, Any] = field(default_factory=dict)
+    files_of_flags: Sequence[Path] = ()
 
     @property
     def training_set(self) -> Dataset:
@@ -235,7 +237,7 @@ class Plan:
         return getattr(_resolved(left_out, self.base, self.strategy), key)
 
 
-def make_plan(arguments: Arguments, parsing_mistakes: Sequence[str] = ()) -> Plan:
+def make_plan(arguments: Arguments, parsing_mistakes: Sequence[str] = (), files_of_flags: Sequence[Path] = ()) -> Plan:
     """Check a command; raises UserError with one line per mistake. `parsing_mistakes` are reported as well."""
     mistakes = Mistakes(parsing_mistakes)
     arguments = _spelled_out(arguments, mistakes)
@@ -277,6 +279,7 @@ def make_plan(arguments: Arguments, parsing_mistakes: Sequence[str] = ()) -> Pla
         merge_options,
         calibration_source,
         trainer_options,
+        files_of_flags,
     )
 
 
@@ -346,6 +349,8 @@ def _adapters(arguments: Arguments, method: str) -> list[str]:
 
 def _check_required(arguments: Arguments, mistakes: Mistakes) -> None:
     mistakes.when(not arguments.experiment_name, "--experiment_name is missing")
+    reserved = arguments.experiment_name in NO_EXPERIMENTS
+    mistakes.when(reserved, f"--experiment_name {arguments.experiment_name}: the workspace needs this name itself; choose another")
     mistakes.when(not arguments.dataset, "--dataset is missing")
     nothing = not (arguments.do_train or arguments.do_valid or arguments.do_predict or arguments.lora_merge_strategy)
     mistakes.when(nothing, "there is nothing to do: add --do_train, --do_valid or --do_predict")

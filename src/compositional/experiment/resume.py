@@ -207,6 +207,9 @@ def _inputs_among_the_deleted(plan: Plan) -> list[str]:
         inputs[f"--lora_merge_strategy {arguments.lora_merge_strategy}"] = Path(arguments.lora_merge_strategy)
     if plan.calibration_source:
         inputs[f"--stored_calibration {arguments.stored_calibration}"] = plan.calibration_source.folder
+    inputs |= {f"@{path}": path for path in plan.files_of_flags}
+    named = {f"--trainer {key}={value}": Path(value) for key, value in plan.trainer_options.items() if isinstance(value, str)}
+    inputs |= {what: path for what, path in named.items() if path.is_file()}
     for dataset in (plan.main_set, plan.task_set, *plan.merge_sets):
         inputs |= {f"data set {dataset.name}": dataset.folder} if dataset.is_read_from_folder else {}
     return [

@@ -58,8 +58,11 @@ def open_experiment(plan: Plan, data: ExperimentData, engines: Engines) -> Itera
     name, written = plan.arguments.experiment_name, plan.written_adapter
     locks = plan.workspace.locked(experiment=name, stored_model=written) if is_main_process() else nullcontext()
     with locks:
-        if plan.arguments.overwrite and is_main_process():
-            throw_away(plan)
+        if is_main_process():
+            # Another run may have ended since the first look.
+            check_resumable(plan, data)
+            if plan.arguments.overwrite:
+                throw_away(plan)
         wait_for_all_processes()
         with log_to_file(plan.workspace.logs(name)) if is_main_process() else nullcontext():
             logger.debug("arguments: %s", json.dumps(asdict(plan.arguments), ensure_ascii=False))

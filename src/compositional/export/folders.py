@@ -47,7 +47,7 @@ def write_export(plan: ExportPlan) -> Path:
                 {"hash_of_adapter": stored.hash, "rank": max(one.rank for one in adapter.factors.values()), **adapter.report}
                 for stored, adapter in zip(plan.adapters, adapters, strict=True)
             ]
-        files = {path.name: digest_of(path) for path in sorted(folder.iterdir())}
+        files = {str(path.relative_to(folder)): digest_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
         record = {
             "experiment": plan.arguments.experiment_name,
             "method": plan.experiment.method,

@@ -120,6 +120,11 @@ class ExportPlan:
         """Where the export is written."""
         return Path(self.arguments.workspace) / "exports" / self.arguments.experiment_name / self.arguments.to
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is nothing to do: a plan that was made, and is not to replace the folder, is of the same export."""
+        return self.folder.exists() and not self.arguments.overwrite
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What decides the export's content, for its record."""
@@ -150,7 +155,9 @@ def digest_of(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str] = ()) -> ExportPlan:
+def make_export_plan(
+    arguments: ExportArguments, parsing_mistakes: Sequence[str] = (), files_of_flags: Sequence[Path] = ()
+) -> ExportPlan:
     """Check a command; raises UserError with one line per mistake."""
     mistakes = Mistakes(parsing_mistakes)
     mistakes.when(not arguments.experiment_name, "--experiment_name is missing")
@@ -192,11 +199,13 @@ def make_export_plan(arguments: ExportArguments, parsing_mistakes: Sequence[str]
         bytes_of_number = {"float32": 4, "bfloat16": 2, "float16": 2}.get(arguments.dtype, 1)
         mistakes.attempt(plan.experiment.workspace.check_space, plan.experiment.base.parameter_count * bytes_of_number)
     base = plan.experiment.base
-    inputs = {"--base_gguf": arguments.base_gguf, "its base model": base.location if base.is_local else None}
+    inputs = {f"--base_gguf {path}": Path(path) for path in [arguments.base_gguf] if path}
+    inputs |= {f"its base model {base.location}": Path(base.location)} if base.is_local else {}
+    inputs |= {f"@{path}": path for path in files_of_flags}
     for what, path in inputs.items():
-        inside = bool(path and arguments.overwrite and lies_in(Path(path), plan.folder))
-        mistakes.when(inside, f"{what} {path} lies in {plan.folder}, which --overwrite would replace: move it first")
-    if plan.folder.exists() and not arguments.overwrite and not mistakes:
+        inside = arguments.overwrite and lies_in(path, plan.folder)
+        mistakes.when(inside, f"{what} lies in {plan.folder}, which --overwrite would replace: move it first")
+    if plan.is_there and not mistakes:
         mistakes.when(not plan.is_done, f"{plan.folder} is there already, with other content: --overwrite replaces it")
     if mistakes:
         raise UserError(*mistakes)

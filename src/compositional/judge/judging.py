@@ -184,6 +184,7 @@ def judge_all(plan: JudgePlan, engines: Engines | None = None) -> dict[str, dict
         shared = stack.enter_context(Engines()) if engines is None else engines
         for experiment in plan.experiments:
             stack.enter_context(plan.workspace.locked(judgement=f"{experiment.name}.{plan.judge_name}"))
+            stack.enter_context(plan.workspace.locked(experiment=experiment.name, shared=True))
         judge = make_judge(plan, shared)
         _check_all(plan, judge)
         for experiment in plan.experiments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from compositional.core.flags import files_of_flags
 from compositional.core.logs import log_to_screen
 from compositional.core.processes import exit_code_of
 from compositional.core.tables import aligned
@@ -18,7 +19,7 @@ def run(argv: list[str]) -> None:
 
     from compositional.preparation.plan import make_preparation_plan
 
-    plan = make_preparation_plan(arguments, mistakes)
+    plan = make_preparation_plan(arguments, mistakes, files_of_flags(argv))
 
     from compositional.core.hub import use_cache_without_network
     from compositional.core.logs import quieten_libraries

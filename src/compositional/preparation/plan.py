@@ -109,11 +109,12 @@ class SetPlan:
 
 @dataclass(frozen=True)
 class PreparationPlan:
-    """A call that holds together. Sets of one text model follow one another."""
+    """A call that holds together. Sets of one text model follow one another. `files_of_flags`: where parts of the call stood."""
 
     arguments: PreparationArguments
     workspace: Workspace
     sets: list[SetPlan]
+    files_of_flags: Sequence[Path] = ()
 
     @property
     def needs_hub(self) -> bool:
@@ -126,7 +127,9 @@ class PreparationPlan:
         return self.workspace.prepared_data(".rewritten") / f"{name}.jsonl"
 
 
-def make_preparation_plan(arguments: PreparationArguments, parsing_mistakes: Sequence[str] = ()) -> PreparationPlan:
+def make_preparation_plan(
+    arguments: PreparationArguments, parsing_mistakes: Sequence[str] = (), files_of_flags: Sequence[Path] = ()
+) -> PreparationPlan:
     """Check a call; raises UserError with one line per mistake."""
     mistakes = [*parsing_mistakes, *_wrong_values(arguments)]
     workspace = Workspace(Path(arguments.workspace))
@@ -140,7 +143,7 @@ def make_preparation_plan(arguments: PreparationArguments, parsing_mistakes: Seq
             mistakes += error.mistakes
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
-    return PreparationPlan(arguments, workspace, sorted(_with_shared_text_models(sets), key=_text_model_of))
+    return PreparationPlan(arguments, workspace, sorted(_with_shared_text_models(sets), key=_text_model_of), files_of_flags)
 
 
 def _with_shared_text_models(sets: list[SetPlan]) -> list[SetPlan]:

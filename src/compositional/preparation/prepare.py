@@ -146,6 +146,7 @@ def _check_folders(sets: list[SetToMake], plan: PreparationPlan) -> None:
     mistakes, overwrite = [], plan.arguments.overwrite
     flags = ("raw_data_dir", "translator_model", "translator_adapter", "tone_rewriter_model", "tone_rewriter_adapter")
     inputs = {f"--{flag} {value}": Path(value) for flag in flags if (value := getattr(plan.arguments, flag))}
+    inputs |= {f"@{path}": path for path in plan.files_of_flags}
     for one in sets:
         folder = one.folder
         mistakes += [

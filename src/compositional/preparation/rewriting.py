@@ -11,7 +11,7 @@ from typing import Any
 from compositional.core.errors import UserError
 from compositional.core.files import hash_of_json, read_json_lines, write_json, write_text
 from compositional.core.recorded import changes, read_recorded
-from compositional.core.resumable import chunks, complete_rows, line_of, partial_of
+from compositional.core.resumable import chunks, complete_rows, line_of, partial_of, rows_of_whole_lines
 from compositional.preparation.text_models import TextModel
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def rewritten_texts(
     wanted = {_id_of(text): text for text in sorted(set(texts), key=lambda text: (-len(text), text))}
     made_with = {"text_model": identity, "texts": hash_of_json(list(wanted))}
     _bring_rows(path, made_with, description)
-    rows = _finished_rows(path)
+    rows = _rows_of(path)
     missing = {id: text for id, text in wanted.items() if id not in rows}
     if missing:
         rows |= _make(path, rows, missing, model, made_with, batch_size, description)
@@ -41,11 +41,7 @@ def rewritten_texts(
 def has_all(path: Path, texts: Iterable[str], identity: dict[str, Any]) -> bool:
     """Whether nothing has to be rewritten: the rows of all texts are there, by this text model."""
     made_with = settings_of(path)
-    return (
-        bool(made_with)
-        and not changes(made_with, {"text_model": identity})
-        and set(map(_id_of, texts)) <= _finished_rows(path).keys()
-    )
+    return bool(made_with) and not changes(made_with, {"text_model": identity}) and set(map(_id_of, texts)) <= _rows_of(path).keys()
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -123,21 +119,21 @@ def _absorb(path: Path) -> None:
     files = [path, partial_of(path), _more(path), partial_of(_more(path))]
     rows: Rows = {}
     for file in filter(Path.is_file, files):
-        rows |= _finished_rows(file, whole=file.suffix != ".partial")
+        rows |= _rows_of(file)
     if rows:
         write_text(path, "".join(map(line_of, rows.values())))
     for file in files[1:]:
         file.unlink(missing_ok=True)
 
 
-def _finished_rows(path: Path, whole: bool = True) -> Rows:
-    """Rows by id; without `whole`, a last line that is broken off is left out. Raises UserError for a broken line."""
+def _rows_of(path: Path) -> Rows:
+    """The rows by id of a file, finished or not, as its name says; none if there is no file. Raises UserError for a broken line."""
     if not path.is_file():
         return {}
-    if not whole:
-        write_text(path, path.read_text(encoding="utf-8", errors="ignore").rpartition("\n")[0] + "\n")
+    unfinished = path.suffix == ".partial"
+    numbered = enumerate(rows_of_whole_lines(path).values(), start=1) if unfinished else read_json_lines(path)
     rows = {}
-    for number, row in read_json_lines(path):
+    for number, row in numbered:
         if not {"id", "source", "target"} <= row.keys():
             raise UserError(f"{path}, line {number}: expected id, source and target; remove the file to rewrite its texts")
         rows[row["id"]] = row

@@ -72,6 +72,10 @@ async function fillConversation(isStillWanted) {
   try {
     const response = await fetch(`example?${new URLSearchParams({ experiment: one.experiment })}`);
     found = await response.json();
+    if (!response.ok) {
+      say(found.message);
+      return;
+    }
   } catch {
     say(NO_SERVER);
     return;
@@ -127,6 +131,13 @@ function show(card, one, progress) {
   if (done) tell(`${one.label} has answered in ${progress.seconds.toFixed(2)} seconds.`);
 }
 
+function showFailure(card, one, reason) {
+  card.dataset.state = "stopped";
+  card.querySelector(".answer").textContent = "";
+  card.querySelector(".note").textContent = `No answer: ${reason}`;
+  tell(`${one.label} has failed.`);
+}
+
 /** The lines of a streamed response, as they come. */
 async function* lines(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -152,6 +163,7 @@ async function ask() {
   const text = conversation.value;
   const { text: taken, reference } = random;
   let cards = new Map();
+  let failed = 0;
   try {
     const response = await fetch("answers", {
       method: "POST",
@@ -172,11 +184,17 @@ async function ask() {
     cards = new Map(asked.map((one) => [one.experiment, addCard(one)]));
     for await (const line of lines(response)) {
       const progress = JSON.parse(line);
-      show(cards.get(progress.experiment), asked.find((one) => one.experiment === progress.experiment), progress);
+      const one = asked.find((other) => other.experiment === progress.experiment);
+      if (progress.failed) {
+        failed += 1;
+        showFailure(cards.get(one.experiment), one, progress.failed);
+      } else {
+        show(cards.get(one.experiment), one, progress);
+      }
     }
-    tell("All methods have answered.");
+    tell(failed ? `${failed} of ${asked.length} methods failed.` : "All methods have answered.");
   } catch (error) {
-    if (error.name !== "AbortError") say(NO_SERVER);
+    if (error.name !== "AbortError") say(cards.size ? "The answers broke off: what demo.py prints may say why." : NO_SERVER);
     if (own === running) tell(error.name === "AbortError" ? "Stopped." : "No answer.");
     for (const card of cards.values()) {
       if (card.dataset.state === "waiting") card.querySelector(".answer").textContent = "";
