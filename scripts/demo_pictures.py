@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ def find_chromium() -> str | None:
 def main(url: str = "http://127.0.0.1:8642/") -> None:
     """Answer a random conversation in each view, and save what the page shows."""
     from PIL import Image
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as running:
@@ -28,7 +29,7 @@ def main(url: str = "http://127.0.0.1:8642/") -> None:
         for name, (scheme, width, height, methods) in VIEWS.items():
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.goto(url)
-            page.wait_for_load_state("networkidle")
+            expect(page.get_by_label("Conversation")).to_have_value(re.compile(":"))
             for box in page.get_by_role("checkbox").all()[:-methods]:
                 box.uncheck()
             page.get_by_role("button", name="Answer").click()

@@ -193,7 +193,7 @@ def test_a_method_that_fails_says_why_and_the_others_answer(url):
 def test_two_users_are_answered_at_once_method_by_method(url):
     other = "Ann: Will you come?\nBob: On Friday."
     alone = {text: final(answers(url, text)) for text in (TEXT, other)}
-    with slowed(0.01), ThreadPoolExecutor(2) as users:
+    with slowed(0.05), ThreadPoolExecutor(2) as users:
         both = dict(zip(alone, users.map(lambda text: timed(url, text), alone), strict=True))
     assert {text: final([line for _, line in lines]) for text, lines in both.items()} == alone
     ends = sorted((when, text) for text, lines in both.items() for when, line in lines if line["done"])
@@ -219,10 +219,10 @@ def test_closing_the_page_ends_the_work(url):
 
 def test_a_page_that_is_closed_while_it_waits_costs_nothing(url):
     body = {"text": "Ann: Will you come?", "experiments": SHOWN}
-    with slowed(0.05) as made, ThreadPoolExecutor(1) as user:
+    with slowed(0.2) as made, ThreadPoolExecutor(1) as user:
         first = user.submit(answers, url, TEXT, ("lc",))
-        while not made:
-            pass
+        while not made and not first.done():
+            time.sleep(0.01)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}answers", json=body, timeout=0.1, trust_env=False)
         own = len([one for one in first.result() if not one["done"]])

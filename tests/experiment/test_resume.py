@@ -18,7 +18,7 @@ TRAIN = "--experiment_name sums --dataset pocket_dialogs --stored_model_name sum
 
 
 def checkpoints(workspace: Workspace) -> list[Path]:
-    return list(workspace.training("sums").glob("checkpoint-*/trainer_state.json"))
+    return list(workspace.training("sums").glob("checkpoint-*/hashes.json"))
 
 
 def times_begun(workspace: Workspace) -> int:
@@ -99,11 +99,12 @@ def test_a_killed_calibration_resumes_to_the_same_numbers(tiny_models, uninterru
 
     finish(command(tiny_models["llama"], whole, calibrate))
     process = start(command(tiny_models["llama"], killed, calibrate), log)
-    wait_until(lambda: bool(list(killed.training("lc").glob("checkpoint-*/trainer_state.json"))), process, log)
+    wait_until(lambda: bool(list(killed.training("lc").glob("checkpoint-*/hashes.json"))), process, log)
     process.kill()
     process.wait()
     assert not killed.stored_model("lc").exists()
     finish(command(tiny_models["llama"], killed, calibrate))
+    assert (killed.logs("lc") / "run.log").read_text().count("update 1: ") == 1, "the calibration began anew"
     for file in ("calibration.safetensors", WEIGHTS_FILE):
         assert (whole.stored_model("lc") / file).read_bytes() == (killed.stored_model("lc") / file).read_bytes()
     assert whole.predictions("lc", "test").read_bytes() == killed.predictions("lc", "test").read_bytes()

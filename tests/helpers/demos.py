@@ -99,7 +99,7 @@ def failing_at_first(error: Exception) -> Iterator[None]:
         TransformersGenerator.stream = original
 
 
-def wait_until_idle(made: list[float], seconds: float = 0.5) -> int:
+def wait_until_idle(made: list[float], seconds: float = 1.5) -> int:
     """Wait until no token has been made for some time; returns how many were."""
     while made and time.monotonic() - made[-1] < seconds:
         time.sleep(0.05)

@@ -104,7 +104,7 @@ def test_a_killed_merge_goes_on_to_the_same_adapter(tiny_models, tmp_path):
     for workspace in (whole, killed):
         store(workspace, two_of(folder))
     process = start(command(folder, killed, flags), log)
-    wait_until(lambda: bool(list(killed.training("e").glob("merge_0/checkpoint-*/trainer_state.json"))), process, log)
+    wait_until(lambda: bool(list(killed.training("e").glob("merge_0/checkpoint-*/hashes.json"))), process, log)
     process.kill()
     process.wait()
     assert not killed.stored_model("e").exists()

@@ -137,7 +137,7 @@ def test_a_mistake_in_the_options_of_the_prediction_benchmark_is_one_line(words,
 @pytest.mark.slow(60)
 def test_a_training_that_is_disturbed_ends_in_the_undisturbed_ones_files():
     disturbances = ["killed", "file size limit", "read-only", "truncated", "started twice"]
-    words = ["--minutes", "5", "--trials", str(len(disturbances)), "--commands", "train", "--disturbances", *disturbances]
+    words = ["--minutes", "60", "--trials", str(len(disturbances)), "--commands", "train", "--disturbances", *disturbances]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.chaos", *words], cwd=PROJECT, capture_output=True, text=True, check=False
     )

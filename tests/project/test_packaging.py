@@ -59,7 +59,7 @@ def output_of(python: Path, words: str | list[str], folder: Path, path: Path | N
 
 
 def test_the_packages_are_the_folders_with_files():
-    folders = {path.parent for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    folders = {path.parent for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert sorted(SETTINGS["tool"]["setuptools"]["packages"]) == sorted(
         ".".join(("compositional", *folder.relative_to(PACKAGE).parts)) for folder in folders
     )
@@ -101,7 +101,7 @@ def test_a_wheel_has_every_file_of_the_package_and_no_other_top_level_name(insta
     assert names == {"compositional", "demo", "export", *COMMANDS}
 
     def files_in(folder: Path) -> set[str]:
-        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
 
     assert files_in(installed / "compositional") == files_in(PACKAGE)
     assert {path.name for path in (installed / "bin").iterdir()} == set(SETTINGS["project"]["scripts"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import shutil
 import signal
@@ -17,11 +19,12 @@ import pytest
 from compositional.core.files import read_json
 from compositional.core.workspace import Workspace
 from compositional.sweep.execution import Progress, run_group
+from compositional.sweep.project import python_path
 from compositional.sweep.steps import Artefact, Contents, Kind, Step
 from compositional.sweep.worker import DONE, FAILED, SKIPPED, Job, read_events
 from helpers import PROJECT
 from helpers.planning import with_ctrl_c
-from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, undisturbed, workers_in
+from helpers.sweeps import ONE_SUB_TASK, TINY_WITHOUT_JOINT_EXPERT, undisturbed, wait_until, workers_in
 
 TINY = f"{TINY_WITHOUT_JOINT_EXPERT}--joint_expert_flags=' --max_train_examples 8' "
 
@@ -135,6 +138,19 @@ def test_a_step_that_fails_leaves_the_rest_done(failed):
         assert failed.workspace.judgement(f"pocket_sum_tr_es_{name}", "pocket").is_file()
 
 
+@pytest.mark.slow
+def test_a_worker_whose_parent_has_ended_before_it_looks_ends_too(tmp_path):
+    (tmp_path / "run_experiment.py").write_text(SHELL)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    words = [sys.executable, "-m", "compositional.sweep.worker", str(tmp_path / "status")]
+    asked = json.dumps({"parent": ended.pid, "jobs": [shell_job("one", f"sleep 60; touch {tmp_path}/here")]})
+    environment = os.environ | {"PYTHONPATH": python_path()}
+    done = subprocess.run(words, input=asked, text=True, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "here").exists()
+
+
 @pytest.mark.slow(80)
 def test_it_goes_on_with_what_failed_however_often_it_is_killed_and_ends_in_the_same_adapters_and_table(failed, whole, tmp_path):
     workspace = Workspace(shutil.copytree(failed.workspace.root, tmp_path / "workspace"))
@@ -144,10 +160,7 @@ def test_it_goes_on_with_what_failed_however_often_it_is_killed_and_ends_in_the_
         time.sleep(uniform(0.2, 0.6) * failed.seconds)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-        deadline = time.monotonic() + 30
-        while (left := workers_in(workspace.root)) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert not left
+        wait_until(lambda: not workers_in(workspace.root), 60)
     done = subprocess.run(command_in(workspace), cwd=PROJECT, capture_output=True, text=True, check=True)
     assert "10 done, 0 failed, 0 skipped" in done.stdout
     for name in ("main.csv", "main.md", "main_storage.svg", "main_training.svg"):

@@ -123,15 +123,21 @@ def ctrl_c_is_heard() -> Iterator[None]:
         signal.signal(signal.SIGALRM, alarm)
 
 
-def end_with_parent() -> None:
-    """End this process when its parent ends, in whatever way."""
+def end_with_parent(parent: int) -> None:
+    """End this process when its parent ends, in whatever way, or has ended already.
 
-    def watch(parent: int) -> None:
+    Args:
+        parent: the process id that the parent has told, since a process whose parent has ended is given another.
+    """
+
+    def watch() -> None:
         with suppress(ProcessLookupError):
-            select.select([os.pidfd_open(parent)], [], [])
+            ending = os.pidfd_open(parent)
+            if os.getppid() == parent:
+                select.select([ending], [], [])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _end_with(main_process: int) -> None:

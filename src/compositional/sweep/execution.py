@@ -179,7 +179,7 @@ def run_group(jobs: list[dict[str, Any]], log: str, status: str, folder: str, th
             process = subprocess.Popen(
                 worker, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
             )
-            process.communicate(json.dumps(left).encode())
+            process.communicate(json.dumps({"parent": os.getpid(), "jobs": left}).encode())
         settled = {event.name for event in read_events(Path(status)) if event.state in SETTLED}
         left = [job for job in jobs if job["name"] not in settled]
         if left:

@@ -91,11 +91,12 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 def main(status_file: Path) -> None:
-    """Run the steps that standard input lists. A step is skipped when one that it needs has failed."""
-    end_with_parent()
+    """Run the steps that standard input lists, until its parent ends. A step is skipped when one that it needs has failed."""
+    asked = json.load(sys.stdin)
+    end_with_parent(asked["parent"])
     log_to_screen()
     with alone(status_file.with_suffix(".lock")):
-        _run_all([Job(**data) for data in json.load(sys.stdin)], status_file)
+        _run_all([Job(**data) for data in asked["jobs"]], status_file)
 
 
 def _run_all(jobs: list[Job], status_file: Path) -> None:
