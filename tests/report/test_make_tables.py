@@ -211,6 +211,24 @@ def test_verdicts_without_grades_make_a_table_without_them(finished):
     assert "grade" not in table
 
 
+def test_the_table_and_the_judges_record_have_one_interval_where_outputs_lack_a_verdict(finished, judge):
+    names = ("zero_shot", "main_lora")
+    for name in names:
+        answers = [right(0), wrong(1), right_with_one_wrong_word(2), right(3)]
+        unjudged = [(f"Nobody says {number}.", "nada") for number in range(40)]
+        store_predictions(finished, f"pocket_sum_tr_es_{name}", answers + unjudged)
+        judge(f"--judge_model_name_or_path pocket --experiment_name pocket_sum_tr_es_{name} --overwrite --bootstrap_resamples 500")
+        finished.scores(f"pocket_sum_tr_es_{name}", "test").unlink(missing_ok=True)
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root} --bootstrap_resamples 500"))
+    shown = csv.DictReader(io.StringIO((finished.root / "output" / "tables" / "main.csv").read_text()))
+    rows = {row["column"]: row for row in shown if row["method"] == "Zero-shot"}
+    recorded = read_recorded(finished.judgement("pocket_sum_tr_es_zero_shot", "pocket"))["stages"]["test"]
+    assert recorded["counts"]["judged"] == 4
+    for column, figure in (("S+Tr LLM-J", "yes"), ("S+Tr grade", "grade")):
+        expected = [f"{100 * recorded[figure][end]:.3f}" for end in ("mean", "low", "high")]
+        assert [rows[column][end] for end in ("mean", "low", "high")] == expected, column
+
+
 def test_a_judge_that_has_judged_nothing_is_a_mistake(finished):
     with pytest.raises(UserError, match="--judge other: it has judged none of these experiments"):
         make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root} --judge other"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compositional.scoring.bootstrap import Resampler, Strata, Stratum, bootstrap_interval, differences, statistic
+from compositional.scoring.bootstrap import ByInput, Resampler, Strata, Stratum, bootstrap_interval, differences, statistic
 
 
 def strata_of(scores: dict[str, np.ndarray]) -> Strata:
@@ -141,6 +141,63 @@ def test_one_input_says_nothing_of_others():
     assert (interval.mean, interval.low, interval.high) == (0.5, 0.0, 1.0)
     one, other = sharing_inputs({"a": np.array([[0.2]])}), sharing_inputs({"a": np.array([[0.4]])})
     assert Resampler(100, 0).p_value(one, other) == 1.0
+
+
+def judged_only(values: list[float], of: int = 100, seeds: int = 1) -> np.ndarray:
+    """Scores of the first inputs, and NaN for the rest (seeds × inputs)."""
+    return np.tile(np.pad(np.array(values), (0, of - len(values)), constant_values=np.nan), (seeds, 1))
+
+
+@pytest.mark.parametrize(("judged", "low", "high"), [([1.0] * 3, 0.4385, 1.0), ([0.0] * 5, 0.0, 0.4345), ([0.0] * 20, 0.0, 0.1611)])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_inputs_without_a_verdict_do_not_count_in_wilsons_interval(judged, low, high, seeds):
+    interval = Resampler(100, 0).interval(sharing_inputs({"a": judged_only(judged, seeds=seeds)}))
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 6, 60])
+def test_an_interval_is_the_same_with_and_without_the_inputs_that_have_no_verdict(count):
+    values = list(np.random.default_rng(count).uniform(0.3, 0.7, count))
+    alone = bootstrap_interval(values, [str(number) for number in range(count)], 1000, 0)
+    found = Resampler(1000, 0).interval(sharing_inputs({"a": judged_only(values)}))
+    assert (found.mean, found.low, found.high) == pytest.approx((alone.mean, alone.low, alone.high), rel=1e-12)
+
+
+def test_p_values_are_the_same_with_and_without_the_inputs_that_one_row_has_no_verdict_on():
+    one, other = np.random.default_rng(4).uniform(0, 1, (2, 1, 5)) + np.array([[[0.4]], [[0.0]]])
+    alone = Resampler(2000, 0).p_value(sharing_inputs({"a": one}), sharing_inputs({"a": other}))
+    more = np.random.default_rng(5).random((1, 95))
+    partly = sharing_inputs({"a": np.hstack([one, np.full((1, 95), np.nan)])})
+    whole = sharing_inputs({"a": np.hstack([other, more])})
+    assert Resampler(2000, 0).p_value(partly, whole) == Resampler(2000, 0).p_value(whole, partly) == alone
+
+
+@pytest.mark.parametrize(("count", "expected"), [(300, 300), (6, 6.23), (2, 2.03)])
+def test_a_stratum_with_few_verdicts_is_not_worth_the_inputs_of_others(count, expected):
+    """Where 6 of 300 have most of the variance, it has the degrees of freedom of 6.23."""
+    found = ByInput.of(sharing_inputs({"a": judged_only([0.5] * 300, 300), "b": judged_only([0.5] * count, 300)}))
+    assert found.size == pytest.approx(expected, rel=0.01)
+    assert found.errors().degrees_of_inputs == found.size - 1
+
+
+def test_a_seed_with_few_verdicts_is_not_worth_the_inputs_of_others():
+    scores = np.vstack([judged_only([0.5] * 300, 300), judged_only([0.5] * 6, 300)])
+    assert ByInput.of(sharing_inputs({"a": scores})).size == pytest.approx(6.23, rel=0.01)
+
+
+def test_strata_without_missing_scores_are_worth_their_number_of_inputs_whatever_they_share():
+    values = random_scores(4)["b"]
+    half = [str(number) for number in range(80)] + [f"other {number // 2}" for number in range(80)]
+    few = Stratum(values[:, :3], ["0", "1", "another"], "c")
+    strata = {"a": Stratum(values, [str(number) for number in range(160)], "a"), "b": Stratum(values, half, "b"), "c": few}
+    assert ByInput.of(strata).size == 201
+
+
+def test_a_stratum_with_one_verdict_says_nothing_of_others():
+    strata = sharing_inputs({"a": judged_only([0.5] * 100), "b": judged_only([1.0])})
+    interval = Resampler(100, 0).interval(strata)
+    assert (interval.mean, interval.low, interval.high) == (0.75, 0.0, 1.0)
+    assert Resampler(100, 0).p_value(strata, sharing_inputs({name: np.zeros((1, 100)) for name in "ab"})) == 1.0
 
 
 # ---- tests

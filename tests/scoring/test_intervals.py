@@ -19,7 +19,7 @@ def test_wilsons_interval_is_scipys(yes, count):
 
 def test_errors_of_one_training_without_seeds_are_those_of_a_mean():
     values = np.array([1.0, 2.0, 4.0, 9.0])
-    errors = errors_of([Seeds(np.array([4.0]), (values - 4)[None] / 4)])
+    errors = errors_of([Seeds(np.array([4.0]), (values - 4)[None] / 4)], 4)
     assert errors.inputs == pytest.approx(values.var(ddof=1) / 4)
     assert (errors.seeds, errors.degrees_of_inputs, errors.t) == (0, 3, pytest.approx(3.182, abs=1e-3))
 
@@ -29,7 +29,7 @@ def test_errors_of_seeds_are_those_of_two_way_variance_components():
     mixed = np.array([[1.0, -1.0, 1.0, -1.0], [-2.0, 2.0, -2.0, 2.0], [1.0, -1.0, 1.0, -1.0]])
     scores = inputs + seeds + mixed
     means = scores.mean(axis=1)
-    errors = errors_of([Seeds(means, (scores - means[:, None]) / 4)])
+    errors = errors_of([Seeds(means, (scores - means[:, None]) / 4)], 4)
     of_inputs = scores.mean(axis=0).var(ddof=1) / 4
     mean_square_of_mixed = (mixed**2).sum() / (2 * 3)
     assert errors.inputs == pytest.approx(of_inputs)
@@ -39,7 +39,7 @@ def test_errors_of_seeds_are_those_of_two_way_variance_components():
 
 def test_independent_trainings_add_their_variances_and_degrees_of_freedom():
     one = Seeds(np.array([0.1, 0.2, 0.3]), np.zeros((3, 10)))
-    errors = errors_of([one, one])
+    errors = errors_of([one, one], 10)
     assert errors.seeds == pytest.approx(2 * 0.01 / 3)
     assert errors.degrees_of_seeds == pytest.approx(4)
     assert errors.t == pytest.approx(2.776, abs=1e-3)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import compress
 from zlib import crc32
 
 import numpy as np
@@ -55,27 +57,47 @@ def differences(one: Strata, other: Strata) -> Strata:
 
 @dataclass(frozen=True, eq=False)
 class ByInput:
-    """The scores of strata, added up by input: of each stratum sums and counts (seeds × inputs), and the name of its training."""
+    """The scores of strata, added up by input: of each stratum sums and counts (seeds × inputs), and the name of its training.
+
+    `inputs` are those that any stratum has a score of. `named` has of each stratum (1 × all inputs) whether it names an input.
+    """
 
     inputs: tuple[str, ...]
     sums: list[np.ndarray]
     counts: list[np.ndarray]
     trainings: list[str]
+    named: list[np.ndarray]
 
     @classmethod
     def of(cls, strata: Strata) -> ByInput:
         """Strata need not have the same inputs."""
         inputs = tuple(sorted({name for one in strata.values() for name in one.inputs}))
         numbers = {name: number for number, name in enumerate(inputs)}
-        sums, counts = [], []
+        sums, counts, named = [], [], []
         for one in strata.values():
             places, there = [numbers[name] for name in one.inputs], np.isfinite(one.scores)
             sums.append(_added(np.where(there, one.scores, 0.0), places, len(inputs)))
             counts.append(_added(there.astype(float), places, len(inputs)))
-        return cls(inputs, sums, counts, [one.training for one in strata.values()])
+            named.append(_added(np.ones((1, len(places))), places, len(inputs)) > 0)
+        scored = np.any([one.any(axis=0) for one in counts], axis=0)
+        sums, counts = ([np.compress(scored, one, axis=1) for one in parts] for parts in (sums, counts))
+        return cls(tuple(compress(inputs, scored)), sums, counts, [one.training for one in strata.values()], named)
+
+    @property
+    def says_nothing_of_others(self) -> bool:
+        """Whether there is one input, or a stratum lacks scores so that it has, with some seed, none or those of one input."""
+        scored = [(counts > 0).sum(axis=1).min() for counts in self.counts]
+        lacking = any(least == 0 or least == 1 < named.sum() for least, named in zip(scored, self.named, strict=True))
+        return len(self.inputs) == 1 or lacking
+
+    @cached_property
+    def size(self) -> float:
+        """How many inputs the scores are worth: their number, or fewer where missing scores leave strata or seeds with few."""
+        evenness = _evenness([counts > 0 for counts in self.counts]) / _evenness(self.named)
+        return len(self.inputs) * min(1.0, evenness)
 
     def errors(self) -> Errors:
-        """The errors of the statistic; there must be at least 2 inputs."""
+        """The errors of the statistic; not for scores of which `says_nothing_of_others` is true."""
         found: dict[str, Seeds] = {}
         for sums, counts, training in zip(self.sums, self.counts, self.trainings, strict=True):
             judged = counts.sum(axis=1, keepdims=True)
@@ -83,7 +105,7 @@ class ByInput:
             influences = (sums - means * counts) / judged / len(self.sums)
             earlier = found.get(training, Seeds(np.zeros(1), np.zeros(1)))
             found[training] = Seeds(earlier.means + means[:, 0] / len(self.sums), earlier.influences + influences)
-        return errors_of(found.values())
+        return errors_of(found.values(), self.size)
 
     def resampled(self, weights: np.ndarray) -> np.ndarray:
         """The statistic (resamples) with weights (resamples × inputs); NaN without any verdict."""
@@ -116,11 +138,11 @@ class Resampler:
     def interval(self, strata: Strata) -> Interval:
         """The statistic of scores between 0 and 1, with its 95 % percentile interval, or Wilson's near 0 and 1."""
         found, mean = ByInput.of(strata), statistic(strata)
-        if len(found.inputs) == 1:
+        if found.says_nothing_of_others:
             return Interval(mean, 0.0, 1.0)
         errors = found.errors()
         if min(mean, 1 - mean) <= _NEAR * math.sqrt(errors.total):
-            return wilson(mean, effective_count(mean, errors, len(found.inputs)))
+            return wilson(mean, effective_count(mean, errors, found.size))
         low, high = np.nanpercentile(self._draws(found, errors, mean), [2.5, 97.5])
         return Interval(mean, max(0.0, float(low)), min(1.0, float(high)))
 
@@ -132,7 +154,7 @@ class Resampler:
         """Two-sided: how often the difference of two rows, paired by example, changes its sign. At least `least_p`."""
         paired = differences(one, other)
         found = ByInput.of(paired)
-        if len(found.inputs) == 1 or not all(counts.any(axis=1).all() for counts in found.counts):
+        if found.says_nothing_of_others:
             return 1.0
         drawn = self._draws(found, found.errors(), statistic(paired))
         # A resample without any verdict has no difference, and speaks for neither.
@@ -163,3 +185,14 @@ def bootstrap_interval(values: Sequence[float], inputs: Sequence[str], resamples
 def _added(values: np.ndarray, places: list[int], size: int) -> np.ndarray:
     """Values (seeds × examples) added up at the examples' places (seeds × size)."""
     return np.stack([np.bincount(places, weights=row, minlength=size) for row in values])
+
+
+def _evenness(present: list[np.ndarray]) -> float:
+    """How evenly inputs share the variance of a mean over strata and seeds: 1 for equal shares, less where few have most of it.
+
+    `present` has of each stratum (seeds × inputs) whether there is a score. The number of inputs times this is the number of those
+    with equal shares that have as many degrees of freedom. Source: Satterthwaite 1946, as in `errors_of`.
+    """
+    weights = sum((one / one.sum(axis=1, keepdims=True)).mean(axis=0) for one in present)
+    shares = weights[weights > 0] ** 2
+    return float(1 / (1 + shares.var() / shares.mean() ** 2))

@@ -70,18 +70,17 @@ class Errors:
         return float((self.inputs * of_inputs + self.seeds * of_seeds) / self.total) if self.total else float(of_inputs)
 
 
-def errors_of(trainings: Iterable[Seeds]) -> Errors:
-    """The errors of a sum of independent trainings' contributions over the same (at least 2) inputs.
+def errors_of(trainings: Iterable[Seeds], size: float) -> Errors:
+    """The errors of a sum of independent trainings' contributions over the same inputs; `size`, above 1, is how many they count as.
 
     Both variances have n - 1 in the denominator. What differs by seed and by input at once is in the inputs' variance, so it is
     taken off the seeds'. Sources: Cochran 1977, chapter 6 (influences of a ratio); Searle et al. 1992, chapter 4 (two-way
     variance components); Satterthwaite 1946 (degrees of freedom of a sum of trainings).
     """
     of_input: np.ndarray | float = 0.0
-    of_means, mixed, squares = 0.0, 0.0, 0.0
+    of_means, mixed, squares, few = 0.0, 0.0, 0.0, size / (size - 1)
     for one in trainings:
-        seeds, inputs = one.influences.shape
-        few = inputs / (inputs - 1)
+        seeds = len(one.means)
         average = one.influences.mean(axis=0)
         of_input = of_input + average
         if seeds > 1:
@@ -89,10 +88,10 @@ def errors_of(trainings: Iterable[Seeds]) -> Errors:
             of_means, squares = of_means + of_mean, squares + of_mean**2 / (seeds - 1)
             mixed += few * float(((one.influences - average) ** 2).sum()) / (seeds - 1) / seeds
     of_inputs, of_seeds = few * float((of_input**2).sum()), max(0.0, of_means - mixed)
-    return Errors(of_inputs, of_seeds, inputs - 1.0, of_means**2 / squares if squares else math.inf)
+    return Errors(of_inputs, of_seeds, size - 1.0, of_means**2 / squares if squares else math.inf)
 
 
-def effective_count(mean: float, errors: Errors, inputs: int) -> float:
+def effective_count(mean: float, errors: Errors, inputs: float) -> float:
     """How many independent yes-or-no answers with this mean would have these errors; `inputs` for a mean of 0 or 1.
 
     Few degrees of freedom count as fewer answers. Source: Korn and Graubard 1998, "Confidence intervals for proportions with small
