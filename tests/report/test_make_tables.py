@@ -22,7 +22,7 @@ from compositional.core.files import read_json_lines, write_json
 from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
 from compositional.prediction.predict import read_predictions
-from compositional.report.collect import collect, differing_settings, mixed_versions
+from compositional.report.collect import collect, differing_settings, differing_sources, mixed_versions
 from compositional.scoring.score import scores_per_example
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.rows import TableRow
@@ -174,6 +174,40 @@ def test_a_row_of_several_versions_of_the_arithmetic_is_marked(finished):
     assert mixed_versions(outcomes) == []
     older = replace(outcomes[0], results={"stages": {}})  # results of the first version name none
     assert mixed_versions([*outcomes, older]) == ["Main-task LoRA: versions 1, 2 of the arithmetic"]
+
+
+def add_settings(workspace: Workspace, experiment: str, **settings: str) -> None:
+    """Settings in an experiment's results, as run_experiment.py records them."""
+    path = workspace.results(experiment)
+    write_json(path, read_recorded(path) | {"settings": settings})
+
+
+def test_experiments_on_different_references_are_not_put_side_by_side(finished):
+    command = shlex.split(f"{FLAGS}--workspace {finished.root}")
+    add_settings(finished, "pocket_sum_tr_es_zero_shot", hash_of_test_data="one", hash_of_valid_data="one")
+    make_tables.run(command)  # the other one records none, as older versions
+    add_settings(finished, "pocket_sum_tr_es_main_lora", hash_of_test_data="one", hash_of_valid_data="other")
+    make_tables.run(command)
+    add_settings(finished, "pocket_sum_tr_es_main_lora", hash_of_test_data="other", hash_of_valid_data="one")
+    with pytest.raises(UserError) as caught:
+        make_tables.run(command)
+    assert list(caught.value.mistakes) == [
+        "pocket_sum_tr_es_zero_shot and pocket_sum_tr_es_main_lora were scored against different versions of the test data "
+        "(another hash_of_test_data): run both again with --overwrite"
+    ]
+
+
+def test_rows_on_another_adapter_or_base_model_of_the_same_name_are_named(finished):
+    add_settings(finished, "pocket_sum_tr_es_zero_shot", hash_of_base_model="a", hash_of_adapter_lora="b", hash_of_adapter="c")
+    add_settings(finished, "pocket_sum_tr_es_main_lora", hash_of_base_model="a", hash_of_adapter_lora="b", hash_of_adapter="d")
+    chosen = asked({"sub_tasks": ["sum_tr_es"], "methods": ["zero_shot", "main_lora"]})
+    assert differing_sources(collect(chosen, finished, "test", "pocket")) == []
+    add_settings(finished, "pocket_sum_tr_es_main_lora", hash_of_base_model="other", hash_of_adapter_lora="other")
+    make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    assert (
+        "NOT MADE ALIKE: Main-task LoRA: the base model is another one than in other experiments; "
+        "Main-task LoRA: adapter lora is another one than in other experiments."
+    ) in (finished.root / "output" / "tables" / "main.md").read_text()
 
 
 def right_with_one_wrong_word(number: int) -> tuple[str, str]:

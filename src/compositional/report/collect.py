@@ -42,6 +42,11 @@ class Outcome:
     graded: np.ndarray | None = None
     default_rouge: float | None = None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The experiment's recorded settings, hashes included; empty in results without them."""
+        return self.results.get("settings", {})
+
 
 def collect_outcomes(plan: TablePlan) -> list[Outcome]:
     """The results that a table is made of; raises UserError when there are none, or none that the judge of `--judge` has judged."""
@@ -65,12 +70,27 @@ def collect(cells: list[Cell], workspace: Workspace, stage: str, judge: str) -> 
         if (outcome.ids, outcome.inputs) != (other.ids, other.inputs):
             names = f"{outcome.cell.experiment} and {other.cell.experiment}"
             raise UserError(f"{names} predicted different examples: make both again with one setting")
+    _check_one_version_of_data(found, stage)
     return found
+
+
+def _check_one_version_of_data(outcomes: list[Outcome], stage: str) -> None:
+    """Raise UserError when experiments of a stratum record different data, such as other references for the same inputs."""
+    key = f"hash_of_{stage}_data"
+    first: dict[str, Outcome] = {}
+    for one in outcomes:
+        if key not in one.settings:  # recorded by an older version
+            continue
+        other = first.setdefault(one.cell.stratum, one)
+        if one.settings[key] != other.settings[key]:
+            names = f"{other.cell.experiment} and {one.cell.experiment}"
+            fault = f"{names} were scored against different versions of the {stage} data (another {key})"
+            raise UserError(f"{fault}: run both again with --overwrite")
 
 
 def _read_outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> Outcome | None:
     results_path = workspace.results(cell.experiment)
-    forms = {"stages": dict, "arguments?": dict}
+    forms = {"stages": dict, "arguments?": dict, "settings?": dict}
     results = read_whole_record(results_path, **forms) if results_path.is_file() else {"stages": {}}
     if stage not in results["stages"]:
         return None
@@ -158,6 +178,27 @@ def mixed_versions(outcomes: list[Outcome]) -> list[str]:
     return [f"{label}: versions {', '.join(map(str, sorted(v)))} of the arithmetic" for label, v in found.items() if len(v) > 1]
 
 
+def differing_sources(outcomes: list[Outcome]) -> list[str]:
+    """A line per base model and single-task adapter that differs between experiments: the rows with another one than most."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for one in outcomes:
+        for source, version in _sources(one).items():
+            found.setdefault(source, {}).setdefault(json.dumps(version), []).append(one.cell.label)
+    lines = []
+    for source, rows in found.items():
+        usual = max(rows, key=lambda version: len(rows[version]))
+        unusual = dict.fromkeys(label for version, labels in rows.items() if version != usual for label in labels)
+        lines += [f"{', '.join(unusual)}: {source} is another one than in other experiments"] if unusual else []
+    return lines
+
+
+def _sources(outcome: Outcome) -> dict[str, Any]:
+    """What an experiment stands on, by names that mean one thing in a table, as far as it is recorded."""
+    base, prefix = outcome.settings.get("hash_of_base_model"), "hash_of_adapter_"
+    found = {f"the base model {outcome.cell.model}".strip(): base} if base else {}
+    return found | {f"adapter {key.removeprefix(prefix)}": hash for key, hash in outcome.settings.items() if key.startswith(prefix)}
+
+
 def describe(plan: TablePlan, outcomes: list[Outcome]) -> str:
     """The split, sub-tasks, models, seeds and judge of a table, in a sentence, and what its experiments don't have in common."""
     choice = plan.choice
@@ -173,5 +214,5 @@ def describe(plan: TablePlan, outcomes: list[Outcome]) -> str:
     ]
     if any(one.judged is not None for one in outcomes):
         parts.append(f"judge: {plan.judge}")
-    differing = differing_settings(outcomes, choice.ablation) + mixed_versions(outcomes)
+    differing = differing_settings(outcomes, choice.ablation) + mixed_versions(outcomes) + differing_sources(outcomes)
     return "; ".join(parts) + "." + (f" NOT MADE ALIKE: {'; '.join(differing)}." if differing else "")
