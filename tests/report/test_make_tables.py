@@ -18,7 +18,7 @@ import pytest
 
 import make_tables
 from compositional.core.errors import UserError
-from compositional.core.files import read_json_lines, write_json
+from compositional.core.files import hash_of_files, read_json_lines, write_json
 from compositional.core.recorded import read_recorded
 from compositional.core.workspace import Workspace
 from compositional.prediction.predict import read_predictions
@@ -208,6 +208,58 @@ def test_rows_on_another_adapter_or_base_model_of_the_same_name_are_named(finish
         "NOT MADE ALIKE: Main-task LoRA: the base model is another one than in other experiments; "
         "Main-task LoRA: adapter lora is another one than in other experiments."
     ) in (finished.root / "output" / "tables" / "main.md").read_text()
+
+
+def judge_settings(workspace: Workspace, experiment: str) -> Path:
+    return workspace.verdicts(experiment, "test", "pocket").with_suffix(".settings.json")
+
+
+@pytest.mark.parametrize("change", ["other predictions", "no record"])
+def test_verdicts_on_outputs_that_no_longer_exist_are_refused(change, finished):
+    name = "pocket_sum_tr_es_main_lora"
+    if change == "no record":  # as when an experiment is run again while its judge works
+        judge_settings(finished, name).unlink()
+        expected = "has verdicts, and test.judge_pocket.settings.json is missing"
+    else:
+        store_predictions(finished, name, [("a & b", "another answer"), ("c", "la casa")])
+        expected = "has verdicts on other predictions than there are now"
+    with pytest.raises(UserError) as caught:
+        make_tables.run(shlex.split(f"{FLAGS}--workspace {finished.root}"))
+    path = finished.verdicts(name, "test", "pocket")
+    assert list(caught.value.mistakes) == [f"{path} {expected}: judge {name} again, by llm_judge_eval.py --overwrite"]
+
+
+def test_rows_that_another_judge_of_the_same_name_has_judged_are_named(finished):
+    by_name = {"zero_shot": ("vllm", "bfloat16", "a/judge", "x"), "main_lora": ("llama_cpp", "q4_1", "./a/judge", "y")}
+    for name, (backend, dtype, model, question) in by_name.items():
+        path = judge_settings(finished, f"pocket_sum_tr_es_{name}")
+        identity = {"judge": backend, "dtype": dtype, "model": model, "revision": "same", "prompt_hash": question}
+        write_json(path, {"hash_of_predictions": read_recorded(path)["hash_of_predictions"]} | identity)
+    outcomes = collect(asked({"sub_tasks": ["sum_tr_es"], "methods": ["zero_shot", "main_lora"]}), finished, "test", "pocket")
+    assert differing_sources(outcomes) == [
+        f"Main-task LoRA: the judge's {what} is another one than in other experiments"
+        for what in ("back end", "precision", "question on sum_tr_es")
+    ]
+    older = replace(outcomes[1], judge={"revision": "same"})
+    assert differing_sources([outcomes[0], older]) == []
+
+
+def test_an_output_that_has_changed_or_is_missing_is_one_line_and_not_on_the_page(finished):
+    experiment = "pocket_sum_tr_es_main_lora"
+    path, settings = finished.predictions(experiment, "test"), finished.predictions_folder(experiment) / "settings.json"
+    for judged in ("zero_shot", "main_lora"):  # verdicts would be refused before the page is made
+        finished.verdicts(f"pocket_sum_tr_es_{judged}", "test", "pocket").unlink()
+    command = shlex.split(f"{FLAGS}--workspace {finished.root}")
+    make_tables.run(command)
+    write_json(settings, read_recorded(settings) | {"hashes_of_files": {"test.jsonl": hash_of_files([path])}})
+    rows = [row for _, row in read_json_lines(path)]
+    path.write_text("".join(json.dumps(row | {"output": "changed"}) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"test.jsonl has changed since it was written"):
+        make_tables.run(command)
+    settings.unlink()
+    path.write_text("".join(json.dumps({key: row[key] for key in row if key != "output"}) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"test.jsonl, line 1: not a prediction"):
+        make_tables.run(command)
 
 
 def right_with_one_wrong_word(number: int) -> tuple[str, str]:

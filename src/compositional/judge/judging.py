@@ -61,6 +61,21 @@ def check_verdicts_unchanged(workspace: Workspace, experiment: str, stage: str, 
         raise UserError(f"{has_changed(path)}, by llm_judge_eval.py --overwrite")
 
 
+def settings_of_verdicts(workspace: Workspace, experiment: str, stage: str, judge: str) -> dict[str, Any]:
+    """The settings that a judge's verdicts on a stage were given under.
+
+    Raises UserError when the record of them is missing, which every version has written, or names other predictions than there are.
+    """
+    path, predictions = workspace.verdicts(experiment, stage, judge), workspace.predictions(experiment, stage)
+    again = f"judge {experiment} again, by llm_judge_eval.py --overwrite"
+    if not _settings_file(path).is_file():
+        raise UserError(f"{path} has verdicts, and {_settings_file(path).name} is missing: {again}")
+    settings = read_recorded(_settings_file(path), hash_of_predictions=str)
+    if predictions.is_file() and not is_unchanged(predictions, settings.get("hash_of_predictions")):
+        raise UserError(f"{path} has verdicts on other predictions than there are now: {again}")
+    return settings
+
+
 def judge_experiment(plan: JudgePlan, experiment: JudgedExperiment, judge: Judge) -> dict[str, Any]:
     """Judge one experiment's predictions and write its record; returns the record."""
     name, stage = experiment.name, plan.arguments.stage

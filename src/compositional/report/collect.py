@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,22 @@ from compositional.core.recorded import is_unchanged, read_whole_record, version
 from compositional.core.workspace import Workspace
 from compositional.experiment.arguments import budget_flags
 from compositional.experiment.results import Cost
-from compositional.judge.judging import check_verdicts_unchanged
+from compositional.judge.judging import check_verdicts_unchanged, settings_of_verdicts
 from compositional.report.plan import TablePlan
 from compositional.scoring.score import default_rouge
 from compositional.sweep.ablations import Ablation
 from compositional.sweep.selection import Cell
 
 logger = logging.getLogger(__name__)
+
+# What decides verdicts, by its key in their record. The model's name is not here: a folder may be spelled in several ways.
+_OF_JUDGES = {
+    "judge": "back end",
+    "revision": "revision",
+    "dtype": "precision",
+    "max_model_len": "longest question",
+    "prompt_hash": "question on {}",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Outcome:
 
     NaN: no verdict, or no grade. None: no verdicts, or no grades, of all examples. `inputs` name the examples' inputs.
     `default_rouge` is the mean of the headline metric by rouge_score's default tokenizer; None where that is the headline's own.
+    `judge` has the recorded settings of the verdicts.
     """
 
     cell: Cell
@@ -41,6 +51,7 @@ class Outcome:
     results: dict[str, Any]
     graded: np.ndarray | None = None
     default_rouge: float | None = None
+    judge: dict[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,9 +116,9 @@ def _read_outcome(cell: Cell, workspace: Workspace, stage: str, judge: str) -> O
             raise UserError(f"{path}, line {number}: not the scores of an example; remove the file, and it is made again")
     quality = np.array([row[scores["headline_metric"]] for row in rows])
     ids = [row["id"] for row in rows]
-    judged, graded = _verdicts(cell, workspace, stage, judge, ids)
+    judged, graded, of_judge = _verdicts(cell, workspace, stage, judge, ids)
     inputs = [row["input"] for row in rows]
-    return Outcome(cell, ids, inputs, quality, judged, results, graded, default_rouge(scores))
+    return Outcome(cell, ids, inputs, quality, judged, results, graded, default_rouge(scores), of_judge)
 
 
 def _check_complete(results: dict[str, Any], stage: str, path: Path) -> None:
@@ -136,18 +147,21 @@ def _score_again(cell: Cell, workspace: Workspace, stage: str, scores: dict[str,
 
 def _verdicts(
     cell: Cell, workspace: Workspace, stage: str, judge: str, ids: list[str]
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The judge's verdicts, as 1 or 0, and its grades (examples each); older verdicts, and those of judge models, have none."""
+) -> tuple[np.ndarray | None, np.ndarray | None, dict[str, Any]]:
+    """The judge's verdicts, as 1 or 0, its grades (examples each), and the verdicts' settings.
+
+    Older verdicts, and those of judge models, have no grades. Raises UserError for verdicts on other predictions than there are.
+    """
     path = workspace.verdicts(cell.experiment, stage, judge)
     if not path.is_file():
-        return None, None
+        return None, None, {}
     check_verdicts_unchanged(workspace, cell.experiment, stage, judge)
     rows = {row.get("id"): row for _, row in read_json_lines(path)}
     if set(rows) != set(ids):
         raise UserError(f"{path} judges other examples than were predicted: judge {cell.experiment} again")
     judged = np.array([{"yes": 1.0, "no": 0.0}.get(rows[id].get("verdict"), np.nan) for id in ids])
     graded = np.array([rows[id].get("grade") for id in ids], dtype=np.float64)  # None becomes NaN
-    return _any_of(judged), _any_of(graded)
+    return _any_of(judged), _any_of(graded), settings_of_verdicts(workspace, cell.experiment, stage, judge)
 
 
 def _any_of(values: np.ndarray) -> np.ndarray | None:
@@ -179,7 +193,7 @@ def mixed_versions(outcomes: list[Outcome]) -> list[str]:
 
 
 def differing_sources(outcomes: list[Outcome]) -> list[str]:
-    """A line per base model and single-task adapter that differs between experiments: the rows with another one than most."""
+    """A line per base model, single-task adapter and setting of the judge that differs: the rows with another one than most."""
     found: dict[str, dict[str, list[str]]] = {}
     for one in outcomes:
         for source, version in _sources(one).items():
@@ -193,9 +207,11 @@ def differing_sources(outcomes: list[Outcome]) -> list[str]:
 
 
 def _sources(outcome: Outcome) -> dict[str, Any]:
-    """What an experiment stands on, by names that mean one thing in a table, as far as it is recorded."""
+    """What an experiment and its verdicts stand on, by names that mean one thing in a table, as far as it is recorded."""
     base, prefix = outcome.settings.get("hash_of_base_model"), "hash_of_adapter_"
     found = {f"the base model {outcome.cell.model}".strip(): base} if base else {}
+    judge, sub_task = outcome.judge, outcome.cell.sub_task.name
+    found |= {f"the judge's {name.format(sub_task)}": judge[key] for key, name in _OF_JUDGES.items() if key in judge}
     return found | {f"adapter {key.removeprefix(prefix)}": hash for key, hash in outcome.settings.items() if key.startswith(prefix)}
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from compositional.core.errors import UserError
-from compositional.core.files import read_json_lines
 from compositional.core.workspace import Workspace
+from compositional.prediction.predict import read_predictions
 from compositional.report.collect import Outcome
 from compositional.report.formats import MISSING, cell_text, is_bold, notes, papers_figure
 from compositional.report.table import Entry, Table
@@ -81,15 +81,15 @@ def _examples(outcomes: list[Outcome], workspace: Workspace, stage: str, limit: 
         path = workspace.predictions(one.cell.experiment, stage)
         if not path.is_file():
             raise UserError(f"{path} is missing: run the experiment again with --overwrite")
-        for _, row in read_json_lines(path):
-            if row["id"] not in scored:
+        for row in read_predictions(path):
+            if row.id not in scored:
                 continue
             example = found.setdefault(stratum, {}).setdefault(
-                row["id"], {"id": row["id"], "input": row["input"], "reference": row["reference"], "outputs": {}}
+                row.id, {"id": row.id, "input": row.input, "reference": row.reference, "outputs": {}}
             )
-            number = scored[row["id"]]
+            number = scored[row.id]
             example["outputs"][label] = {
-                "text": row["output"],
+                "text": row.output,
                 "score": round(float(one.quality[number]), 4),
                 "verdict": _verdict(one, number),
                 "grade": _grade(one, number),
