@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
@@ -42,7 +43,7 @@ def store_adapters(workspace, sub_task: SubTask) -> None:
 def test_every_methods_command_holds_together_on_every_sub_task(sub_task, workspace):
     store_adapters(workspace, sub_task)
     for row in (*PAPER_ROWS, *OWN_ROWS):
-        plan = plan_of(f"{row_flags(row, sub_task, NAMING)} --do_predict", workspace)
+        plan = plan_of(shlex.join([*row_flags(row, sub_task, NAMING), "--do_predict"]), workspace)
         assert plan.method == METHODS.get(row.label, MERGE), row.label
         assert plan.task_set.tasks == (sub_task.main, sub_task.auxiliary)
         assert plan.learns == (row.kind is Kind.LEARN)
@@ -73,7 +74,7 @@ def test_the_first_of_several_sub_tasks_learns_the_shared_calibration_and_the_ot
     for one in chosen:
         store_adapters(workspace, one)
     learned, *taken = shared_flags(LC_PLUS_PLUS, chosen, NAMING)
-    plan = plan_of(f"{learned} --do_predict", workspace)
+    plan = plan_of(shlex.join([*learned, "--do_predict"]), workspace)
     assert [one.name for one in plan.merge_sets] == [one.composed_set for one in chosen]
     assert [[one.name for one in merged] for merged in plan.merges] == [
         [NAMING.adapter(one.main_set), NAMING.adapter(one.auxiliary_set)] for one in chosen
@@ -83,7 +84,7 @@ def test_the_first_of_several_sub_tasks_learns_the_shared_calibration_and_the_ot
     folder.mkdir()
     Calibration(CalibrationSpec(LC_PLUS_PLUS, True), {"model.layers.0.self_attn.q_proj": (5, 6)}).write(folder, "float16")
     for flags, one in zip(taken, chosen[1:], strict=True):
-        plan = plan_of(f"{flags} --do_predict", workspace)
+        plan = plan_of(shlex.join([*flags, "--do_predict"]), workspace)
         assert (plan.method, plan.calibrates, plan.learns) == (CALIBRATION, False, False)
         assert plan.arguments.calibrate == LC_PLUS_PLUS
         assert [[one.name for one in merged] for merged in plan.merges] == [

@@ -63,6 +63,7 @@ def flag(
     range: Range | None = None,
     is_budget: bool = False,
     is_name: bool = False,
+    path: str | None = None,
     trainer_name: str | None = None,
 ) -> Any:
     """A dataclass field that is a command-line flag.
@@ -75,6 +76,7 @@ def flag(
         range: the numbers that the flag accepts.
         is_budget: whether the flag sets how much is learned or generated. Experiments in one row of a table should agree in it.
         is_name: whether its values name things in the workspace, so that paths are refused.
+        path: "folder" or "file" where its values may be paths, from the current folder; other values are names or hub ids.
         trainer_name: the name of the same setting in transformers' TrainingArguments.
     """
     metadata = {
@@ -86,6 +88,7 @@ def flag(
         "range": range,
         "is_budget": is_budget,
         "is_name": is_name,
+        "path": path,
         "trainer_name": trainer_name,
     }
     if isinstance(default, list | tuple):

@@ -37,7 +37,7 @@ class Arguments:
     experiment_name: str | None = flag(None, "experiment", "name of the experiment and of its folders (required)", is_name=True)
     dataset: str | None = flag(None, "experiment", "data set of the main task, or of the only task (required)")
     model_name_or_path: str | None = flag(
-        None, "experiment", "base model: hub id, folder, or 'pocket'; default: the base model of the named adapters"
+        None, "experiment", "base model: hub id, folder, or 'pocket'; default: the base model of the named adapters", path="folder"
     )
     ignore_recorded_base_model: bool = flag(
         False, "experiment", "use adapters that record another base model than --model_name_or_path; their shapes must fit"
@@ -76,7 +76,10 @@ class Arguments:
         choices=("compositional", "empty"),
     )
     lora_merge_strategy: str | None = flag(
-        None, "method", "how the adapters of --lora_merge_modules are merged: a strategy listed below, or a file of your own"
+        None,
+        "method",
+        "how the adapters of --lora_merge_modules are merged: a strategy listed below, or a file of your own",
+        path="file",
     )
     lora_merge_modules: list[str] = flag((), "method", "stored adapters to merge", is_name=True)
     lora_merge_weights: list[float] = flag((), "method", "a weight per adapter; default: equal weights that add up to 1", "sibling")
@@ -319,7 +322,9 @@ class Arguments:
         "trackers of transformers' Trainer: tensorboard, wandb, none",
         trainer_name="report_to",
     )
-    raw_data_dir: str | None = flag(None, "machine", "folder with the publishers' files; default: data/ if prepared, else the hub")
+    raw_data_dir: str | None = flag(
+        None, "machine", "folder with the publishers' files; default: data/ if prepared, else the hub", path="folder"
+    )
     workspace: str = flag(
         ".",
         "machine",

@@ -33,7 +33,11 @@ class JudgeArguments:
     )
 
     judge_model_name_or_path: str = flag(
-        "meta-llama/Llama-3.1-70B-Instruct", "judge", "judge model: hub id, folder, or 'pocket' for Pocket's grammar", "inferred"
+        "meta-llama/Llama-3.1-70B-Instruct",
+        "judge",
+        "judge model: hub id, folder, or 'pocket' for Pocket's grammar",
+        "inferred",
+        path="folder",
     )
     judge_url: str | None = flag(
         None, "judge", "OpenAI-compatible URL of a server that has the model, such as http://localhost:8000/v1; default: vLLM, here"

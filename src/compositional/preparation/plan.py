@@ -30,7 +30,7 @@ class PreparationArguments:
     dry_run: bool = flag(False, "what", "show what would be made, from what, and how large; write nothing")
     overwrite: bool = flag(False, "what", "make everything again, rewritten texts included")
 
-    raw_data_dir: str | None = flag(None, "sources", "folder with the publishers' own files; default: the hub")
+    raw_data_dir: str | None = flag(None, "sources", "folder with the publishers' own files; default: the hub", path="folder")
     max_train_examples: int | None = flag(
         None, "sources", "keep a seeded sample of this many training examples of each source", range=COUNT
     )
@@ -43,16 +43,25 @@ class PreparationArguments:
         None,
         "text models",
         "hub id, hub id@revision or folder, {language} for es, fr or de; default: Helsinki-NLP/opus-mt-en-{language}",
+        path="folder",
     )
-    translator_adapter: str | None = flag(None, "text models", "a LoRA adapter of the translator chat: hub id or folder")
+    translator_adapter: str | None = flag(
+        None, "text models", "a LoRA adapter of the translator chat: hub id or folder", path="folder"
+    )
     tone_rewriter: str | None = flag(
         None, "text models", "text model that changes the tone; default: llm_toys, and pocket for Pocket's sets", "sibling"
     )
     tone_rewriter_model: str | None = flag(
-        None, "text models", "hub id, hub id@revision or folder; default: togethercomputer/RedPajama-INCITE-Base-3B-v1"
+        None,
+        "text models",
+        "hub id, hub id@revision or folder; default: togethercomputer/RedPajama-INCITE-Base-3B-v1",
+        path="folder",
     )
     tone_rewriter_adapter: str | None = flag(
-        None, "text models", "its LoRA adapter; default: llm-toys/RedPajama-INCITE-Base-3B-v1-paraphrase-tone"
+        None,
+        "text models",
+        "its LoRA adapter; default: llm-toys/RedPajama-INCITE-Base-3B-v1-paraphrase-tone",
+        path="folder",
     )
     convert_pickled_adapter: bool = flag(
         False,
@@ -71,6 +80,7 @@ class PreparationArguments:
         (),
         "quality",
         "models whose chat templates and tokenizers measure lengths; default: the paper's three, and Pocket's for its sets",
+        path="folder",
     )
 
     batch_size: int | None = flag(

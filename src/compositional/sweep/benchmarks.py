@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 
 from compositional.paper import LANGUAGES, TONES
@@ -101,9 +102,9 @@ class Profile:
     usual_calibration_examples: int = 10000
     usual_updates: int = 53
 
-    def flags(self, kind: str, specific: str = "") -> str:
-        """The flags of a field, then those of one row or data set, then the user's own, as later ones count more."""
-        return f"{getattr(self, kind)} {specific} {self.own.get(kind, '')}"
+    def flags(self, kind: str, specific: str = "") -> list[str]:
+        """The words of a field, then those of one row or data set, then the user's own, as later ones count more."""
+        return shlex.split(f"{getattr(self, kind)} {specific} {self.own.get(kind, '')}")
 
 
 PAPER = Profile("paper", tone_adapter="--gradient_accumulation_steps 4", learned="--num_examples_merge 10000")

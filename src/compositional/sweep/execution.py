@@ -47,7 +47,7 @@ class Progress:
 
     def log_of(self, group: str) -> Path:
         """Where a group's process writes what it prints."""
-        return self.folder / f"{group.replace(' ', '_').replace(',', '')}.log"
+        return self.folder / f"{group}.log"
 
     def status_of(self, group: str) -> Path:
         """Where a group's process notes the states of its steps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from compositional.experiment.arguments import Arguments
@@ -29,7 +29,7 @@ def make_steps(choice: Choice) -> list[Step]:
 def _preparation(choice: Choice) -> Step:
     """Preparing the paper's sets; Pocket's are made as they are read."""
     sets = list(dict.fromkeys(name for one in choice.sub_tasks for name in _sets(one)))
-    words = ("--workspace", choice.workspace, *shlex.split(choice.profile.flags("data")), "--only", *sets)
+    words = ("--workspace", choice.workspace, *choice.profile.flags("data"), "--only", *sets)
     return Step(Kind.PREPARE, "", words, "data", makes=tuple(Artefact(Contents.DATA_SET, name) for name in sets))
 
 
@@ -38,7 +38,7 @@ def _sets(sub_task: SubTask) -> tuple[str, ...]:
 
 
 def _judging(choice: Choice, step: Step, group: str) -> Step:
-    flags = (*shlex.split(choice.profile.flags("judge")), "--workspace", choice.workspace)
+    flags = (*choice.profile.flags("judge"), "--workspace", choice.workspace)
     needs, makes = Artefact(Contents.PREDICTIONS, step.experiment), Artefact(Contents.VERDICTS, step.experiment)
     return Step(Kind.JUDGE, step.experiment, flags, group, (needs,), (makes,))
 
@@ -59,8 +59,9 @@ class _ModelGraph:
         for seed in self.choice.seeds:
             for name in sets:
                 adapter = self.choice.naming(self.suffix, seed).adapter(name)
-                budget = f"{profile.flags('single_task', profile.tone_adapter if name in tones else '')} {_seed_flags(seed)}"
-                flags = f"--experiment_name {adapter} --dataset {name} --stored_model_name {adapter} --do_train {budget}"
+                budget = [*profile.flags("single_task", profile.tone_adapter if name in tones else ""), *_seed_flags(seed)]
+                names = ["--experiment_name", adapter, "--dataset", name, "--stored_model_name", adapter]
+                flags = [*names, "--do_train", *budget]
                 steps.append(self._experiment(Kind.TRAIN, adapter, flags, [name], predicts=False))
         return steps
 
@@ -71,8 +72,8 @@ class _ModelGraph:
             for row in self.choice.rows:
                 for seed in seeds_of(row, self.choice):
                     naming = self.choice.naming(self.suffix, seed)
-                    own_seed = _seed_flags(seed) if row.kind in (Kind.TRAIN, Kind.LEARN) else ""
-                    flags = f"{row_flags(row, one, naming)} {_budget(self.choice.profile, row)} {own_seed}"
+                    own_seed = _seed_flags(seed) if row.kind in (Kind.TRAIN, Kind.LEARN) else []
+                    flags = [*row_flags(row, one, naming), *_budget(self.choice.profile, row), *own_seed]
                     in_one_process = self.choice.profile.one_process or not (row.trains or row.learns)
                     name, adapters = naming.experiment(one, row.name), row.adapters(one, naming)
                     group = f"{one.name}{naming.suffix}" if in_one_process else name
@@ -92,7 +93,7 @@ class _ModelGraph:
                 pairs = [[naming.adapter(one.main_set), naming.adapter(one.auxiliary_set)] for one in sub_tasks]
                 sets = [name for one in sub_tasks for name in _sets(one)]
                 adapters = [adapter for pair in pairs for adapter in pair]
-                steps.append(self._experiment(Kind.LEARN, first, f"{learned} {budget} {_seed_flags(seed)}", sets, adapters))
+                steps.append(self._experiment(Kind.LEARN, first, [*learned, *budget, *_seed_flags(seed)], sets, adapters))
                 for one, name, flags, pair in zip(sub_tasks[1:], others, taken, pairs[1:], strict=True):
                     steps.append(self._experiment(Kind.MERGE, name, flags, _sets(one), [*pair, first], first))
         return steps
@@ -101,7 +102,7 @@ class _ModelGraph:
         self,
         kind: Kind,
         name: str,
-        flags: str,
+        flags: Sequence[str],
         sets: Iterable[str],
         adapters: Iterable[str] = (),
         group: str = "",
@@ -109,9 +110,10 @@ class _ModelGraph:
     ) -> Step:
         """An experiment that reads `sets` and stored `adapters`."""
         profile = self.choice.profile
-        model = f"--model_name_or_path {shlex.quote(self.model)}" if self.model and kind is Kind.TRAIN else ""
-        asked = f"{profile.common} {model} {flags} {'--do_predict' if predicts else ''} {profile.last}"
-        words = (*_without_overruled(shlex.split(asked)), "--workspace", self.choice.workspace)
+        model = ["--model_name_or_path", self.model] if self.model and kind is Kind.TRAIN else []
+        predict = ["--do_predict"] if predicts else []
+        asked = [*shlex.split(profile.common), *model, *flags, *predict, *shlex.split(profile.last)]
+        words = (*_without_overruled(asked), "--workspace", self.choice.workspace)
         prepared = [] if profile.benchmark == "pocket" else list(dict.fromkeys(sets))
         needs = [Artefact(Contents.DATA_SET, one) for one in prepared]
         needs += [Artefact(Contents.ADAPTER, one) for one in dict.fromkeys(adapters)]
@@ -131,13 +133,13 @@ def _without_overruled(words: list[str]) -> list[str]:
     return [word for one in kept for word in one]
 
 
-def _seed_flags(seed: int) -> str:
+def _seed_flags(seed: int) -> list[str]:
     """A seed changes where an adapter's training starts, and which examples are seen in which order."""
-    return f"--seed {seed} --data_seed {42 + seed}" if seed else ""
+    return ["--seed", str(seed), "--data_seed", str(42 + seed)] if seed else []
 
 
-def _budget(profile: Profile, row: TableRow) -> str:
+def _budget(profile: Profile, row: TableRow) -> list[str]:
     specific = profile.by_row.get(row.like or row.name, "")
     if row.trains or row.learns:
-        return f"{profile.flags('joint_expert' if row.trains else 'learned', specific)} {row.setting}"
-    return specific
+        return [*profile.flags("joint_expert" if row.trains else "learned", specific), *shlex.split(row.setting)]
+    return shlex.split(specific)

@@ -12,10 +12,14 @@ from compositional.core.errors import Mistakes, UserError
 from compositional.core.flags import default_of, expanded, wrong_values
 from compositional.experiment.arguments import parse_arguments
 from compositional.judge.plan import parse_judge_arguments
+from compositional.models.model import POCKET as POCKET_MODEL
+from compositional.paper import LANGUAGES
 from compositional.preparation.plan import parse_preparation_arguments
 from compositional.sweep.arguments import Selection, SweepArguments
 from compositional.sweep.benchmarks import Profile
 from compositional.sweep.graph import make_steps
+from compositional.sweep.project import is_another_elsewhere, working_folder
+from compositional.sweep.rows import whole_path
 from compositional.sweep.selection import Choice, choose
 from compositional.sweep.steps import Kind, Step
 
@@ -40,7 +44,7 @@ class SweepPlan:
             value = getattr(self.arguments, field.name)
             if field.name != "workspace" and value != default_of(field):
                 values = map(str, value if isinstance(value, list) else [value])
-                words += [f"--{field.name}", *(str(Path(one).resolve()) if one.endswith(".py") else one for one in values)]
+                words += [f"--{field.name}", *(whole_path(one) if one.endswith(".py") else one for one in values)]
         judge = ["--judge", self.choice.judge_name] if self.arguments.judge_flags and self.choice.judged and judged else []
         return Step(Kind.TABLE, "", (*words, *judge, "--workspace", self.choice.workspace), "table")
 
@@ -71,14 +75,9 @@ _OF_SEEDS = ("experiment_flags", "single_task_flags", "joint_expert_flags", "lea
 
 def with_quoted_flags(profile: Profile, arguments: SweepArguments) -> Profile:
     """The profile with the command line's flags after its own, so that they count more."""
-    own = {
-        "data": arguments.data_flags,
-        "single_task": arguments.single_task_flags,
-        "joint_expert": arguments.joint_expert_flags,
-        "learned": arguments.learned_flags,
-        "judge": arguments.judge_flags,
-    }
-    return replace(profile, own=own, last=arguments.experiment_flags)
+    flags = {name: shlex.join(_words(name, getattr(arguments, name))) for name in _PARSERS}
+    last = flags.pop("experiment_flags")
+    return replace(profile, own={name.removesuffix("_flags"): words for name, words in flags.items()}, last=last)
 
 
 def check_quoted_flags(arguments: SweepArguments, choice: Choice, mistakes: Mistakes) -> None:
@@ -88,7 +87,8 @@ def check_quoted_flags(arguments: SweepArguments, choice: Choice, mistakes: Mist
         if not words:
             continue
         try:
-            _, found = parse(words)
+            parsed, found = parse(words)
+            found += _paths_from_elsewhere(parsed)
         except UserError as error:
             found = list(error.mistakes)
         mistakes += [f"--{name}: {mistake}" for mistake in found]
@@ -105,6 +105,21 @@ def check_quoted_flags(arguments: SweepArguments, choice: Choice, mistakes: Mist
         "joint_expert_flags": (choice.ablation is not None, f"--table {arguments.table} has no joint expert"),
     }
     mistakes += [f"--{name}: {why}" for name, (wrong, why) in unused.items() if wrong and getattr(arguments, name)]
+
+
+def _paths_from_elsewhere(arguments: Any) -> list[str]:
+    """A message for each relative path in a command's flags that would be another where the command runs."""
+    mistakes = []
+    for field in fields(arguments):
+        value, kind = getattr(arguments, field.name), field.metadata["path"]
+        values = [one for one in (value if isinstance(value, list) else [value]) if kind and one and one != POCKET_MODEL]
+        found = [one for one in values if any(is_another_elsewhere(path, kind) for path in _in_each_language(one))]
+        mistakes += [f"--{field.name} {one}: name its whole path, as the commands run in {working_folder()}" for one in found]
+    return mistakes
+
+
+def _in_each_language(path: str) -> list[str]:
+    return [path, *(path.replace("{language}", language) for language in LANGUAGES)]
 
 
 def _words(name: str, text: str) -> list[str]:

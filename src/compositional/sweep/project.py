@@ -20,6 +20,13 @@ def working_folder() -> Path:
     return CHECKOUT or Path.cwd()
 
 
+def is_another_elsewhere(path: str, kind: str) -> bool:
+    """Whether a relative path means something else where commands run: there is such a "folder" or "file" here or there."""
+    folders = (Path.cwd(), working_folder())
+    is_one = Path.is_dir if kind == "folder" else Path.is_file
+    return folders[0] != folders[1] and not Path(path).is_absolute() and any(is_one(folder / path) for folder in folders)
+
+
 def python_path() -> str:
     """PYTHONPATH of child processes: it finds the package and the commands of a checkout that is not installed."""
     places = [str(CHECKOUT), str(CHECKOUT / "src")] if CHECKOUT else []

@@ -62,7 +62,7 @@ class TableRow:
     @property
     def rests_on_training(self) -> bool:
         """Whether its outputs depend on a training, if only on those of the single-task adapters."""
-        return "--zero_shot" not in self.flags
+        return "--zero_shot" not in shlex.split(self.flags)
 
     def adapters(self, sub_task: SubTask, naming: Naming) -> list[str]:
         """The single-task adapters that its flags name."""
@@ -154,9 +154,10 @@ def strategy_row(strategy: str) -> TableRow:
     stem = Path(strategy).stem
     if fault := fault_of_name(f"merge_by_{stem}"):
         raise UserError(f"--methods {strategy}: experiments are named after it: {fault}")
-    asked = str(Path(strategy).resolve()) if strategy.endswith(".py") else strategy
+    asked = whole_path(strategy) if strategy.endswith(".py") else strategy
     learned = _LEARNED_FROM_SINGLE_TASKS if found.learns_single_tasks else _LEARNED
-    flags = f"--lora_merge_strategy {shlex.quote(asked)} {learned if found.learns else _MERGED}"
+    named = shlex.quote(asked).replace("{", "{{").replace("}", "}}")
+    flags = f"--lora_merge_strategy {named} {learned if found.learns else _MERGED}"
     return TableRow(
         stem,
         f"merge_by_{stem}",
@@ -166,24 +167,30 @@ def strategy_row(strategy: str) -> TableRow:
     )
 
 
+def whole_path(file: str) -> str:
+    """A file's path from the root, under its own name even if it is a link: experiments and rows are named after it."""
+    return str(Path(file).parent.resolve() / Path(file).name)
+
+
 SHARED = {
     "Shared Learnable Calibration": "learnable_calibration",
     "Shared Learnable Calibration++": "learnable_calibration_pp",
 }
 
 
-def row_flags(row: TableRow, sub_task: SubTask, naming: Naming) -> str:
-    """The flags of one experiment, but for budgets and what is to be predicted."""
+def row_flags(row: TableRow, sub_task: SubTask, naming: Naming) -> list[str]:
+    """The words of one experiment, but for budgets and what is to be predicted."""
     experiment = naming.experiment(sub_task, row.name)
-    asked = row.flags.format(
-        main=naming.adapter(sub_task.main_set),
-        auxiliary=naming.adapter(sub_task.auxiliary_set),
-        main_set=sub_task.main_set,
-        auxiliary_set=sub_task.auxiliary_set,
-        composed=sub_task.composed_set,
-        experiment=experiment,
-    )
-    return f"--experiment_name {experiment} {sub_task.flags} {asked}"
+    names = {
+        "main": naming.adapter(sub_task.main_set),
+        "auxiliary": naming.adapter(sub_task.auxiliary_set),
+        "main_set": sub_task.main_set,
+        "auxiliary_set": sub_task.auxiliary_set,
+        "composed": sub_task.composed_set,
+        "experiment": experiment,
+    }
+    asked = [word.format(**names) for word in shlex.split(row.flags)]  # split first, as names may have blanks and quotes
+    return ["--experiment_name", experiment, *sub_task.flags.split(), *asked]
 
 
 def shared_name(calibration: str, sub_tasks: Sequence[SubTask]) -> str:
@@ -192,21 +199,20 @@ def shared_name(calibration: str, sub_tasks: Sequence[SubTask]) -> str:
     return f"shared_{some}{calibration}_merge"
 
 
-def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming) -> list[str]:
-    """The flags of the experiments that share a calibration: the first learns it for all of them, the others take it."""
-    first, *others = sub_tasks
+def shared_flags(calibration: str, sub_tasks: Sequence[SubTask], naming: Naming) -> list[list[str]]:
+    """The words of the experiments that share a calibration: the first learns it for all of them, the others take it."""
     pairs = [(naming.adapter(one.main_set), naming.adapter(one.auxiliary_set)) for one in sub_tasks]
     name = shared_name(calibration, sub_tasks)
-    stored = naming.experiment(first, name)
-    modules = " ".join(f"{main} {auxiliary}" for main, auxiliary in pairs)
-    learned = (
-        f"--experiment_name {stored} {first.flags} --for_each_component --lora_merge_strategy {calibration} "
-        f"--merge_datasets {' '.join(one.composed_set for one in sub_tasks)} --lora_merge_modules {modules}"
-    )
-    return [learned] + [
-        f"--experiment_name {naming.experiment(one, name)} {one.flags} --lora_merge_strategy linear "
-        f"--lora_merge_modules {main} {auxiliary} --stored_calibration {stored}"
-        for one, (main, auxiliary) in zip(others, pairs[1:], strict=True)
+    stored = naming.experiment(sub_tasks[0], name)
+    merged = ["--lora_merge_modules", *(adapter for pair in pairs for adapter in pair)]
+    learned = ["--for_each_component", "--lora_merge_strategy", calibration]
+    learned += ["--merge_datasets", *(one.composed_set for one in sub_tasks), *merged]
+    taken = [
+        ["--lora_merge_strategy", "linear", "--lora_merge_modules", *pair, "--stored_calibration", stored] for pair in pairs[1:]
+    ]
+    return [
+        ["--experiment_name", naming.experiment(one, name), *one.flags.split(), *flags]
+        for one, flags in zip(sub_tasks, [learned, *taken], strict=True)
     ]
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from compositional.core.errors import Mistakes, nearest
+from compositional.core.flags import fault_of_name
 from compositional.judge.plan import parse_judge_arguments
 from compositional.merging import strategies
 from compositional.paper import LABELS, LANGUAGES, PAPER_MODELS, TONES
 from compositional.sweep.ablations import Ablation, ablations
 from compositional.sweep.arguments import MAIN, Selection
 from compositional.sweep.benchmarks import PAPER, POCKET, Profile, SubTask, all_sub_tasks
-from compositional.sweep.project import CHECKOUT
+from compositional.sweep.project import CHECKOUT, is_another_elsewhere
 from compositional.sweep.rows import OWN_ROWS, PAPER_ROWS, SHARED, Naming, TableRow, shared_name, shared_names, strategy_row
 
 
@@ -37,7 +37,7 @@ class Choice:
     @property
     def judge_name(self) -> str:
         """The judge's name in the files of its verdicts."""
-        return parse_judge_arguments(shlex.split(self.profile.flags("judge")))[0].judge_name
+        return parse_judge_arguments(self.profile.flags("judge"))[0].judge_name
 
     @property
     def reference(self) -> str:
@@ -101,7 +101,7 @@ def choose(selection: Selection, mistakes: Mistakes) -> Choice:
     rows |= _strategy_rows(selection, mistakes)
     asked = _names_of_rows(selection, sub_tasks, list(rows), mistakes)
     mistakes += wrong_seeds(selection.seeds)
-    return Choice(
+    choice = Choice(
         profile,
         models,
         sub_tasks,
@@ -111,6 +111,20 @@ def choose(selection: Selection, mistakes: Mistakes) -> Choice:
         ablation=ablation,
         workspace=selection.workspace if Path.cwd() == CHECKOUT else str(Path(selection.workspace).resolve()),
     )
+    if not mistakes:
+        mistakes += _wrong_names(choice)
+    return choice
+
+
+def _wrong_names(choice: Choice) -> list[str]:
+    """A message for the first experiment or adapter that can't be called as the models and methods would have it."""
+    namings = [choice.naming(model, seed) for model in choice.models for seed in choice.seeds]
+    adapters = [
+        naming.adapter(name) for naming in namings for one in choice.sub_tasks for name in (one.main_set, one.auxiliary_set)
+    ]
+    names = [*adapters, *(cell.experiment for cell in cells(choice))]
+    faults = ((name, fault) for name in names if (fault := fault_of_name(name)))
+    return [f"--models, --methods: an experiment would be named {name!r}: {fault}" for name, fault in faults][:1]
 
 
 def wrong_seeds(seeds: list[int]) -> list[str]:
@@ -158,6 +172,8 @@ def _models(arguments: Selection, mistakes: Mistakes) -> tuple[Profile, dict[str
     hub_ids = {model.suffix: model.hub_id for model in PAPER_MODELS}
     found = {name if name in hub_ids else Path(name).name: hub_ids.get(name, name) for name in arguments.models}
     found = {name: str(Path(model).resolve()) if Path(model).is_dir() else model for name, model in found.items()}
+    elsewhere = [model for model in found.values() if is_another_elsewhere(model, "folder")]
+    mistakes += [f"--models {model}: there is no such folder here, but in {CHECKOUT}: name its whole path" for model in elsewhere]
     mistakes.when(len(found) < len(arguments.models), "--models: two of them end with the same name")
     return PAPER, found
 
