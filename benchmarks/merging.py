@@ -12,7 +12,6 @@ adapters were just written, so both read them from memory. Prints a Markdown tab
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import resource
 import signal
@@ -50,8 +49,7 @@ DENSITY = 0.5  # of our options the default, and PEFT's has none
 
 
 def main() -> int:
-    merges = {name: strategy.function for name, strategy in strategies().items()}
-    data_free = [name for name, function in merges.items() if "examples" not in inspect.signature(function).parameters]
+    data_free = [name for name, strategy in strategies().items() if not strategy.learns]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategies", nargs="+", choices=data_free, default=data_free, metavar="NAME")
     parser.add_argument("--repeats", type=int, default=1, help="the median of so many is shown")

@@ -34,7 +34,7 @@ from compositional.core.tables import aligned
 from compositional.report.efficiency import label_of
 
 if TYPE_CHECKING:
-    from compositional.experiment.plan import Plan
+    from compositional.models.chat import ChatEncoder
 
 DTYPES = ("float32", "float16", "bfloat16", "q8_0", "q4_1")
 
@@ -158,24 +158,27 @@ def _times(found: dict[str, list[dict[str, float]]], reference: str, options: ar
 
 def _answer(options: argparse.Namespace) -> None:
     """The child: load an experiment, then answer the test examples whose numbers are read, one line of JSON each."""
-    from compositional.experiment.examples import load_data
+    from compositional.experiment.examples import demonstrations, load_data
+    from compositional.models.chat import ChatEncoder
     from compositional.prediction import AnswerReader
 
     torch.set_num_threads(options.threads)
     experiment = Finished.named(options.child, options.workspace)
     plan = experiment.plan
-    examples = load_data(plan).stages["test"].chosen
+    data = load_data(plan)
+    examples, encoder = data.stages["test"].chosen, ChatEncoder(plan.base.tokenizer, demonstrations(plan, data))
+    longest = plan.longest_prompt(encoder.demonstrations_length)
     if len(examples) < options.requests:
         raise UserError(f"--requests {options.requests}: {options.child} predicted {len(examples)} examples")
     with tempfile.TemporaryDirectory() as temporary:
         steps, base_bytes, extra_bytes = _write(experiment, options.dtype, Path(temporary))
         before = time.monotonic()
-        server = _serve(Path(temporary), options)
+        server = _serve(Path(temporary), longest, options)
         reader = AnswerReader(plan.base, plan.base.tokenizer)
         _complete(server, [0], None, 1, len(list(Path(temporary).glob("adapter*"))))
         print(json.dumps({"seconds": time.monotonic() - before, "base_bytes": base_bytes, "extra_bytes": extra_bytes}), flush=True)
         for line in sys.stdin:
-            print(json.dumps(_request(plan, server, reader, steps, examples[int(line)].input, options)), flush=True)
+            print(json.dumps(_request(encoder, longest, server, reader, steps, examples[int(line)].input, options)), flush=True)
     print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}), flush=True)
 
 
@@ -211,27 +214,27 @@ def _write_files(experiment: Finished, dtype: str, folder: Path) -> None:
             write_lora(folder / f"adapter{number}.gguf", gguf_form(base), one.read(), dtype)
 
 
-def _serve(folder: Path, options: argparse.Namespace) -> Any:
+def _serve(folder: Path, longest: int, options: argparse.Namespace) -> Any:
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(min(folder.glob("base*.gguf")))
     parameters.verbosity = 0
-    parameters.n_parallel, parameters.n_ctx = 1, 2048
+    parameters.n_parallel, parameters.n_ctx = 1, max(2048, longest + options.new_tokens + 1)
     parameters.cpuparams.n_threads = options.threads
     parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in sorted(folder.glob("adapter*"))]
     return xllamacpp.Server(parameters)
 
 
-def _request(plan: Plan, server: Any, reader: Any, steps: list[Step], text: str, options: argparse.Namespace) -> dict[str, float]:
+def _request(
+    encoder: ChatEncoder, longest: int, server: Any, reader: Any, steps: list[Step], text: str, options: argparse.Namespace
+) -> dict[str, float]:
     """Seconds, and tokens and seconds of prompts and answers, over all steps."""
-    from compositional.models.chat import ChatEncoder
-
-    encoder, before = ChatEncoder(plan.base.tokenizer), time.monotonic()
-    adapters = len(plan.answering_adapters)
+    before = time.monotonic()
+    adapters = len({step.adapter for step in steps if step.adapter is not None})
     found = {"prompt_tokens": 0, "prompt_s": 0.0, "new_tokens": 0, "new_s": 0.0}
     for step in steps:
-        prompt = encoder.prompt(step.request, text, plan.longest_prompt()).ids
+        prompt = encoder.prompt(step.request, text, longest).ids
         done = _complete(server, prompt, step.adapter, options.new_tokens, adapters)
         timings = done["timings"]
         found["prompt_tokens"] += timings["prompt_n"]

@@ -1,4 +1,4 @@
-"""llama.cpp's server with an export, started as the export's record says, in float32 throughout."""
+"""llama.cpp's server with an export, started as the export's record says, in float32 throughout, and with odd sampling."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def served(folder: Path, *, without: tuple[str, ...] = ()) -> Iterator[str]:
     parameters.verbosity = 0
     parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    sampling = parameters.sampling  # what a server was started with must not matter to greedy requests
+    sampling.penalty_repeat, sampling.penalty_present, sampling.penalty_freq, sampling.dry_multiplier = 1.5, 0.5, 0.5, 1.0
+    sampling.typ_p, sampling.xtc_probability, sampling.xtc_threshold, sampling.dynatemp_range = 0.5, 1.0, 0.01, 1.0
+    sampling.ignore_eos, sampling.mirostat = True, 2
     adapters = []
     while words:
         word = words.pop(0)

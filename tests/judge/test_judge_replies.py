@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
 
+from compositional.judge import url_judge
 from compositional.judge.question import Reply, verdict_of
 from helpers.judging import NUMBERED, asking, output_in, store_predictions, verdicts
 
@@ -77,6 +79,23 @@ def test_a_model_that_thinks_first_gets_the_tokens_for_it(thought, workspace, ju
         "yes": 0,
         "failures": {},
     }
+
+
+def test_a_server_that_is_slow_is_not_said_to_be_none(workspace, mistakes, server, monkeypatch):
+    store_predictions(workspace, "e", NUMBERED)
+    ended = threading.Event()
+
+    def answer(question: str) -> tuple[int, bytes]:
+        if server.asked[-1]["max_tokens"] > 100:
+            ended.wait(60)
+        return 200, completion("I wonder", finish="length")
+
+    server.answer = answer
+    monkeypatch.setattr(url_judge, "_LONGEST_WAIT_FOR_A_THOUGHT", 0.2)
+    (line,) = mistakes(asking(server, "--batch_size 1"))
+    ended.set()
+    fault = "the server answers too slowly, or no longer; a smaller --batch_size asks less at a time"
+    assert line == f"--judge_url {server.url}: {fault}"
 
 
 def test_a_model_that_never_says_yes_or_no_is_an_error_and_nothing_is_recorded(workspace, mistakes, server):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from compositional.core.files import read_json
+from compositional.core.processes import holding
 from compositional.prediction.predict import read_predictions
 from helpers.composing import mistake_in
 from helpers.tiny_runs import method_run
@@ -46,12 +47,15 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(tiny_models, trained,
     workspace.results("linear").unlink()
     unfinished = path.with_name(path.name + ".partial")
     unfinished.write_text("".join(whole.splitlines(keepends=True)[:4]))
-    left = workspace.logs("linear") / ".gguf-of-a-killed-run"
-    left.mkdir()
-    run(asked)
+    left, others = (workspace.logs("linear") / f".gguf-of-{whose}" for whose in ("a-killed-run", "another-run"))
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / "in_use").touch()
+    with holding(others / "in_use"):
+        run(asked)
     assert path.read_text() == whole
     gc.collect()
-    assert not list(workspace.logs("linear").glob(".gguf*"))
+    assert list(workspace.logs("linear").glob(".gguf*")) == [others]
 
 
 @pytest.mark.slow(10)

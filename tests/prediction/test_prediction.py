@@ -11,6 +11,8 @@ import pytest
 from compositional.adapters.peft_folder import StoredAdapter
 from compositional.core.errors import UserError
 from compositional.core.files import read_json, write_json
+from compositional.core.recorded import read_recorded, write_record
+from compositional.core.resumable import partial_of
 from compositional.data import Example
 from compositional.models.chat import ChatEncoder, instruction, user_turn
 from compositional.models.model import Model
@@ -19,7 +21,7 @@ from compositional.prediction.predict import predict_split, read_predictions
 from compositional.prediction.transformers_backend import TransformersGenerator
 from compositional.tasks import find_task
 from helpers import ARCHITECTURES
-from helpers.tiny_runs import COMPOSED, TINY_RUN
+from helpers.tiny_runs import COMPOSED, TINY_RUN, ZERO_SHOT
 
 SETTINGS = PredictionSettings(backend="transformers", max_new_tokens=8, max_prompt_length=512, batch_size=64, dtype="float32")
 
@@ -131,6 +133,27 @@ def test_results_say_what_made_the_predictions(run, workspace, tiny_models):
     made_by = read_json(workspace.results("z"))["predictions_made_by"]
     assert made_by["test"]["backend"] == "transformers"
     assert made_by["test"]["dtype"] == "float32"
+
+
+def test_results_say_what_made_the_rows_that_another_machine_continued(run, workspace, tiny_models, caplog):
+    command = f"{ZERO_SHOT}--model_name_or_path {tiny_models['llama']} --do_predict --prediction_batch_size 1"
+    run(command)
+    path, settings = workspace.predictions("z", "test"), workspace.predictions_folder("z") / "settings.json"
+    recorded = read_recorded(settings)
+    own = recorded["made_by"]["test"]
+    other = own | {"backend": "vllm", "dtype": "bfloat16", "device": "a GPU"}
+    for earlier, expected in (([own], None), ([other], [other]), ([other, own], [other, own])):
+        now, *before = earlier
+        write_record(settings, recorded | {"made_by": {"test": now | ({"after": before} if before else {})}})
+        partial_of(path).write_text(path.read_text().splitlines(keepends=True)[0])
+        path.unlink()
+        workspace.results("z").unlink()
+        caplog.clear()
+        run(command)
+        made_by = read_json(workspace.results("z"))["predictions_made_by"]["test"]
+        assert made_by.pop("after", None) == expected
+        assert made_by == own
+        assert ("z, test: begun by vllm bfloat16 a GPU, goes on with transformers" in caplog.text) == bool(expected)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from compositional.core.errors import UserError
-from compositional.data import SPLITS, Dataset, Example, Locations, Reading, find_dataset
+from compositional.data import SPLITS, Dataset, Example, Locations, Reading, all_datasets, find_dataset
 from compositional.preparation.__main__ import run as run_preparation
 from compositional.preparation.sets import read_sources
 
@@ -34,6 +34,16 @@ TED_EXAMPLES = [
     Example("train_3", '"An open quote', 'Una "comilla" 🎉'),
     Example("train_6", "R &amp; D < 1", "I + D"),
 ]
+
+
+def test_each_of_pockets_sets_has_its_own_references(tmp_path):
+    """Three sets that the grammar says in another language and tone share their inputs."""
+    sets = [one for one in all_datasets(Locations(tmp_path, None)).values() if one.benchmark == "pocket" and not one.rewritten]
+    assert len({one.inputs_of for one in sets}) < len(sets)
+    found = read_sources(sets, 20, 42)
+    for one in sets:
+        expected = {example.id: example.reference for example in one.read_source("test").examples}
+        assert {example.id: example.reference for example in found[one.name].splits["test"]} == expected
 
 
 def dataset(name: str, raw: Path | None) -> Dataset:

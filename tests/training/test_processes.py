@@ -23,7 +23,7 @@ LAUNCHER = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines
 def test_accelerate_launch_gives_the_adapter_of_one_process(tiny_models, bare_python, tmp_path):
     flags = (
         f"--model_name_or_path {tiny_models['llama']} --experiment_name a --dataset pocket_dialogs --stored_model_name a "
-        "--do_train --max_train_examples 24 --do_predict --max_test_examples 4 --max_new_tokens 4 --report_to none --lora_rank 4 "
+        "--do_train --max_train_examples 20 --do_predict --max_test_examples 4 --max_new_tokens 4 --report_to none --lora_rank 4 "
         "--lora_dropout 0 --learning_rate 1e-2 --batch_size 8 --gradient_accumulation_steps 1 --warmup_steps 0"
     )
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}

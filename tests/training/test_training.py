@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler
 from transformers import AutoModelForCausalLM
 
 from compositional.models.chat import IGNORED, TrainingSequence
 from compositional.training import LoraSettings, TrainingFolders
-from compositional.training.batching import Collator, EffectiveBatchSampler, device_batches, per_process
+from compositional.training.batching import Collator, EffectiveBatchSampler, device_batches, per_process, with_filler
 from compositional.training.recipes import train_lora
 from compositional.training.trainer import last_whole_checkpoint, target_loss
 from helpers.training import optimization, sequences_of
@@ -62,6 +66,35 @@ def test_each_process_gets_examples_of_all_lengths():
         for i in EffectiveBatchSampler([9, 1, 8, 2, 7, 3], 6, seed=1, processes=2)
     ]
     assert order == [9, 7, 2, 8, 3, 1]
+
+
+@pytest.mark.parametrize("count", [16, 20, 21])
+def test_each_update_holds_the_same_examples_whatever_the_number_of_processes(count):
+    one, two = ([set(shard) for shard in updates_of(count, processes)] for processes in (1, 2))
+    assert one == [update - {count} for update in two]
+    assert sorted(index for update in updates_of(count, 2) for index in update if index < count) == list(range(count))
+
+
+def updates_of(count: int, processes: int) -> list[list[int]]:
+    """The indices of each update, as accelerate deals them out to several processes."""
+    sampler = EffectiveBatchSampler(list(range(count)), 8, seed=1, processes=processes)
+    batches = BatchSampler(sampler, per_process(8, processes), drop_last=False)
+    if processes == 1:
+        return list(batches)
+    shards = [list(BatchSamplerShard(batches, processes, number)) for number in range(processes)]
+    assert {len(shard) for shard in shards} == {-(-count // 8)}
+    return [[index for part in update for index in part] for update in zip(*shards, strict=True)]
+
+
+def test_the_filler_of_several_processes_has_no_labels(tiny_tokenizer):
+    sequences = [replace(one, merge_index=1) for one in sequences_of(tiny_tokenizer, 3)]
+    assert with_filler(sequences, 1) == sequences
+    *same, filler = with_filler(sequences, 2)
+    assert same == sequences
+    batch = Collator(tiny_tokenizer.pad_token_id)([sequences[0], filler])
+    assert (batch["labels"][1] == IGNORED).all()
+    assert batch["attention_mask"][1].sum() == 1
+    assert batch["merge_index"].tolist() == [1, 1]
 
 
 def test_each_update_holds_the_same_examples_whatever_their_lengths():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import os
 import select
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
 
 from compositional.core.errors import UserError, fault_of_machine
@@ -121,6 +123,24 @@ def ctrl_c_is_heard() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGALRM, alarm)
+
+
+@contextmanager
+def holding(file: Path) -> Iterator[None]:
+    """Lock a file (flock) during the block, or until this process ends; it is made."""
+    with open(file, "w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process that runs is `holding` a file."""
+    with open(file) as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def end_with_parent(parent: int) -> None:

@@ -18,6 +18,7 @@ from compositional.core.logs import log_file, log_to_file, quieten_libraries
 from compositional.core.machine import device
 from compositional.core.processes import is_main_process, wait_for_all_processes
 from compositional.core.recorded import ARITHMETIC, versions_behind, write_record
+from compositional.core.resumable import has_rows
 from compositional.experiment.adapter import AdapterMaker
 from compositional.experiment.arguments import CALIBRATION, JOINT_EXPERT, MERGE, MULTI_STEP, ZERO_SHOT
 from compositional.experiment.examples import Examples, ExperimentData, demonstrations
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
     from compositional.prediction.predict import Generator
 
 logger = logging.getLogger(__name__)
+
+
+def _in_words(made_by: dict[str, Any]) -> str:
+    server = made_by.get("server") or {}
+    return " ".join(str(one) for one in (made_by["backend"], made_by["dtype"], server.get("model") or made_by["device"]))
 
 
 @contextmanager
@@ -221,14 +227,22 @@ class Experiment:
         return predict_split(path, examples, request, encoder, settings, start, f"{self.name}: {description}")
 
     def _note_generator(self, part: str, settings: PredictionSettings, generator: Generator) -> None:
-        """Record beside the predictions the backend, precision and device of this run. Another machine may continue them."""
+        """Record beside the predictions the backend, precision and device of this run.
+
+        Another machine may continue them: what the rows so far were made with is kept under "after", the latest first.
+        """
         path = self.plan.workspace.predictions_folder(self.name) / SETTINGS_FILE
         earlier = read_settings_of_predictions(path.parent)
-        made_by = earlier.get("made_by", {}) | {
-            part: {"backend": settings.backend, "dtype": settings.dtype, "device": device(), "arithmetic": [ARITHMETIC]}
-            | generator.made_with
-        }
-        write_record(path, earlier | {"made_by": made_by})
+        now = {"backend": settings.backend, "dtype": settings.dtype, "device": device(), "arithmetic": [ARITHMETIC]}
+        now |= generator.made_with
+        has_some = has_rows(path.with_name(f"{part}.jsonl"))
+        if has_some and (before := earlier.get("made_by", {}).get(part)):
+            after = before.pop("after", [])
+            if before != now:
+                logger.warning("%s, %s: begun by %s, goes on with %s", self.name, part, _in_words(before), _in_words(now))
+                after = [before, *after]
+            now |= {"after": after} if after else {}
+        write_record(path, earlier | {"made_by": earlier.get("made_by", {}) | {part: now}})
 
     def _note_files(self, stage: str) -> None:
         """Record the hashes of a stage's finished files of predictions, by which a change is noticed."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _LONGEST_REPLY = 16  # tokens
 _LONGEST_THOUGHT = 4096  # tokens of a reply whose model thinks first
 _IN_PARALLEL = 64
+_LONGEST_WAIT, _LONGEST_WAIT_FOR_A_THOUGHT = 120, 600  # seconds
 # As in our own engine: the word is one of two, nothing of the model's own sampling settings applies, and a template that prints
 # the date prints always the same. A model that can leave out its thoughts does so.
 _VLLM_OPTIONS = {
@@ -100,9 +101,11 @@ class UrlJudge:
     async def _answer(self, question: str, max_tokens: int = _LONGEST_REPLY) -> Reply:
         import openai
 
+        thinks = max_tokens != _LONGEST_REPLY
+        client = self._client.with_options(timeout=_LONGEST_WAIT_FOR_A_THOUGHT, max_retries=1) if thinks else self._client
         with self._server_errors():
             try:
-                answer = await self._client.chat.completions.with_raw_response.create(
+                answer = await client.chat.completions.with_raw_response.create(
                     model=self._model,
                     messages=[{"role": "user", "content": question}],
                     temperature=0,
@@ -112,7 +115,7 @@ class UrlJudge:
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 return Reply(first_line(error), failure=_REFUSED)
             reply, is_cut_off = _read_completion(answer.http_response.json())
-        if is_cut_off and not _is_verdict(reply) and max_tokens == _LONGEST_REPLY:
+        if is_cut_off and not _is_verdict(reply) and not thinks:
             return await self._answer(question, _LONGEST_THOUGHT)
         return reply
 
@@ -133,6 +136,9 @@ class UrlJudge:
 
         try:
             yield
+        except openai.APITimeoutError as error:
+            fault = "the server answers too slowly, or no longer"
+            raise UserError(f"--judge_url {self._url}: {fault}; a smaller --batch_size asks less at a time") from error
         except openai.APIConnectionError as error:
             raise UserError(f"--judge_url {self._url}: no server answers there; `vllm serve MODEL` starts one") from error
         except openai.APIStatusError as error:
@@ -154,7 +160,7 @@ def _client(url: str) -> AsyncOpenAI:
         raise UserError("OPENAI_API_KEY has characters that no key has, such as a line break: set it again")
     try:
         http_client = openai.DefaultAsyncHttpxClient(trust_env=False) if _is_on_this_machine(url) else None
-        return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=5, timeout=120, http_client=http_client)
+        return openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=5, timeout=_LONGEST_WAIT, http_client=http_client)
     except (ValueError, TypeError, ImportError) as error:  # of a proxy that the environment names
         raise UserError(f"--judge_url {url}: it can't be asked: {first_line(error)}; look at HTTPS_PROXY and ALL_PROXY") from error
 

@@ -72,8 +72,9 @@ class TrainingSequence:
 
     @property
     def target_length(self) -> int:
-        """Tokens from the first label to the end."""
-        return len(self.labels) - next(index for index, label in enumerate(self.labels) if label != IGNORED)
+        """Tokens from the first label to the end; 0 without labels."""
+        end = len(self.labels)
+        return end - next((index for index, label in enumerate(self.labels) if label != IGNORED), end)
 
 
 class ChatEncoder:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from compositional.adapters.peft_folder import StoredAdapter
 from compositional.calibration.parameters import read_biases
 from compositional.core.errors import UserError
 from compositional.core.logs import into_file
+from compositional.core.processes import holding, is_held
 from compositional.core.servers import NoAnswerError
 from compositional.formats.gguf import write_base, write_lora
 from compositional.formats.gguf_forms import gguf_form
@@ -23,7 +25,7 @@ from compositional.prediction import Answer, AnswerReader, PredictionSettings
 from compositional.prediction.llama_cpp_server import FLAG, check_served, complete, served_model, stream
 
 SLOTS = 4  # requests at a time
-_TEMPORARY = ".gguf-"
+_TEMPORARY, _MARK = ".gguf-", "in_use"
 
 
 class OwnServer:
@@ -38,10 +40,13 @@ class OwnServer:
         self, base: Model, adapter: StoredAdapter | None, dtype: str, longest: int, log_path: Path, slots: int = SLOTS
     ) -> None:
         log_path.parent.mkdir(parents=True, exist_ok=True)
-        for left in log_path.parent.glob(f"{_TEMPORARY}*"):  # by a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for mark in log_path.parent.glob(f"{_TEMPORARY}*/{_MARK}"):
+            if not is_held(mark):  # its run was killed
+                shutil.rmtree(mark.parent, ignore_errors=True)
         self._folder = tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=log_path.parent, ignore_cleanup_errors=True)
         folder = Path(self._folder.name)
+        self._in_use = ExitStack()  # for as long as this server is there
+        self._in_use.enter_context(holding(folder / _MARK))
         biases = read_biases(adapter.folder, adapter.shapes) if adapter else {}
         files = write_base(folder / "base.gguf", base, dtype, biases)
         if adapter:

@@ -42,8 +42,28 @@ def stream(address: str, prompt: list[int], tokens: int) -> Iterator[dict[str, A
                 yield json.loads(line.removeprefix(_EVENT))
 
 
+# Greedy decoding: nothing of the sampling that a server was started with, or that its file asks for, applies.
+_GREEDY = {
+    "temperature": 0,
+    "dynatemp_range": 0,
+    "mirostat": 0,
+    "repeat_penalty": 1,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "dry_multiplier": 0,
+    "xtc_probability": 0,
+    "typical_p": 1,
+    "top_p": 1,
+    "top_k": 0,
+    "min_p": 0,
+    "logit_bias": [],
+    "ignore_eos": False,
+    "grammar": "",
+}
+
+
 def _request(prompt: list[int], tokens: int, **more: Any) -> dict[str, Any]:
-    return {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False, "return_tokens": True, **more}
+    return {**_GREEDY, "prompt": prompt, "n_predict": tokens, "cache_prompt": False, "return_tokens": True, **more}
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,14 @@ class SourceExamples:
 
 
 def read_sources(datasets: Iterable[Dataset], max_train_examples: int | None, seed: int) -> dict[str, SourceExamples]:
-    """The source examples of each set, by its name; raises UserError with all that is missing or broken."""
+    """The source examples of each set, by its name; raises UserError with all that is missing or broken.
+
+    Sets that the preparation rewrites share their source, whose references are not yet theirs.
+    """
     by_source: dict[tuple[str, str], SourceExamples | UserError] = {}
     found, mistakes = {}, []
     for dataset in datasets:
-        key = (dataset.source.title, dataset.inputs_of)
+        key = (dataset.source.title, dataset.inputs_of if dataset.rewritten else dataset.name)
         if key not in by_source:
             by_source[key] = _read(dataset, max_train_examples, seed)
         if isinstance(by_source[key], UserError):

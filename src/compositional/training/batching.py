@@ -1,12 +1,14 @@
 """The examples of each update, their order, and their conversion to tensors.
 
-An update's examples depend only on seed and effective batch size. Within an update they are sorted by length and split by
-tokens, so that the batches on the device have examples of similar length. The split changes speed and memory, not the update.
+An update's examples depend only on seed and effective batch size: several processes that can't share the last one of an epoch
+equally fill it up with an example without labels. Within an update they are sorted by length and split by tokens, so that the
+batches on the device have examples of similar length. The split changes speed and memory, not the update.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -24,6 +26,13 @@ def per_process(effective_batch_size: int, processes: int) -> int:
     if effective_batch_size % processes:
         raise ValueError(f"{effective_batch_size} examples per update can't be shared by {processes} processes")
     return effective_batch_size // processes
+
+
+def with_filler(sequences: list[TrainingSequence], processes: int) -> list[TrainingSequence]:
+    """The sequences of a training, and for several processes one more, without labels: the last index of the sampler."""
+    if processes == 1 or not sequences:
+        return sequences
+    return [*sequences, replace(sequences[0], ids=sequences[0].ids[:1], labels=[IGNORED])]
 
 
 def device_batches(batch: dict[str, Any], max_tokens: int | None, max_examples: int | None) -> list[dict[str, Any]]:
@@ -59,7 +68,8 @@ def _part(batch: dict[str, Any], start: int, end: int, length: int) -> dict[str,
 class EffectiveBatchSampler(Sampler[int]):
     """Indices for each epoch: shuffled, split into effective batches, and sorted by length within each, longest first.
 
-    An effective batch is dealt out to `processes`, so that each has examples of all lengths: those of the first come first.
+    An effective batch is dealt out to `processes`, so that each has examples of all lengths: those of the first come first. Where
+    several have fewer than their share, the index len(lengths) stands for the missing ones; see `with_filler`.
     """
 
     def __init__(self, lengths: list[int], effective_batch_size: int, seed: int, processes: int = 1) -> None:
@@ -74,7 +84,8 @@ class EffectiveBatchSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        count, size = len(self.lengths), self.effective_batch_size
+        return count if self.processes == 1 else -(-count // size) * size
 
     def __iter__(self) -> Iterator[int]:
         order = list(range(len(self.lengths)))
@@ -83,7 +94,9 @@ class EffectiveBatchSampler(Sampler[int]):
             batch = order[start : start + self.effective_batch_size]
             by_length = sorted(batch, key=lambda index: (-self.lengths[index], index))
             for process in range(self.processes):
-                yield from by_length[process :: self.processes]
+                yield from (share := by_length[process :: self.processes])
+                if self.processes > 1:
+                    yield from [len(self.lengths)] * (self.effective_batch_size // self.processes - len(share))
 
 
 class Collator:

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compositional.core.processes import holding, is_held
+
 logger = logging.getLogger(__name__)
 
 AUTO, ON, OFF = "auto", "on", "off"
@@ -98,7 +100,7 @@ def _whole_cache() -> Iterator[None]:
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
             mark = folder / f"{_MARK}{os.getpid()}"
-            fcntl.flock(stack.enter_context(open(mark, "w")), fcntl.LOCK_EX)
+            stack.enter_context(holding(mark))
         os.environ[_VARIABLE] = str(folder)
         try:
             yield
@@ -112,13 +114,4 @@ def _whole_cache() -> Iterator[None]:
 def _was_left_by_a_killed_run(folder: Path) -> bool:
     """Whether a mark is there that no process holds, and none that a process holds."""
     marks = list(folder.glob(f"{_MARK}*"))
-    return bool(marks) and not any(map(_is_held, marks))
-
-
-def _is_held(mark: Path) -> bool:
-    with open(mark) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    return bool(marks) and not any(map(is_held, marks))

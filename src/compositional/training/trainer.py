@@ -31,6 +31,7 @@ from compositional.training.batching import (
     EffectiveBatchSampler,
     device_batches,
     per_process,
+    with_filler,
 )
 from compositional.training.compilation import AUTO, ON, compiled_layers, is_worthwhile, missing_compiler
 
@@ -105,7 +106,7 @@ def make_trainer(
         settings=settings,
         model=model,
         args=training_arguments(settings, folders),
-        train_dataset=sequences,
+        train_dataset=with_filler(sequences, process_count()),
         data_collator=Collator(pad_token_id),
         compute_loss_func=partial(_with_penalty, loss or target_loss, penalty),
     )
@@ -185,9 +186,9 @@ class TargetLossTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: list[TrainingSequence] | None = None) -> EffectiveBatchSampler:
         sequences = train_dataset if train_dataset is not None else self.train_dataset
-        lengths = [len(sequence.ids) for sequence in sequences]
-        settings = self.settings
-        return EffectiveBatchSampler(lengths, settings.effective_batch_size, settings.data_seed, process_count())
+        settings, processes = self.settings, process_count()
+        lengths = [len(sequence.ids) for sequence in (sequences if processes == 1 else sequences[:-1])]
+        return EffectiveBatchSampler(lengths, settings.effective_batch_size, settings.data_seed, processes)
 
 
 class LossBar(TrainerCallback):
