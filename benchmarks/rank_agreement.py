@@ -18,13 +18,13 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from compositional.core.processes import exit_code_of
 from compositional.core.tables import aligned
 from compositional.paper import COMPOSITIONS, MAIN_BLOCK, PaperScores, paper_scores
 from compositional.report.collect import Outcome, collect_outcomes
 from compositional.report.plan import make_table_plan, parse_table_arguments
+from compositional.report.table import rank_correlation
 
 MOST_MOVING = 3
 FIGURES: dict[str, tuple[Callable[[Outcome], np.ndarray | None], Callable[[PaperScores], float]]] = {
@@ -108,7 +108,7 @@ def means(outcomes: list[Outcome], figure: Callable[[Outcome], np.ndarray | None
 
 def agreement(ours: dict[str, float], papers: dict[str, float]) -> float:
     """Spearman's rank correlation over the paper's rows."""
-    return float(spearmanr([ours[label] for label in papers], list(papers.values())).statistic)
+    return rank_correlation([ours[label] for label in papers], list(papers.values()))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def written_parts(page: Path) -> dict[str, str]:
         return {"sources": sources_table(), "findings": findings_table(), "flags": flags_table(PreparationArguments)}
     if page.parent == RESULTS:
         is_main = page.name == "pocket_main_table.md"
-        means = {"means": means_table(RESULTS / "pocket" / "main.csv")} if is_main else {}
+        files = {"means": "main.csv", "four_sub_tasks": "four_sub_tasks.csv"} if is_main else {}
+        means = {part: means_table(RESULTS / "pocket" / file) for part, file in files.items()}
         tables = [MAIN] if is_main else [name for name in TABLES if name != MAIN]
         return means | {name: (RESULTS / "pocket" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables}
     if page.name == "sweeps.md":

@@ -14,7 +14,7 @@ from compositional.paper import LABELS, MAIN_BLOCK, paper_scores
 from compositional.report.collect import Outcome
 from compositional.report.formats import MISSING, cell_text, to_csv, to_latex, to_markdown
 from compositional.report.plots import storage_plot
-from compositional.report.table import make_table, resamples_for
+from compositional.report.table import make_table, rank_correlation, resamples_for
 from compositional.scoring.bootstrap import Resampler
 from compositional.sweep.rows import PAPER_ROWS
 from compositional.sweep.selection import Cell
@@ -135,6 +135,11 @@ def test_latex_is_booktabs_with_what_latex_reads_otherwise_escaped():
     assert lines[4].startswith(r"Zero-shot & \textbf{50.0} {\scriptsize [")
     assert lines[5] == r"Main-task LoRA & -- & -- \\"
     assert (lines[1], lines[3], lines[-2]) == (r"\toprule", r"\midrule", r"\bottomrule")
+
+
+def test_means_that_differ_by_rounding_alone_are_ties():
+    assert 0.1 + 0.2 != 0.3
+    assert rank_correlation([0.1 + 0.2, 0.3, 0.4], [2, 1, 3]) == rank_correlation([0.3, 0.3, 0.4], [2, 1, 3]) != 0.5
 
 
 def test_the_main_block_is_what_correlations_are_over():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -210,13 +211,18 @@ def _default_rouge(label: str, column: Column, outcomes: list[Outcome]) -> float
 
 def _correlation(entries: dict[str, Entry]) -> float | None:
     """Spearman's, over the methods of the paper's main block; None when one of them is missing."""
-    from scipy.stats import spearmanr
-
     block = [entries.get(label) for label in MAIN_BLOCK]
     if any(entry is None or entry.interval is None or entry.paper is None for entry in block):
         return None
     ours = [entry.interval.mean for entry in block]
-    return float(spearmanr(ours, [entry.paper for entry in block]).statistic) if len(set(ours)) > 1 else None
+    return rank_correlation(ours, [entry.paper for entry in block]) if len(set(ours)) > 1 else None
+
+
+def rank_correlation(ours: Sequence[float], papers: Sequence[float]) -> float:
+    """Spearman's ρ of means; those that differ by an error of rounding alone are ties."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(np.round(ours, 9), np.round(papers, 9)).statistic)
 
 
 def _extra_parameters(label: str, outcomes: list[Outcome]) -> float | None:
