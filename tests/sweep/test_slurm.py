@@ -69,3 +69,16 @@ def test_an_array_is_cancelled_in_the_middle_and_the_same_script_resumes_and_mak
     finally:
         subprocess.run(["scancel", *jobs], check=True)
     assert_same_results(whole, workspace)
+
+
+def test_a_step_that_fails_keeps_no_other_experiment_from_being_judged(tmp_path, capsys):
+    workspace = Workspace(tmp_path / "workspace")
+    workspace.stored_model("pocket_sentences_es_lora").mkdir(parents=True)  # which no experiment has made
+    run_sweep.run([*shlex.split(SMALL_TABLE), str(workspace.root), "--print_commands", "slurm"])
+    jobs = submit(capsys.readouterr().out)
+    try:
+        wait_for(jobs)
+    finally:
+        subprocess.run(["scancel", *jobs], check=True)
+    judged = {path.parent.name.removeprefix("pocket_sum_tr_es_") for path in workspace.root.glob("output/*/judge_pocket.json")}
+    assert judged == {"zero_shot", "main_lora"}
