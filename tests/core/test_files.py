@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from compositional.core.errors import UserError
 from compositional.core.files import lies_in, read_json, read_json_lines, read_metadata, read_tensor_shapes
+from compositional.core.processes import holding, is_held
 
 BOM = b"\xef\xbb\xbf"
 
@@ -116,3 +117,11 @@ def test_of_a_folder_that_is_a_link_only_the_link_is_deleted(tmp_path):
     (tmp_path / "doomed").symlink_to(tmp_path / "moved")
     assert lies_in(tmp_path / "doomed" / "base", tmp_path / "doomed")
     assert not lies_in(tmp_path / "moved" / "base", tmp_path / "doomed")
+
+
+def test_a_file_is_held_for_as_long_as_somebody_holds_it(tmp_path):
+    mark = tmp_path / "mark"
+    assert not is_held(mark)
+    with holding(mark):
+        assert is_held(mark)
+    assert not is_held(mark)

@@ -134,12 +134,14 @@ def holding(file: Path) -> Iterator[None]:
 
 
 def is_held(file: Path) -> bool:
-    """Whether a process that runs is `holding` a file."""
-    with open(file) as opened:
-        try:
+    """Whether a process that runs is `holding` a file; none is once the file is gone."""
+    try:
+        with open(file, "r+") as opened:  # NFS locks only what is open for writing
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
     return False
 
 

@@ -80,7 +80,8 @@ class Workspace:
             for what, name in names.items():
                 try:
                     self._locks.mkdir(parents=True, exist_ok=True)
-                    file = stack.enter_context(open(self._locks / _shortened(name), "w"))
+                    # NFS wants a file open for reading for a shared lock, and for writing for the other.
+                    file = stack.enter_context(open(self._locks / _shortened(name), "a+"))
                     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise UserError(f"{what} is in use by another run; wait for it to end or choose another name") from None
