@@ -18,7 +18,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from compositional.core.files import read_delimited, read_json, read_json_lines, read_tensor_shapes
-from compositional.data import Dataset, Example, Locations, all_datasets, synthetic_persona_chat
+from compositional.data import Dataset, Example, Locations, all_datasets, read_saved, synthetic_persona_chat
 from helpers.properties import result_or_mistakes
 
 ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "latin-1", "cp1252"])
@@ -305,3 +305,25 @@ def test_conversations_that_are_split_over_files_are_the_same_conversations(conv
     synthetic_persona_chat.split_conversations(path, folder, test=1, validation=1)
     parts = [row for one in sorted(folder.iterdir()) for _, row in read_delimited(one)]
     assert sorted(parts, key=lambda row: int(row["number"])) == rows
+
+
+@pytest.fixture
+def prepared(copied) -> Path:
+    return copied.prepared_data("pocket_sentences_witty")
+
+
+@given(
+    name=st.sampled_from(["dataset_dict.json", "train/dataset_info.json", "train/state.json", "train/data-00000-of-00001.arrow"]),
+    place=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+)
+def test_a_prepared_set_with_a_wrong_bit_is_read_right_or_refused(name, place, bit, prepared):
+    path, whole = prepared / name, read_saved(prepared, "train")
+    content = path.read_bytes()
+    number = int(place * len(content))
+    try:
+        path.write_bytes(content[:number] + bytes([content[number] ^ 1 << bit]) + content[number + 1 :])
+        rows, mistakes = result_or_mistakes(read_saved, prepared, "train")
+    finally:
+        path.write_bytes(content)
+    assert rows == whole if not mistakes else all(str(prepared) in mistake for mistake in mistakes)

@@ -64,6 +64,25 @@ def test_a_damaged_record_or_lengths_are_made_anew_and_damaged_texts_are_named(c
         prepare(copied, *WITTY)
 
 
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("train/dataset_info.json", "damaged: what datasets says of them"),
+        ("dataset_dict.json", "damaged: what datasets says of them"),
+        ("validation/data-00000-of-00001.arrow", "damaged: validation"),
+    ],
+)
+def test_a_set_that_is_damaged_is_made_anew(name, state, copied, caplog):
+    path = copied.prepared_data("pocket_sentences_witty") / name
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert f"1 of 1: pocket_sentences_witty ({state})" in said_by(copied, caplog, *WITTY)
+    assert path.read_bytes() == before
+    path.unlink()
+    prepare(copied, *WITTY)
+    assert path.read_bytes() == before
+
+
 def test_a_folder_that_somebody_else_made_is_left_alone(workspace):
     folder = workspace.prepared_data("pocket_replies")
     folder.mkdir(parents=True)

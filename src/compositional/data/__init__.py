@@ -276,19 +276,25 @@ def hash_of_split(folder: Path, split: str) -> str:
     return hash_of_files(sorted((folder / split).glob("data-*.arrow")))
 
 
-def read_saved(folder: Path, split: str) -> list[Example]:
-    """A split of a saved set with columns id, input and target. Targets may be blank: the preparation keeps and reports them."""
+def load_saved(folder: Path) -> Any:
+    """The splits that a saved set has; raises UserError when its files are damaged, which `datasets` says in many ways."""
+    import pyarrow
     from datasets import load_from_disk
 
     try:
-        splits = load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
+        return load_from_disk(str(folder))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, pyarrow.ArrowException) as error:
         raise UserError(f"{folder} is damaged: {first_line(error)}; make it again") from error
-    if split not in splits:
-        raise UserError(f"{folder} has no {split} split; it has {', '.join(splits)}")
+
+
+def read_saved(folder: Path, split: str) -> list[Example]:
+    """A split of a saved set with columns id, input and target. Targets may be blank: the preparation keeps and reports them."""
     recorded = read_recorded(folder / PREPARATION_RECORD).get(HASHES_OF_SPLITS, {}).get(split)
     if recorded is not None and recorded != hash_of_split(folder, split):
         raise UserError(has_changed(folder / split))
+    splits = load_saved(folder)
+    if split not in splits:
+        raise UserError(f"{folder} has no {split} split; it has {', '.join(splits)}")
     return [
         Example(
             str(row.get("id", f"{split}_{number}")),

@@ -19,7 +19,7 @@ from compositional.preparation.card import card, encoder_of, lengths_under
 from compositional.preparation.plan import PreparationPlan, SetPlan
 from compositional.preparation.quality import PreparedExample, findings_of
 from compositional.preparation.rewriting import forget_rewritten, has_all, rewritten_texts, settings_of
-from compositional.preparation.sets import SourceExamples, read_back, read_sources, record_of, save_set
+from compositional.preparation.sets import SourceExamples, damaged_parts, read_back, read_sources, record_of, save_set
 from compositional.preparation.text_models import text_model_files
 
 if TYPE_CHECKING:
@@ -51,12 +51,15 @@ class SetToMake:
         return self.plan.dataset.folder
 
     def state(self) -> str:
-        """Whether the folder is missing, up to date, or stale, and then why."""
+        """Whether the folder is missing, up to date, stale, or damaged, and then why."""
         record = record_of(self.folder)
         if record is None:
             return "missing"
         changed = changes(record["made_from"], self.made_from, value_if_left_out=lambda key: None)
-        return f"stale: {', '.join(changed)} changed" if changed else UP_TO_DATE
+        if changed:
+            return f"stale: {', '.join(changed)} changed"
+        damaged = damaged_parts(self.folder, record)
+        return f"damaged: {', '.join(damaged)}" if damaged else UP_TO_DATE
 
 
 def sets_to_make(plan: PreparationPlan) -> list[SetToMake]:

@@ -9,9 +9,19 @@ from random import Random
 from typing import Any
 
 from compositional.core.errors import UserError, first_line
-from compositional.core.files import folder_in_the_making, hash_of_json
+from compositional.core.files import folder_in_the_making, hash_of_files, hash_of_json
 from compositional.core.recorded import read_recorded, write_record
-from compositional.data import HASHES_OF_SPLITS, PREPARATION_RECORD, SPLITS, Dataset, Example, Reading, hash_of_split, is_saved
+from compositional.data import (
+    HASHES_OF_SPLITS,
+    PREPARATION_RECORD,
+    SPLITS,
+    Dataset,
+    Example,
+    Reading,
+    hash_of_split,
+    is_saved,
+    load_saved,
+)
 from compositional.preparation.quality import PreparedExample
 
 
@@ -98,18 +108,35 @@ def save_set(folder: Path, splits: dict[str, list[PreparedExample]], record: dic
     with folder_in_the_making(folder) as unfinished:
         DatasetDict(saved).save_to_disk(str(unfinished))
         hashes = {split: hash_of_split(unfinished, split) for split in saved}
-        write_record(unfinished / PREPARATION_RECORD, record | {HASHES_OF_SPLITS: hashes})
+        record |= {HASHES_OF_SPLITS: hashes, _HASH_OF_DESCRIPTIONS: _hash_of_descriptions(unfinished)}
+        write_record(unfinished / PREPARATION_RECORD, record)
+
+
+_HASH_OF_DESCRIPTIONS = "hash_of_descriptions"  # those that `datasets` writes beside the rows
+
+
+def _hash_of_descriptions(folder: Path) -> str:
+    names = ("dataset_dict.json", *(f"{split}/{name}.json" for split in SPLITS for name in ("dataset_info", "state")))
+    return hash_of_files([folder / name for name in names])
+
+
+def damaged_parts(folder: Path, record: dict[str, Any]) -> list[str]:
+    """What of a whole set is not as it was saved; nothing where an older record has no hashes."""
+    recorded = record.get(HASHES_OF_SPLITS, {})
+    parts = [split for split in SPLITS if recorded.get(split) not in (None, hash_of_split(folder, split))]
+    described = record.get(_HASH_OF_DESCRIPTIONS) in (None, _hash_of_descriptions(folder))
+    return parts if described else [*parts, "what datasets says of them"]
 
 
 def read_back(folder: Path) -> dict[str, list[PreparedExample]]:
     """The examples of a saved set, by split."""
     import pyarrow
-    from datasets import load_from_disk
 
+    saved = load_saved(folder)
     try:
         return {
             split: [PreparedExample(**(row | {"findings": tuple(row["findings"])})) for row in rows]
-            for split, rows in load_from_disk(str(folder)).items()
+            for split, rows in saved.items()
         }
     except (OSError, ValueError, TypeError, KeyError, pyarrow.ArrowException) as error:
         raise UserError(f"{folder} is damaged ({first_line(error)}): --overwrite makes it anew") from error
@@ -118,7 +145,8 @@ def read_back(folder: Path) -> dict[str, list[PreparedExample]]:
 def record_of(folder: Path) -> dict[str, Any] | None:
     """The record of a whole set that the preparation saved; None otherwise, also for a damaged record."""
     path = folder / PREPARATION_RECORD
-    is_whole = is_saved(folder) and all((folder / split / "state.json").is_file() for split in SPLITS)
+    described = all((folder / split / f"{name}.json").is_file() for split in SPLITS for name in ("dataset_info", "state"))
+    is_whole = is_saved(folder) and described
     if not (is_whole and path.is_file()):
         return None
     try:
