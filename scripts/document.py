@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import textwrap
+from functools import partial
 from pathlib import Path
 
 from compositional.core.flags import default_of
@@ -89,6 +91,12 @@ def means_table(path: Path) -> str:
     return aligned([("method", *(f"{column} %" for column in columns)), *((label, *row.values()) for label, row in means.items())])
 
 
+def _wrapped(text: str) -> str:
+    """A text with its lines of prose in the width of the pages; a table's rows stay whole."""
+    fill = partial(textwrap.fill, width=120, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(line if line.startswith("|") else fill(line) for line in text.splitlines())
+
+
 def written_parts(page: Path) -> dict[str, str]:
     """What stands between a page's markers, by the marker's name."""
     if page.name == "methods.md":
@@ -106,7 +114,7 @@ def written_parts(page: Path) -> dict[str, str]:
         files = {"means": "main.csv", "four_sub_tasks": "four_sub_tasks.csv"} if is_main else {}
         means = {part: means_table(RESULTS / "pocket" / file) for part, file in files.items()}
         tables = [MAIN] if is_main else [name for name in TABLES if name != MAIN]
-        return means | {name: (RESULTS / "pocket" / f"{name}.md").read_text(encoding="utf-8").strip() for name in tables}
+        return means | {name: _wrapped((RESULTS / "pocket" / f"{name}.md").read_text(encoding="utf-8").strip()) for name in tables}
     if page.name == "sweeps.md":
         return {"flags": flags_table(SweepArguments), "table_flags": flags_table(TableArguments)}
     return {"flags": flags_table(Arguments)}

@@ -145,7 +145,7 @@ def test_overwrite_never_deletes_a_file_of_flags_or_of_the_trainer(run, workspac
     outer.write_text(f"@{inner}")
     settings.write_text("{}")
     with pytest.raises(UserError) as caught:
-        run(f"--model_name_or_path {tiny_models['llama']} @{outer} --trainer accelerator_config={settings}")
+        run(f"--model_name_or_path {tiny_models['llama']} @{outer} --trainer accelerator_config={settings} run_name={'x' * 300}")
     remedy = f"lies in {folder}, which --overwrite would delete: move it, or choose another --experiment_name"
     assert list(caught.value.mistakes) == [f"@{inner} {remedy}", f"--trainer accelerator_config={settings} {remedy}"]
     assert sorted(folder.iterdir()) == [settings, inner]

@@ -6,6 +6,7 @@ Adapters: `experiment.json`; checkpoints of an adapter in training, and predicti
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -208,8 +209,8 @@ def _inputs_among_the_deleted(plan: Plan) -> list[str]:
     if plan.calibration_source:
         inputs[f"--stored_calibration {arguments.stored_calibration}"] = plan.calibration_source.folder
     inputs |= {f"@{path}": path for path in plan.files_of_flags}
-    named = {f"--trainer {key}={value}": Path(value) for key, value in plan.trainer_options.items() if isinstance(value, str)}
-    inputs |= {what: path for what, path in named.items() if path.is_file()}
+    texts = {key: value for key, value in plan.trainer_options.items() if isinstance(value, str)}
+    inputs |= {f"--trainer {key}={value}": Path(value) for key, value in texts.items() if os.path.isfile(value)}
     for dataset in (plan.main_set, plan.task_set, *plan.merge_sets):
         inputs |= {f"data set {dataset.name}": dataset.folder} if dataset.is_read_from_folder else {}
     return [

@@ -52,7 +52,9 @@ logger = logging.getLogger(__name__)
 
 def _in_words(made_by: dict[str, Any]) -> str:
     server = made_by.get("server") or {}
-    return " ".join(str(one) for one in (made_by["backend"], made_by["dtype"], server.get("model") or made_by["device"]))
+    return " ".join(
+        str(one) for one in (made_by.get("backend"), made_by.get("dtype"), server.get("model") or made_by.get("device"))
+    )
 
 
 @contextmanager

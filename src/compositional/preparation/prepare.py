@@ -82,9 +82,9 @@ def prepare(plan: PreparationPlan) -> None:
     for one, following in zip(sets, [*sets[1:], None], strict=True):
         splits = None
         with plan.workspace.locked(data_set=one.name):
-            if one.state() != UP_TO_DATE:
+            if (state := one.state()) != UP_TO_DATE:
                 made += 1
-                logger.info("%d of %d: %s (%s)", made, max(made, len(stale)), one.name, one.state())
+                logger.info("%d of %d: %s (%s)", made, max(made, len(stale)), one.name, state)
                 splits = _make(plan, one)
             _describe(one, splits, {model: encoders[model] for model in one.plan.length_models})
         if one.plan.text_model and not (following and following.plan.text_model is one.plan.text_model):
